@@ -1,0 +1,21 @@
+"""The errors that a user is meant to read: one line that says what, where and what to do.
+
+Entry points (`pipeline/`, `gmmxlnet.cli`) print the message of a `GMMXLNetError` to standard error and exit non-zero,
+without a traceback; anything else is a bug and keeps its traceback.
+"""
+
+
+class GMMXLNetError(ValueError):
+    """Base of every error that is the input's fault, not the program's."""
+
+
+class ConfigError(GMMXLNetError):
+    """A parameter has an unknown name, a wrong type or an impossible value."""
+
+
+class DataError(GMMXLNetError):
+    """A dataset, a tokenizer or a folder of chunks cannot be used."""
+
+
+class CheckpointError(GMMXLNetError):
+    """A checkpoint is incomplete, damaged, or of another kind than the one asked for."""
