@@ -1,0 +1,13 @@
+"""The model: configuration, encoder, memory, losses. Importing it registers the Auto classes."""
+
+from transformers import AutoConfig, AutoModelForQuestionAnswering
+
+from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
+from gmmxlnet.models.memory import MemoryState
+from gmmxlnet.models.outputs import GMMXLNetOutput
+
+AutoConfig.register(GMMXLNetConfig.model_type, GMMXLNetConfig, exist_ok=True)
+AutoModelForQuestionAnswering.register(GMMXLNetConfig, GMMXLNetForQA, exist_ok=True)
+
+__all__ = ["GMMXLNetConfig", "GMMXLNetForQA", "GMMXLNetOutput", "MemoryState"]

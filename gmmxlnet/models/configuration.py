@@ -1,0 +1,126 @@
+"""`GMMXLNetConfig`: the architecture of an encoder and of the memory that travels through it, as `config.json` holds it."""
+
+import math
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import XLNetConfig
+
+from gmmxlnet.errors import ConfigError
+
+FORMAT_VERSION = "1.0"
+MEMORY_TYPES = ("none", "token", "gmm")
+TOKEN_MEMORY_TYPES = ("token", "gmm")  # those that put write and read tokens into every segment
+ROUTING_MODES = ("write-based", "read-based")
+POOLING_METHODS = ("mean", "max", "attention")
+INIT_STRATEGIES = ("learned", "zeros", "uniform", "orthogonal")
+SPAN_LOSSES = ("segment", "document")
+MIN_EXPERTS, MAX_EXPERTS = 2, 8
+MAX_MEMORY_SLOTS = 32
+
+
+@strict
+class GMMXLNetConfig(XLNetConfig):
+    """An XLNet encoder's keys (`transformers.XLNetConfig`) and, beside them, the memory's and the losses'.
+
+    Args:
+        memory_type: `none`, `token` (one expert, no router) or `gmm`; missing or `standard` in a file means `none`.
+        num_memory_experts: k, from 2 to 8 for `gmm`; 1 for `token`; 0 for `none`. Written as `num_experts` too.
+        memory_slots: m, slots per expert and read (write) tokens per segment, 1 to 32; 0 for `none`.
+        routing_mode, routing_temperature, pooling_method: how a segment's write states choose the experts.
+        expert_init_strategies: one name per expert: `learned`, `zeros`, `uniform` or `orthogonal`.
+        load_balance_weight, entropy_regularization_weight, memory_reconstruction_weight: weights of the loss's parts.
+        span_loss: `segment` (one softmax a segment) or `document` (one over all segments of a document).
+        bptt_segments: gradients cross at most this many segments, less one; None for no limit.
+        sep_token_id: separates context, question and `<cls>`; tells content from structure.
+
+    `vocab_size` counts the memory tokens: the last 2·m ids, the m read tokens first, then the m write tokens.
+
+    Raises:
+        ConfigError: a value is impossible, alone or together with another.
+    """
+
+    model_type = "gmmxlnet"
+
+    memory_type: str = "none"
+    num_memory_experts: int = 0
+    memory_slots: int = 0
+    routing_mode: str = "write-based"
+    routing_temperature: float | int = 1.0
+    pooling_method: str = "mean"
+    expert_init_strategies: list[str] | None = None
+    load_balance_weight: float | int = 0.01
+    entropy_regularization_weight: float | int = 0.0
+    memory_reconstruction_weight: float | int = 0.0
+    span_loss: str = "segment"
+    bptt_segments: int | None = None
+    sep_token_id: int | None = 4
+    version: str = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for alias, name in (("num_experts", "num_memory_experts"), ("hidden_dim", "d_model")):
+            if alias in kwargs and kwargs.pop(alias) != getattr(self, name):
+                raise ConfigError(f"config: {alias} and {name} must be equal (the former is an alias of the latter)")
+        if self.memory_type == "standard":
+            self.memory_type = "none"
+        if self.memory_type == "none":
+            self.num_memory_experts, self.memory_slots = 0, 0
+        elif self.memory_type == "token":
+            self.num_memory_experts = 1
+        if self.expert_init_strategies is None:
+            self.expert_init_strategies = ["learned"] * self.num_memory_experts
+        super().__post_init__(**kwargs)
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        _one_of("memory_type", self.memory_type, MEMORY_TYPES)
+        _one_of("routing_mode", self.routing_mode, ROUTING_MODES)
+        _one_of("pooling_method", self.pooling_method, POOLING_METHODS)
+        _one_of("span_loss", self.span_loss, SPAN_LOSSES)
+        if self.memory_type == "gmm" and not MIN_EXPERTS <= self.num_memory_experts <= MAX_EXPERTS:
+            raise ConfigError(
+                f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], not {self.num_memory_experts}"
+            )
+        if self.has_memory_tokens and not 1 <= self.memory_slots <= MAX_MEMORY_SLOTS:
+            raise ConfigError(
+                f"memory_num_tokens must be > 0 and at most {MAX_MEMORY_SLOTS} when memory_type is {self.memory_type}, "
+                f"not {self.memory_slots}"
+            )
+        if not (self.routing_temperature > 0 and math.isfinite(self.routing_temperature)):
+            raise ConfigError(f"routing_temperature must be > 0 and finite, not {self.routing_temperature}")
+        for name in ("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ConfigError(f"{name} must be >= 0 and finite, not {getattr(self, name)}")
+        if self.bptt_segments is not None and self.bptt_segments < 1:
+            raise ConfigError(f"bptt_segments must be null or an integer >= 1, not {self.bptt_segments}")
+        if len(self.expert_init_strategies) != self.num_memory_experts:
+            raise ConfigError(
+                f"expert_init_strategies must name one strategy for each of the {self.num_memory_experts} experts, "
+                f"not {len(self.expert_init_strategies)}"
+            )
+        for strategy in self.expert_init_strategies:
+            _one_of("expert_init_strategies", strategy, INIT_STRATEGIES)
+
+    @property
+    def has_memory_tokens(self) -> bool:
+        """Whether every segment carries read and write tokens."""
+        return self.memory_type in TOKEN_MEMORY_TYPES
+
+    @property
+    def read_token_id(self) -> int:
+        """Id of `[MEM_READ_0]`: the first id above the encoder's own vocabulary."""
+        return self.vocab_size - 2 * self.memory_slots
+
+    @property
+    def write_token_id(self) -> int:
+        """Id of `[MEM_WRITE_0]`."""
+        return self.vocab_size - self.memory_slots
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` shows it: with `num_experts` and `hidden_dim`, the names that other readers use."""
+        return {**super().to_dict(), "num_experts": self.num_memory_experts, "hidden_dim": self.d_model}
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")

@@ -1,0 +1,73 @@
+"""From a Hugging Face XLNet to ours: the configuration with memory added, and the weights."""
+
+import torch
+from torch import Tensor, nn
+from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
+
+from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES, GMMXLNetConfig
+
+# Keys that describe the file or the class rather than the architecture.
+_NOT_ARCHITECTURE = ("architectures", "model_type", "transformers_version", "_name_or_path", "id2label", "label2id")
+
+
+def extended_config(base: XLNetConfig, *, memory_type: str, memory_slots: int = 0, **memory: object) -> GMMXLNetConfig:
+    """An XLNet's configuration with a memory: `vocab_size` grows by the 2·m memory tokens.
+
+    Raises CheckpointError where the encoder is one whose attention ours does not compute.
+    """
+    if base.attn_type != "bi" or base.bi_data:
+        raise CheckpointError(
+            f"base model: attn_type {base.attn_type!r} with bi_data {base.bi_data} is not supported; "
+            "XLNet's own checkpoints have attn_type 'bi' and bi_data false"
+        )
+    keys = {name: value for name, value in base.to_dict().items() if name not in _NOT_ARCHITECTURE}
+    if memory_type in TOKEN_MEMORY_TYPES:
+        keys["vocab_size"] = base.vocab_size + 2 * memory_slots
+    return GMMXLNetConfig(**keys, memory_type=memory_type, memory_slots=memory_slots, **memory)
+
+
+def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an `XLNetForQuestionAnsweringSimple` under our names and shapes.
+
+    XLNet keeps q, k, v, o, r as (d, heads, head size) products; ours are `nn.Linear` weights (out, in), q, k and v in one.
+    The query stream's mask embedding is left out: the content stream never uses it.
+    """
+    ours: dict[str, Tensor] = {"encoder.word_embedding.weight": state["transformer.word_embedding.weight"]}
+    num_layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("transformer.layer."))
+    for i in range(num_layers):
+        attention = f"transformer.layer.{i}.rel_attn."
+        layer = f"encoder.layers.{i}."
+        q, k, v, r, o = (state[attention + name].flatten(1) for name in "qkvro")
+        ours[layer + "attention.qkv.weight"] = torch.cat([q, k, v], dim=1).T
+        ours[layer + "attention.position.weight"] = r.T
+        ours[layer + "attention.output.weight"] = o
+        for name in ("r_w_bias", "r_r_bias", "r_s_bias"):
+            ours[layer + f"attention.{name}"] = state[attention + name]
+        ours[layer + "attention.segment_embedding"] = state[attention + "seg_embed"]
+        for kind in ("weight", "bias"):
+            ours[layer + f"attention_norm.{kind}"] = state[attention + f"layer_norm.{kind}"]
+            for theirs, name in (("layer_1", "inner"), ("layer_2", "outer"), ("layer_norm", "feed_forward_norm")):
+                ours[layer + f"{name}.{kind}"] = state[f"transformer.layer.{i}.ff.{theirs}.{kind}"]
+    for kind in ("weight", "bias"):
+        ours[f"qa_head.{kind}"] = state[f"qa_outputs.{kind}"]
+    return ours
+
+
+@torch.no_grad()
+def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: nn.Module) -> None:
+    """Copy encoder and head into `model` (a `GMMXLNetForQA`), casting to its dtype; memory tokens keep their own new embeddings.
+
+    Raises CheckpointError where a shape differs.
+    """
+    own = model.state_dict()
+    for name, tensor in xlnet_tensors(base_model.state_dict()).items():
+        target = own[name]
+        if name == "encoder.word_embedding.weight":
+            target = target[: len(tensor)]
+        if target.shape != tensor.shape:
+            raise CheckpointError(f"base model: {name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}")
+        target.copy_(tensor)
+    if hasattr(model, "memory_reader"):
+        # Injected vectors are to be as long as the words that the encoder knows.
+        model.memory_reader.norm.copy_(base_model.get_input_embeddings().weight.norm(dim=-1).mean())

@@ -1,0 +1,162 @@
+"""The XLNet encoder: the content stream alone, with linear projections and fused attention.
+
+It computes what `transformers.XLNetModel` computes (Yang et al. 2019, https://arxiv.org/abs/1906.08237; relative
+attention after Dai et al. 2019, https://arxiv.org/abs/1901.02860), with three differences in how: position keys are
+projected once for all documents of a batch, the relative and segment terms enter fused attention as its bias, and no
+one-hot matrix of segments is built.
+
+Shapes: B documents, L tokens of a segment, M cached tokens before it, K = M + L keys, P = K + L - 1 distances,
+H heads, h size of a head, d = H·h hidden size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's name for it)
+from transformers.activations import ACT2FN
+
+from gmmxlnet.models.configuration import GMMXLNetConfig
+
+
+def sinusoids(num_keys: int, num_queries: int, d_model: int, clamp_len: int, device: torch.device) -> Tensor:
+    """Encodings (P, d) float32 of the distances i - j between queries i and keys j, from the largest to the smallest.
+
+    Computed in float32 whatever the model's dtype, as XLNet does. `clamp_len` > 0 bounds the distances.
+    """
+    distance_P = torch.arange(num_keys - 1, -num_queries, -1, device=device, dtype=torch.float32)
+    if clamp_len > 0:
+        distance_P = distance_P.clamp(-clamp_len, clamp_len)
+    inverse_frequency = 1 / torch.pow(10000, torch.arange(0, d_model, 2, device=device).float() / d_model)
+    angle = distance_P[:, None] * inverse_frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
+    """View (..., L, P) scores by distance as (..., L, K) scores by key: out[i, j] = in[i, L - 1 - i + j].
+
+    A view, without copies: row i starts one element earlier than row i - 1 would (Dai et al. 2019, appendix B).
+    """
+    num_queries, num_distances = score_LP.shape[-2:]
+    flat = score_LP.flatten(-2)
+    shifted = flat[..., num_queries - 1 : num_queries - 1 + num_queries * (num_distances - 1)]
+    return shifted.unflatten(-1, (num_queries, num_distances - 1))[..., :num_keys]
+
+
+class RelativeAttention(nn.Module):
+    """Attention whose scores are (q + w)·k + (q + r)·position + (q + s)·segment, scaled by 1/√h."""
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = config.n_head, config.d_head
+        self.dropout = config.dropout
+        width = config.n_head * config.d_head
+        self.qkv = nn.Linear(config.d_model, 3 * width, bias=False)
+        self.position = nn.Linear(config.d_model, width, bias=False)
+        self.output = nn.Linear(width, config.d_model, bias=False)
+        self.r_w_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
+        self.r_r_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
+        self.r_s_bias = nn.Parameter(torch.empty(config.n_head, config.d_head))
+        self.segment_embedding = nn.Parameter(torch.empty(2, config.n_head, config.d_head))  # same, other
+
+    def position_keys(self, encoding_Pd: Tensor) -> Tensor:
+        """Keys (H, P, h) of the distances, the same for every document."""
+        return self.position(encoding_Pd).unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
+
+    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, hidden_key_BLK: Tensor, other_BLK: Tensor) -> Tensor:
+        """Attend within each segment.
+
+        Args:
+            hidden_BLd: the layer's input.
+            position_HPh: `position_keys` of this layer.
+            hidden_key_BLK: bool, True where the query must not see the key.
+            other_BLK: bool, True where query and key have different segment ids.
+
+        Returns: (B, L, d), before dropout and residual.
+        """
+        B, L, _ = hidden_BLd.shape
+        q, k, v = self.qkv(hidden_BLd).view(B, L, 3, self.num_heads, self.head_dim).unbind(2)  # (B,L,H,h) each
+        # One product per head over all documents' queries: (H, B·L, h) · (H, h, P).
+        by_distance = ((q + self.r_r_bias).permute(2, 0, 1, 3).flatten(1, 2) @ position_HPh.transpose(1, 2)).unflatten(
+            1, (B, L)
+        )
+        bias_BHLK = relative_shift(by_distance, num_keys=L).transpose(0, 1)
+        same, other = torch.einsum("blhe,she->sbhl", q + self.r_s_bias, self.segment_embedding).unsqueeze(-1)
+        bias_BHLK = bias_BHLK + torch.where(other_BLK[:, None], other, same)
+        scale = self.head_dim**-0.5
+        bias_BHLK = (bias_BHLK * scale).masked_fill(hidden_key_BLK[:, None], float("-inf"))
+        attended = F.scaled_dot_product_attention(
+            (q + self.r_w_bias).transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=bias_BHLK,
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=scale,
+        )
+        return self.output(attended.transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and feed-forward network, each with dropout, residual and post-normalisation."""
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__()
+        self.attention = RelativeAttention(config)
+        self.attention_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.inner = nn.Linear(config.d_model, config.d_inner)
+        self.activation = ACT2FN[config.ff_activation]
+        self.outer = nn.Linear(config.d_inner, config.d_model)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, hidden_key_BLK: Tensor, other_BLK: Tensor) -> Tensor:
+        """(B, L, d) to (B, L, d); arguments as `RelativeAttention.forward`."""
+        attended = self.attention(hidden_BLd, position_HPh, hidden_key_BLK, other_BLK)
+        hidden_BLd = self.attention_norm(self.dropout(attended) + hidden_BLd)
+        inner = self.dropout(self.activation(self.inner(hidden_BLd)))
+        return self.feed_forward_norm(self.dropout(self.outer(inner)) + hidden_BLd)
+
+
+class XLNetEncoder(nn.Module):
+    """Embeddings and layers; bidirectional attention, left or right padding.
+
+    A padded token sees only itself and is seen by nobody else.
+    """
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__()
+        self.d_model, self.clamp_len = config.d_model, config.clamp_len
+        self.word_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layer))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def position_keys(self, length: int) -> list[Tensor]:
+        """Each layer's keys (H, P, h) of the distances in a segment of `length` tokens; shared by all segments."""
+        weight = self.word_embedding.weight
+        encoding_Pd = self.dropout(sinusoids(length, length, self.d_model, self.clamp_len, weight.device))
+        encoding_Pd = encoding_Pd.to(weight.dtype)
+        return [layer.attention.position_keys(encoding_Pd) for layer in self.layers]
+
+    def forward(
+        self,
+        embedding_BLd: Tensor,
+        attention_mask_BL: Tensor,
+        token_type_ids_BL: Tensor,
+        position_keys: list[Tensor],
+    ) -> Tensor:
+        """Encode one segment of each document.
+
+        Args:
+            embedding_BLd: word embeddings, memory already injected.
+            attention_mask_BL: 1 for tokens, 0 for padding.
+            token_type_ids_BL: segment ids; only whether two are equal matters.
+            position_keys: `self.position_keys(L)`.
+
+        Returns: hidden states (B, L, d) of the last layer.
+        """
+        L = embedding_BLd.shape[1]
+        itself = torch.eye(L, dtype=torch.bool, device=embedding_BLd.device)
+        hidden_key_BLK = ~(attention_mask_BL.bool()[:, None, :] | itself)
+        other_BLK = token_type_ids_BL[:, :, None] != token_type_ids_BL[:, None, :]
+        hidden_BLd = self.dropout(embedding_BLd)
+        for layer, position_HPh in zip(self.layers, position_keys, strict=True):
+            hidden_BLd = layer(hidden_BLd, position_HPh, hidden_key_BLK, other_BLK)
+        return self.dropout(hidden_BLd)

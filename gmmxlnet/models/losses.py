@@ -1,0 +1,82 @@
+"""The parts of the training loss, each a pure function.
+
+Shapes: B documents, S segments, L tokens, N routed segments (of all documents together), k experts, m slots, V words.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+
+def segment_span_loss(logits_NL: Tensor, positions_N: Tensor, candidates_NL: Tensor) -> Tensor:
+    """Mean cross-entropy of one boundary, a softmax a segment.
+
+    Args:
+        logits_NL: boundary logits of N segments.
+        positions_N: int64 index of the boundary; `<cls>` where the segment does not hold the answer.
+        candidates_NL: bool, the positions that may be chosen: context and `<cls>`.
+
+    Returns: scalar, in nats.
+    """
+    return F.cross_entropy(logits_NL.float().masked_fill(~candidates_NL, _LOWEST), positions_N)
+
+
+def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL: Tensor, cls_BSL: Tensor) -> Tensor:
+    """Mean of -log P(boundary), one softmax over all tokens of all segments of a document.
+
+    The boundary's probability is summed over the segments that hold it (windows overlap; Clark & Gardner 2018,
+    https://arxiv.org/abs/1710.10723, section 3.2); a document without an answer sums over its `<cls>` tokens.
+
+    Args:
+        logits_BSL: boundary logits. positions_BS: int64; the segment's `<cls>` where it does not hold the answer, below 0 for none.
+        candidates_BSL: bool, the positions that may be chosen. cls_BSL: bool, where `<cls>` is.
+
+    Returns: scalar, in nats.
+    """
+    target_BSL = torch.arange(logits_BSL.shape[-1], device=logits_BSL.device) == positions_BS[..., None]
+    answer_BSL = target_BSL & ~cls_BSL
+    target_BSL = torch.where(answer_BSL.flatten(1).any(1)[:, None, None], answer_BSL, target_BSL)
+    scores_BSL = logits_BSL.float().masked_fill(~candidates_BSL, _LOWEST)
+    total_B = scores_BSL.flatten(1).logsumexp(1)
+    gold_B = scores_BSL.masked_fill(~target_BSL, _LOWEST).flatten(1).logsumexp(1)
+    return (total_B - gold_B).mean()
+
+
+def load_balance_loss(probs_Nk: Tensor) -> Tensor:
+    """k · Σ_j f_j P_j: 1 when routing is balanced, k when it has collapsed (Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4).
+
+    f_j is the share of segments whose most probable expert is j, P_j the mean probability of j.
+    """
+    k = probs_Nk.shape[-1]
+    share_k = F.one_hot(probs_Nk.argmax(-1), k).to(probs_Nk.dtype).mean(0)
+    return k * (share_k * probs_Nk.mean(0)).sum()
+
+
+def reconstruction_loss(
+    vectors_Nmd: Tensor, embedding_Vd: Tensor, token_ids_NL: Tensor, content_NL: Tensor, log_scale: Tensor
+) -> Tensor:
+    """Cross-entropy between a segment's bag of content tokens and what its memory says of it.
+
+    Tied form: every slot's injected vector is scored against the input embeddings, and the slots' softmaxes are
+    averaged: P(v) = mean_s softmax_v(exp(log_scale) · vector_s · embedding_v). So the memory speaks the language that
+    the encoder already reads.
+
+    Args:
+        vectors_Nmd: what the next segment's read tokens would carry.
+        embedding_Vd: word embeddings, memory tokens left out.
+        token_ids_NL, content_NL: the segment's ids, and which of its tokens are content; others do not count.
+        log_scale: scalar, the softmax's inverse temperature.
+
+    Returns: scalar, in nats per content token; each segment weighs the same.
+    """
+    m = vectors_Nmd.shape[1]
+    scores_NmV = (vectors_Nmd @ embedding_Vd.T).float() * log_scale.exp()
+    log_probs_NV = scores_NmV.log_softmax(-1).logsumexp(1) - math.log(m)
+    log_probs_NL = log_probs_NV.gather(1, token_ids_NL.masked_fill(~content_NL, 0))
+    weight_NL = content_NL / content_NL.sum(-1, keepdim=True).clamp(min=1)
+    return -(weight_NL * log_probs_NL).sum(-1).mean()
+
+
+_LOWEST = torch.finfo(torch.float32).min  # not -inf: a row without candidates must not become NaN

@@ -1,0 +1,187 @@
+"""The gated mixture of memories: experts, router, gated update, weighted read.
+
+One step (the numbers are those of `docs/memory.md`): the segment's write states are pooled and routed (4), each expert is
+updated through its own gate and candidate (5), and the experts are read as one memory (6), which is projected into the
+space of word embeddings, where the next segment's read tokens will carry it (1).
+
+Shapes: B documents, k experts, m slots, d hidden size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import initialization as init
+
+from gmmxlnet.models.configuration import GMMXLNetConfig
+
+
+@dataclass
+class MemoryState:
+    """What travels from segment to segment, one row a document.
+
+    experts_Bkmd: the experts' memories. read_Bmd: the memory last read, in the experts' space.
+    """
+
+    experts_Bkmd: Tensor
+    read_Bmd: Tensor
+
+    def rows(self, index: Tensor | slice) -> "MemoryState":
+        """The state of some documents."""
+        return MemoryState(self.experts_Bkmd[index], self.read_Bmd[index])
+
+    def followed_by(self, rest: "MemoryState") -> "MemoryState":
+        """These documents' state, then the rest's."""
+        return MemoryState(
+            torch.cat([self.experts_Bkmd, rest.experts_Bkmd]), torch.cat([self.read_Bmd, rest.read_Bmd])
+        )
+
+    def detach(self) -> "MemoryState":
+        """The same values, through which no gradient flows."""
+        return MemoryState(self.experts_Bkmd.detach(), self.read_Bmd.detach())
+
+
+@dataclass
+class Routing:
+    """How the active documents' segment was written: logits and probabilities (B, k), both float32."""
+
+    logits_Bk: Tensor
+    probs_Bk: Tensor
+
+
+def routing_entropy(probs: Tensor) -> Tensor:
+    """Shannon entropy in nats of probabilities (..., k), 0 to log k: H = -Σ p log p, with 0 log 0 = 0."""
+    return torch.special.entr(probs).sum(-1)
+
+
+class GatedMemoryMixture(nn.Module):
+    """The k experts' initial memories, each a learned tensor (m, d) named `expert_0` … `expert_{k-1}`."""
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__()
+        self.strategies = list(config.expert_init_strategies)
+        self.std = config.initializer_range
+        for j in range(config.num_memory_experts):
+            self.register_parameter(f"expert_{j}", nn.Parameter(torch.empty(config.memory_slots, config.d_model)))
+
+    @property
+    def expert_memories(self) -> list[Tensor]:
+        """The initial memory (m, d) of each expert."""
+        return [getattr(self, f"expert_{j}") for j in range(len(self.strategies))]
+
+    def reset_parameters(self) -> None:
+        """Initialize every expert by its strategy.
+
+        `learned` draws N(0, std), `uniform` U(-√3·std, √3·std), `orthogonal` orthogonal rows (m <= d) of the norm that `learned` has.
+        `zeros` draws N(0, 0.01·std): were experts born equal, only their gates would tell them apart.
+        """
+        for strategy, expert in zip(self.strategies, self.expert_memories, strict=True):
+            if strategy == "learned":
+                init.normal_(expert, std=self.std)
+            elif strategy == "uniform":
+                init.uniform_(expert, -(3**0.5) * self.std, 3**0.5 * self.std)
+            elif strategy == "orthogonal":
+                init.orthogonal_(expert, gain=self.std * expert.shape[-1] ** 0.5)
+            else:
+                init.normal_(expert, std=0.01 * self.std)
+
+    def forward(self, num_documents: int) -> MemoryState:
+        """The state before the first segment: every document starts from the same memories; read as their mean."""
+        experts_kmd = torch.stack(self.expert_memories)
+        return MemoryState(
+            experts_kmd.expand(num_documents, -1, -1, -1), experts_kmd.mean(0).expand(num_documents, -1, -1)
+        )
+
+
+class SlotPooling(nn.Module):
+    """(B, m, d) states of m tokens to one (B, d): their mean, their maximum, or a learned weighting."""
+
+    def __init__(self, method: str, d_model: int) -> None:
+        super().__init__()
+        self.method = method
+        if method == "attention":
+            self.query = nn.Linear(d_model, 1, bias=False)
+
+    def forward(self, states_Bmd: Tensor) -> Tensor:
+        """Pool over the slots."""
+        if self.method == "mean":
+            return states_Bmd.mean(1)
+        if self.method == "max":
+            return states_Bmd.amax(1)
+        return (self.query(states_Bmd).softmax(1) * states_Bmd).sum(1)
+
+
+class MemoryGatingNetwork(nn.Module):
+    """The router: p = softmax(W_gate · pool(states) / T), computed in float32 whatever the model's dtype."""
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__()
+        self.temperature = config.routing_temperature
+        self.pooling = SlotPooling(config.pooling_method, config.d_model)
+        self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
+
+    def forward(self, states_Bmd: Tensor) -> Routing:
+        """Route each document by the states of its m tokens."""
+        with torch.autocast(states_Bmd.device.type, enabled=False):
+            pooled = self.pooling(states_Bmd)
+            logits = F.linear(pooled.float(), self.W_gate.weight.float(), self.W_gate.bias.float()) / self.temperature
+            return Routing(logits, logits.softmax(-1))
+
+
+class ExpertUpdater(nn.Module):
+    """Each expert's gate and candidate: E_j <- (1 - p_j g_j) E_j + p_j g_j u_j.
+
+    g_j = σ(G_j [E_j; W]) and u_j = tanh(U_j [E_j; W]), slot by slot. The k networks are applied as one batched product.
+    """
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__()
+        k, d = config.num_memory_experts, config.d_model
+        self.gate_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
+        self.update_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """Weights (k, 2d, 2d) and biases (k, 1, 2d) of gates and candidates side by side; once a batch."""
+        pairs = list(zip(self.gate_networks, self.update_networks, strict=True))
+        weight = torch.stack([torch.cat([gate.weight, update.weight]).T for gate, update in pairs])
+        bias = torch.stack([torch.cat([gate.bias, update.bias])[None] for gate, update in pairs])
+        return weight, bias
+
+    def forward(
+        self, experts_Bkmd: Tensor, write_Bmd: Tensor, probs_Bk: Tensor, stacked: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """The experts (B, k, m, d) after the segment whose write states and routing are given."""
+        B, k, m, _ = experts_Bkmd.shape
+        both = torch.cat([experts_Bkmd, write_Bmd[:, None].expand(-1, k, -1, -1)], dim=-1)  # (B, k, m, 2d)
+        weight, bias = stacked
+        out = torch.baddbmm(bias, both.transpose(0, 1).flatten(1, 2), weight)  # (k, B·m, 2d)
+        gate, candidate = out.unflatten(1, (B, m)).transpose(0, 1).chunk(2, dim=-1)
+        step = probs_Bk[:, :, None, None].to(gate.dtype) * gate.sigmoid()
+        return torch.lerp(experts_Bkmd, candidate.tanh(), step)
+
+
+class AggregatedMemoryReader(nn.Module):
+    """The experts read as one memory, R = Σ q_j E_j, and R as vectors that a segment can carry.
+
+    q is the write routing (`write-based`) or a second router's, over the read tokens' hidden states (`read-based`).
+
+    Injected vectors are P·R, scaled to the norm that word embeddings have: XLNet does not normalize its input, and
+    hidden states are several times longer than embeddings.
+    """
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__()
+        self.projection = nn.Linear(config.d_model, config.d_model)
+        self.norm = nn.Parameter(torch.empty(()))
+        self.read_gating_network = MemoryGatingNetwork(config) if config.routing_mode == "read-based" else None
+        if config.memory_type == "token":
+            self.read_gating_network = None
+
+    def forward(self, experts_Bkmd: Tensor, probs_Bk: Tensor) -> Tensor:
+        """R (B, m, d)."""
+        return torch.einsum("bk,bkmd->bmd", probs_Bk.to(experts_Bkmd.dtype), experts_Bkmd)
+
+    def as_embeddings(self, read_Bmd: Tensor) -> Tensor:
+        """R (B, m, d) as vectors (B, m, d) in the space of word embeddings, all of length `norm`."""
+        return F.normalize(self.projection(read_Bmd), dim=-1) * self.norm
