@@ -2,11 +2,11 @@
 
 It computes what `transformers.XLNetModel` computes (Yang et al. 2019, https://arxiv.org/abs/1906.08237; relative
 attention after Dai et al. 2019, https://arxiv.org/abs/1901.02860), with three differences in how: position keys are
-projected once for all documents of a batch, the relative and segment terms enter fused attention as its bias, and no
-one-hot matrix of segments is built.
+projected once for all documents of a batch, the relative term enters fused attention as its bias, and the segment term
+and the padding mask as further dimensions of queries and keys, so that no other (L, K) matrix is built.
 
 Shapes: B documents, L tokens of a segment, M cached tokens before it, K = M + L keys, P = K + L - 1 distances,
-H heads, h size of a head, d = H·h hidden size.
+H heads, h size of a head, e that size with the further dimensions, c segment ids, d = H·h hidden size.
 """
 
 import torch
@@ -41,6 +41,9 @@ def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
     return shifted.unflatten(-1, (num_queries, num_distances - 1))[..., :num_keys]
 
 
+NUM_SEGMENT_IDS = 5  # XLNet's: context, question, <cls>, <sep>, padding
+
+
 class RelativeAttention(nn.Module):
     """Attention whose scores are (q + w)·k + (q + r)·position + (q + s)·segment, scaled by 1/√h."""
 
@@ -61,33 +64,38 @@ class RelativeAttention(nn.Module):
         """Keys (H, P, h) of the distances, the same for every document."""
         return self.position(encoding_Pd).unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
 
-    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, hidden_key_BLK: Tensor, other_BLK: Tensor) -> Tensor:
+    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, types_BLc: Tensor, padding_BL: Tensor) -> Tensor:
         """Attend within each segment.
+
+        The segment term is folded into the product of queries and keys: it is (same_i - other_i)·[type_i = type_j] up to
+        a term that is the same for all keys j, which the softmax does not see. So is the padding mask.
 
         Args:
             hidden_BLd: the layer's input.
             position_HPh: `position_keys` of this layer.
-            hidden_key_BLK: bool, True where the query must not see the key.
-            other_BLK: bool, True where query and key have different segment ids.
+            types_BLc: one-hot segment ids. padding_BL: very negative for padding, 0 for tokens.
 
         Returns: (B, L, d), before dropout and residual.
         """
         B, L, _ = hidden_BLd.shape
         q, k, v = self.qkv(hidden_BLd).view(B, L, 3, self.num_heads, self.head_dim).unbind(2)  # (B,L,H,h) each
-        # One product per head over all documents' queries: (H, B·L, h) · (H, h, P).
-        by_distance = ((q + self.r_r_bias).permute(2, 0, 1, 3).flatten(1, 2) @ position_HPh.transpose(1, 2)).unflatten(
-            1, (B, L)
-        )
-        bias_BHLK = relative_shift(by_distance, num_keys=L).transpose(0, 1)
-        same, other = torch.einsum("blhe,she->sbhl", q + self.r_s_bias, self.segment_embedding).unsqueeze(-1)
-        bias_BHLK = bias_BHLK + torch.where(other_BLK[:, None], other, same)
+        same, other = self.segment_embedding
+        same_minus_other_BLH = torch.einsum("blhe,he->blh", q + self.r_s_bias, same - other)
         scale = self.head_dim**-0.5
-        bias_BHLK = (bias_BHLK * scale).masked_fill(hidden_key_BLK[:, None], float("-inf"))
+        query_BLHe = torch.cat(
+            [q + self.r_w_bias, same_minus_other_BLH[..., None] * types_BLc[:, :, None], q.new_ones(B, L, self.num_heads, 1)],
+            dim=-1,
+        )
+        key_features_BLe = torch.cat([types_BLc, padding_BL[..., None]], dim=-1)
+        key_BLHe = torch.cat([k, key_features_BLe[:, :, None].expand(-1, -1, self.num_heads, -1)], dim=-1)
+        # One product per head over all documents' queries: (H, B·L, h) · (H, h, P).
+        by_distance = (q + self.r_r_bias).permute(2, 0, 1, 3).flatten(1, 2) @ (scale * position_HPh).transpose(1, 2)
+        bias_BHLL = relative_shift(by_distance.unflatten(1, (B, L)), num_keys=L).transpose(0, 1)
         attended = F.scaled_dot_product_attention(
-            (q + self.r_w_bias).transpose(1, 2),
-            k.transpose(1, 2),
+            query_BLHe.transpose(1, 2),
+            key_BLHe.transpose(1, 2),
             v.transpose(1, 2),
-            attn_mask=bias_BHLK,
+            attn_mask=bias_BHLL,
             dropout_p=self.dropout if self.training else 0.0,
             scale=scale,
         )
@@ -107,9 +115,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, hidden_key_BLK: Tensor, other_BLK: Tensor) -> Tensor:
+    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, types_BLc: Tensor, padding_BL: Tensor) -> Tensor:
         """(B, L, d) to (B, L, d); arguments as `RelativeAttention.forward`."""
-        attended = self.attention(hidden_BLd, position_HPh, hidden_key_BLK, other_BLK)
+        attended = self.attention(hidden_BLd, position_HPh, types_BLc, padding_BL)
         hidden_BLd = self.attention_norm(self.dropout(attended) + hidden_BLd)
         inner = self.dropout(self.activation(self.inner(hidden_BLd)))
         return self.feed_forward_norm(self.dropout(self.outer(inner)) + hidden_BLd)
@@ -118,7 +126,7 @@ class EncoderLayer(nn.Module):
 class XLNetEncoder(nn.Module):
     """Embeddings and layers; bidirectional attention, left or right padding.
 
-    A padded token sees only itself and is seen by nobody else.
+    Padded tokens are seen by no token; what they themselves become has no meaning.
     """
 
     def __init__(self, config: GMMXLNetConfig) -> None:
@@ -147,16 +155,15 @@ class XLNetEncoder(nn.Module):
         Args:
             embedding_BLd: word embeddings, memory already injected.
             attention_mask_BL: 1 for tokens, 0 for padding.
-            token_type_ids_BL: segment ids; only whether two are equal matters.
+            token_type_ids_BL: segment ids from 0 to 4; only whether two are equal matters.
             position_keys: `self.position_keys(L)`.
 
         Returns: hidden states (B, L, d) of the last layer.
         """
-        L = embedding_BLd.shape[1]
-        itself = torch.eye(L, dtype=torch.bool, device=embedding_BLd.device)
-        hidden_key_BLK = ~(attention_mask_BL.bool()[:, None, :] | itself)
-        other_BLK = token_type_ids_BL[:, :, None] != token_type_ids_BL[:, None, :]
+        types_BLc = F.one_hot(token_type_ids_BL, NUM_SEGMENT_IDS).to(embedding_BLd.dtype)
+        lowest = torch.finfo(embedding_BLd.dtype).min / 8  # times 1/√h it stays finite, and softmax makes it exactly 0
+        padding_BL = (1 - attention_mask_BL).to(embedding_BLd.dtype) * lowest
         hidden_BLd = self.dropout(embedding_BLd)
         for layer, position_HPh in zip(self.layers, position_keys, strict=True):
-            hidden_BLd = layer(hidden_BLd, position_HPh, hidden_key_BLK, other_BLK)
+            hidden_BLd = layer(hidden_BLd, position_HPh, types_BLc, padding_BL)
         return self.dropout(hidden_BLd)

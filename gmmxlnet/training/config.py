@@ -1,0 +1,173 @@
+"""`TrainingConfig` and `GMMTrainingConfig`: everything a training run varies, and the guide's three presets."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from gmmxlnet.errors import ConfigError
+from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.utils.files import write_json
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """How to train, whatever the memory.
+
+    Raises ConfigError when a value, or two together, cannot work.
+    """
+
+    output_dir: str = "outputs/gmm-xlnet"
+    """Folder for what the trainer leaves."""
+    seed: int = 13
+    """Of the initial weights, the order of documents and dropout."""
+    memory_num_tokens: int = 16
+    """m: memory slots per expert, and read and write tokens per segment."""
+    num_epochs: int = 3
+    """Passes over the documents."""
+    max_steps: int | None = None
+    """Stop after so many optimizer steps; None: after `num_epochs`."""
+    batch_size: int = 4
+    """Documents a step and process."""
+    gradient_accumulation_steps: int = 1
+    """Batches added up before the optimizer steps."""
+    learning_rate: float = 5e-5
+    """Peak of the linear schedule."""
+    warmup_fraction: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay; biases and norms are spared."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this Euclidean norm."""
+    progressive_segments: list[int] | None = None
+    """Most segments of a document in each stage of the curriculum; the epochs are shared out evenly. None: never cut."""
+    bptt_segments: int | None = None
+    """Gradients cross at most this many segments, less one; None: all."""
+    span_loss: str = "segment"
+    """`segment` or `document`: what one softmax spans."""
+    precision: str = "float32"
+    """`float32`, `bfloat16` or `float16`: of the encoder's products; routing and losses stay in float32."""
+    fp16: bool = False
+    """The guide's name for precision float16."""
+    num_workers: int = 0
+    """Processes that make batches; 0: the training process does."""
+    device: str = "auto"
+    """`auto`: a GPU where torch sees one; `cpu`; `cuda`."""
+    logging_steps: int = 10
+    """Steps between two lines of log."""
+    hub_model_id: str | None = None
+    """Where `push_to_hub` would put the model."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            _require(value > 0 and math.isfinite(value), name, value, "a number > 0")
+        _require(0 <= self.warmup_fraction <= 1, "warmup_fraction", self.warmup_fraction, "between 0 and 1")
+        _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
+        stages = self.progressive_segments
+        _require(
+            stages is None or (len(stages) > 0 and all(n >= 1 for n in stages)),
+            "progressive_segments",
+            stages,
+            "null or a list of integers >= 1",
+        )
+        if stages and self.num_epochs < len(stages):
+            raise ConfigError(
+                f"num_epochs must be at least {len(stages)}, one for each of progressive_segments {stages}, not {self.num_epochs}"
+            )
+
+    def stage_of(self, epoch: int) -> int:
+        """Index into `progressive_segments` of an epoch; the epochs are shared out evenly over the stages."""
+        return epoch * len(self.progressive_segments or [0]) // self.num_epochs
+
+    def max_segments_at(self, epoch: int) -> int | None:
+        """Most segments of a document in an epoch; None: no limit."""
+        return self.progressive_segments[self.stage_of(epoch)] if self.progressive_segments else None
+
+    def to_json(self, path: str | Path) -> None:
+        """Write all fields."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Read what `to_json` wrote. Raises ConfigError for an unknown field."""
+        values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ConfigError(f"{path}: unknown field {unknown[0]!r}")
+        return cls(**values)
+
+
+@dataclass(kw_only=True)
+class GMMTrainingConfig(TrainingConfig):
+    """A training run with gated memories. Raises ConfigError as `TrainingConfig` and `GMMXLNetConfig` do."""
+
+    use_gmm_memory: bool = False
+    """Must be True for GMM training; False trains without memory."""
+    num_memory_experts: int = 4
+    """k, from 2 to 8."""
+    routing_temperature: float = 1.0
+    """Above 1 softer, below 1 sharper."""
+    routing_mode: str = "write-based"
+    """`write-based`: reads reuse the write routing; `read-based`: a second router reads."""
+    pooling_method: str = "mean"
+    """How the write states become one vector: `mean`, `max` or `attention`."""
+    entropy_regularization_weight: float = 0.0
+    """Of the routing's entropy, which it raises."""
+    load_balance_weight: float = 0.01
+    """Of the Switch loss."""
+    memory_reconstruction_weight: float = 0.0
+    """Of the loss that makes the memory tell what it has read."""
+    expert_init_strategies: list[str] | None = field(default=None)
+    """One of `learned`, `zeros`, `uniform`, `orthogonal` for each expert; None: all learned."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.memory_settings()
+
+    def memory_settings(self) -> dict[str, Any]:
+        """The memory's part as `GMMXLNetConfig` takes it, checked by it."""
+        settings = {
+            "memory_type": "gmm" if self.use_gmm_memory else "none",
+            "num_memory_experts": self.num_memory_experts if self.use_gmm_memory else 0,
+            "memory_slots": self.memory_num_tokens if self.use_gmm_memory else 0,
+            "expert_init_strategies": self.expert_init_strategies if self.use_gmm_memory else None,
+            "bptt_segments": self.bptt_segments,
+            "span_loss": self.span_loss,
+        }
+        for name in (
+            "routing_temperature",
+            "routing_mode",
+            "pooling_method",
+            "entropy_regularization_weight",
+            "load_balance_weight",
+            "memory_reconstruction_weight",
+        ):
+            settings[name] = getattr(self, name)
+        GMMXLNetConfig(**settings)
+        return settings
+
+
+def gmm_small_config(**overrides: Any) -> GMMTrainingConfig:
+    """Two experts: prototyping, little GPU memory."""
+    return GMMTrainingConfig(**{"use_gmm_memory": True, "num_memory_experts": 2, **overrides})
+
+
+def gmm_balanced_config(**overrides: Any) -> GMMTrainingConfig:
+    """Four experts: the default."""
+    return GMMTrainingConfig(**{"use_gmm_memory": True, "num_memory_experts": 4, **overrides})
+
+
+def gmm_large_config(**overrides: Any) -> GMMTrainingConfig:
+    """Eight experts: the most memory."""
+    return GMMTrainingConfig(**{"use_gmm_memory": True, "num_memory_experts": 8, **overrides})
+
+
+def _require(good: bool, name: str, value: object, wanted: str) -> None:
+    if not good:
+        raise ConfigError(f"{name} must be {wanted}, not {value!r}")

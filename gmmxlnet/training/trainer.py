@@ -1,0 +1,179 @@
+"""`GMMTrainer`: transformers' Trainer, for documents.
+
+It adds the batches (documents of like length, cut by the curriculum), the losses' parts in the log, and a record of every
+step. Optimizer, schedule, mixed precision, devices and the progress bar are the Trainer's.
+"""
+
+import csv
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from gmmxlnet.data.collator import DocumentCollator
+from gmmxlnet.data.documents import Documents
+from gmmxlnet.errors import ConfigError
+from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.training.config import TrainingConfig
+from gmmxlnet.training.sampler import DocumentBatchSampler
+from gmmxlnet.utils.files import atomic_file
+
+
+@dataclass
+class StepRecord:
+    """Values of every step, kept on the device until somebody asks, so that recording does not hold up the device."""
+
+    names: list[str] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Append one step's scalars; the same names every time."""
+        self.names = list(values)
+        self.rows.append(torch.stack([value.detach().float() for value in values.values()]))
+
+    def table(self) -> list[list[float]]:
+        """All steps so far, on the CPU."""
+        return torch.stack(self.rows).tolist() if self.rows else []
+
+    def write_csv(self, path: str | Path) -> None:
+        """A header and a line a step, complete or absent."""
+        with atomic_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["step", *self.names])
+            for step, row in enumerate(self.table(), start=1):
+                writer.writerow([step, *(f"{value:.6g}" for value in row)])
+
+
+class CurriculumCallback(TrainerCallback):
+    """Tells sampler and collator which epoch begins."""
+
+    def __init__(self, config: TrainingConfig, sampler: DocumentBatchSampler, collator: DocumentCollator) -> None:
+        self.config, self.sampler, self.collator = config, sampler, collator
+
+    def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Cut documents as the epoch's stage says."""
+        epoch = int(state.epoch or 0)
+        self.sampler.set_epoch(epoch)
+        self.collator.set_epoch(epoch, self.config.max_segments_at(min(epoch, self.config.num_epochs - 1)))
+
+
+class GMMTrainer(Trainer):
+    """Trains a `GMMXLNetForQA` on `Documents`.
+
+    Args:
+        model: its loss weights, `span_loss` and `bptt_segments` are set from `config` where that has them.
+        config: a `TrainingConfig` or `GMMTrainingConfig`.
+        train_dataset: `Documents`, or a `ChunkedSquadDataset`; may be given to `train` instead.
+        callbacks: further `TrainerCallback`s.
+
+    After training, `record` holds a line a step: loss, its parts, learning rate, tokens, expert utilization.
+    """
+
+    def __init__(
+        self,
+        model: GMMXLNetForQA,
+        config: TrainingConfig,
+        train_dataset: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.config = config
+        self.record = StepRecord()
+        self._micro_batches: list[dict[str, Tensor]] = []
+        super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
+        self.model_accepts_loss_kwargs = False
+        self.train_documents = _documents(train_dataset)
+
+    def train(self, train_dataset: Any = None, **kwargs: Any) -> Any:
+        """Train on `train_dataset`, or on the one given at the start. Raises ConfigError where there is neither."""
+        if train_dataset is not None:
+            self.train_documents = _documents(train_dataset)
+        if self.train_documents is None:
+            raise ConfigError("GMMTrainer.train needs a train_dataset")
+        self.train_dataset = self.train_documents
+        return super().train(**kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of documents, ready for the device."""
+        documents = self.train_documents
+        sampler = DocumentBatchSampler(
+            documents.num_segments(), documents.num_tokens(), self.config.batch_size, self.config.seed
+        )
+        collator = DocumentCollator.for_training(documents, self.model.config, seed=self.config.seed)
+        self.add_callback(CurriculumCallback(self.config, sampler, collator))
+        loader = DataLoader(
+            documents,
+            batch_sampler=sampler,
+            collate_fn=collator,
+            num_workers=self.config.num_workers,
+            pin_memory=self.args.device.type == "cuda",
+        )
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """The model's own loss; its parts are kept for the record."""
+        output = model(**inputs)
+        values = {"loss": output.loss, **output.loss_parts, "tokens": inputs["attention_mask"].sum()}
+        if output.routing_probs is not None:
+            share_k = output.routing_probs.flatten(0, 1).sum(0) / inputs["num_segments"].sum()
+            values |= {f"utilization_{j}": share for j, share in enumerate(share_k)}
+        self._micro_batches.append({name: value.detach() for name, value in values.items()})
+        if len(self._micro_batches) == self.current_gradient_accumulation_steps:
+            self._record_step()
+        return (output.loss, output) if return_outputs else output.loss
+
+    def _record_step(self) -> None:
+        """One line from the step's batches: tokens are added up, everything else is averaged."""
+        step, self._micro_batches = self._micro_batches, []
+        values = {name: torch.stack([batch[name].float() for batch in step]).mean() for name in step[0]}
+        values["tokens"] = values["tokens"] * len(step)
+        values["learning_rate"] = torch.tensor(self._get_learning_rate(), device=values["loss"].device)
+        self.record.add(values)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means of the loss's parts since the last log, beside what the Trainer logs."""
+        if "loss" in logs and self.record.rows:
+            recent = torch.stack(self.record.rows[-self.config.logging_steps :]).mean(0).tolist()
+            means = dict(zip(self.record.names, recent, strict=True))
+            logs = {**logs, **{name: value for name, value in means.items() if name not in ("loss", "learning_rate")}}
+        super().log(logs, start_time)
+
+
+def training_arguments(config: TrainingConfig) -> TrainingArguments:
+    """The Trainer's arguments for a configuration; deterministic algorithms are the caller's choice (`seed_everything`)."""
+    precision = "float16" if config.fp16 else config.precision
+    return TrainingArguments(
+        output_dir=config.output_dir,
+        seed=config.seed,
+        data_seed=config.seed,
+        num_train_epochs=config.num_epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_fraction,  # below 1 the Trainer takes it as a share of all steps
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch_fused",
+        lr_scheduler_type="linear",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=config.device == "cpu",
+        logging_steps=config.logging_steps,
+        save_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        disable_tqdm=not os.isatty(2),
+        dataloader_num_workers=config.num_workers,
+    )
+
+
+def _documents(dataset: Any) -> Documents | None:
+    """The documents behind the guide's `ChunkedSquadDataset`, or the documents themselves."""
+    return getattr(dataset, "documents", dataset)
