@@ -91,9 +91,7 @@ def articles_from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[A
         question: dict[str, Any] = {
             "id": record["id"],
             "question": record["question"],
-            "answers": [
-                {"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)
-            ],
+            "answers": [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)],
             "is_impossible": record.get("is_impossible", not texts),
         }
         question.update({key: record[key] for key in ("question_type", "condition") if key in record})

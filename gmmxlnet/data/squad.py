@@ -1,8 +1,8 @@
 """Reader of SQuAD JSON, v1.1 and v2.0: every file is either read whole or refused with one line that names the fault.
 
-`read_squad_file` gives articles; `as_passages` turns them into the texts that questions are asked of, one a paragraph or
-one an article. Beside its SQuAD keys a question may carry `question_type` and `condition`, two strings that evaluation
-groups by. Pydantic (the only use of it in the library) checks types; what types cannot say is checked below it.
+`read_squad_file` gives articles; `as_passages` turns them into the texts that questions are asked of, one a paragraph
+or one an article. Beside its SQuAD keys a question may carry `question_type` and `condition`, two strings that
+evaluation groups by. Pydantic checks types; what types cannot say is checked below it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -203,9 +203,8 @@ def _complaint(question: _Question, context: str, seen: Mapping[str, str]) -> st
         text, start = answer["text"], answer["answer_start"]
         if start < 0 or not context.startswith(text, start):
             there = f"{_quote(context[start : start + len(text)])} stands there" if start >= 0 else "that is negative"
-            return (
-                f"answers[{number}]: answer_start {start} does not point at {_quote(text)} ({there}); "
-                + _nearest(text, start, context)
+            return f"answers[{number}]: answer_start {start} does not point at {_quote(text)} ({there}); " + _nearest(
+                text, start, context
             )
     return None
 
