@@ -8,7 +8,7 @@ segments are arithmetic (`segments.py`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ class BuiltSplit:
     texts: SplitTexts
     layout: SegmentLayout
     num_cut_questions: int
-    left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> question ids
+    unlabeled_ids: list[str]  # questions left out because no token span expresses their answer
 
 
 def build_chunks(settings: ChunkSettings, folder: str | Path) -> dict[str, Any]:
@@ -100,9 +100,8 @@ def build_chunks(settings: ChunkSettings, folder: str | Path) -> dict[str, Any]:
             built = build_split(
                 asked[name], tokenizer, layout, settings.max_question_length, drop_unlabeled=name == "train"
             )
-            built.left_out.update(left_out[name])
             write_split(scratch / name, built.chunks, built.texts)
-            report[name] = summarize(built) | {"unasked_contexts": num_unasked[name]}
+            report[name] = summarize(built, left_out[name]) | {"unasked_contexts": num_unasked[name]}
         write_manifest(scratch, stored_settings, layout)
     return report
 
@@ -171,8 +170,7 @@ def build_split(
         conditions=[question.condition for question in questions],
     )
     dropped = [documents[number][1].id for number in np.flatnonzero(~keep_N)]
-    left_out = {"answer_is_no_token_span": dropped} if dropped else {}
-    return BuiltSplit(chunks=chunks, texts=texts, layout=layout, num_cut_questions=num_cut, left_out=left_out)
+    return BuiltSplit(chunks=chunks, texts=texts, layout=layout, num_cut_questions=num_cut, unlabeled_ids=dropped)
 
 
 def _select(

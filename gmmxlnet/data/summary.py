@@ -1,7 +1,7 @@
 """What a split holds and what was left out of it, in numbers for `reports/data.json`."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 EXAMPLES = 20  # question ids listed for each reason; all are counted
 
 
-def summarize(built: "BuiltSplit") -> dict[str, Any]:
-    """Counts of a split: documents, segments, where the answers fall, what was cut or left out and why."""
+def summarize(built: "BuiltSplit", left_out: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Counts of a split: documents, segments, where the answers fall, what was cut or left out and why.
+
+    `left_out` names the questions that were left out before the split was built, by reason.
+    """
+    if built.unlabeled_ids:
+        left_out = {**left_out, "answer_is_no_token_span": built.unlabeled_ids}
     documents = Documents(built)
     num_segments_N = documents.num_segments()
     impossible = [not answers for answers in built.texts.answers]
@@ -41,9 +46,7 @@ def summarize(built: "BuiltSplit") -> dict[str, Any]:
         },
         "by_question_type": _by_type(built.texts.question_types, impossible, num_segments_N),
         "cut_questions": built.num_cut_questions,
-        "left_out": {
-            reason: {"documents": len(ids), "first_ids": ids[:EXAMPLES]} for reason, ids in built.left_out.items()
-        },
+        "left_out": {reason: {"documents": len(ids), "first_ids": ids[:EXAMPLES]} for reason, ids in left_out.items()},
     }
 
 
