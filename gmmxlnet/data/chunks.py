@@ -1,0 +1,219 @@
+"""From SQuAD records to chunks: every text tokenized once, every answer turned into a label, every loss counted.
+
+    report = build_chunks(settings, "data/chunks")
+    documents = Documents.open("data/chunks", "train")
+
+Time and disk grow with the text: a context is tokenized and stored once however many questions ask about it, and
+segments are arithmetic (`segments.py`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from transformers import XLNetTokenizerFast
+
+from gmmxlnet.data.labels import label_documents
+from gmmxlnet.data.segments import SegmentLayout
+from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
+from gmmxlnet.data.sources import Source, Split, read_split
+from gmmxlnet.data.squad import as_passages
+from gmmxlnet.data.store import SPLITS, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
+from gmmxlnet.data.summary import summarize
+from gmmxlnet.data.tokenizer import (
+    EncodedTexts,
+    base_vocabulary_size,
+    encode_texts,
+    load_tokenizer,
+    scratch_tokenizer,
+)
+from gmmxlnet.errors import ConfigError
+from gmmxlnet.utils.files import atomic_folder
+
+__all__ = ["BuiltSplit", "ChunkSettings", "ChunkStore", "build_chunks", "build_split"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkSettings:
+    """What decides the chunks."""
+
+    dataset: Source  # folder, {"train": file, "dev": file}, or Hub id
+    dataset_revision: str | None = None
+    tokenizer: str  # "scratch", folder, or Hub id
+    tokenizer_revision: str | None = None
+    context: Literal["paragraph", "article"] = "paragraph"
+    max_seq_length: int
+    doc_stride: int  # context tokens shared by consecutive segments
+    memory_num_tokens: int  # m slots reserved in each segment for read and for write tokens
+    max_question_length: int = 64  # tokens; longer questions are cut and counted
+    max_train_documents: int | None = None  # of the train file: training and calibration together
+    max_eval_documents: int | None = None
+    calibration_fraction: float = 0.1  # share of the train file's contexts that training never sees
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.context not in ("paragraph", "article"):
+            raise ConfigError(f"context must be paragraph or article, not {self.context!r}")
+        if not 0 <= self.calibration_fraction < 1:
+            raise ConfigError(f"calibration_fraction must be in [0, 1), not {self.calibration_fraction}")
+        if min(self.max_question_length, self.doc_stride + 1, self.memory_num_tokens + 1) < 1:
+            raise ConfigError("max_question_length must be > 0, doc_stride and memory_num_tokens >= 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltSplit:
+    """A split in memory."""
+
+    chunks: SplitChunks
+    texts: SplitTexts
+    layout: SegmentLayout
+    num_cut_questions: int
+    unlabeled_ids: list[str]  # questions left out because no token span expresses their answer
+
+
+def build_chunks(settings: ChunkSettings, folder: str | Path) -> dict[str, Any]:
+    """Write the chunks of a dataset to `folder`, whole or not at all; returns what `reports/data.json` says.
+
+    Raises:
+        DataError: the dataset or the tokenizer cannot be used.
+        ConfigError: a question of full length leaves no room in a segment.
+    """
+    asked, left_out, num_unasked = _select(settings)
+    if settings.tokenizer == "scratch":
+        tokenizer = scratch_tokenizer(_all_texts(asked["train"]))
+    else:
+        tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
+    layout = make_layout(
+        tokenizer,
+        max_seq_length=settings.max_seq_length,
+        doc_stride=settings.doc_stride,
+        memory_num_tokens=settings.memory_num_tokens,
+        max_question_length=settings.max_question_length,
+    )
+    stored_settings = asdict(settings) | {"dataset": _plain(settings.dataset)}
+    report: dict[str, Any] = {"settings": stored_settings, "vocabulary": layout.vocab_size}
+    with atomic_folder(folder) as scratch:
+        tokenizer.save_pretrained(str(scratch / "tokenizer"))
+        for name in SPLITS:
+            built = build_split(
+                asked[name], tokenizer, layout, settings.max_question_length, drop_unlabeled=name == "train"
+            )
+            write_split(scratch / name, built.chunks, built.texts)
+            report[name] = summarize(built, left_out[name]) | {"unasked_contexts": num_unasked[name]}
+        write_manifest(scratch, stored_settings, layout)
+    return report
+
+
+def make_layout(
+    tokenizer: XLNetTokenizerFast,
+    *,
+    max_seq_length: int,
+    doc_stride: int,
+    memory_num_tokens: int,
+    max_question_length: int,
+) -> SegmentLayout:
+    """The layout of segments for a tokenizer; ConfigError if a question of full length leaves too little room."""
+    layout = SegmentLayout(
+        max_seq_length=max_seq_length,
+        doc_stride=doc_stride,
+        memory_num_tokens=memory_num_tokens,
+        vocab_size=base_vocabulary_size(tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        sep_id=tokenizer.sep_token_id,
+        cls_id=tokenizer.cls_token_id,
+    )
+    layout.check(max_question_length)
+    return layout
+
+
+def build_split(
+    documents: Sequence[Asked],
+    tokenizer: XLNetTokenizerFast,
+    layout: SegmentLayout,
+    max_question_length: int,
+    *,
+    drop_unlabeled: bool,
+) -> BuiltSplit:
+    """Tokenize the documents of one split and label them.
+
+    With `drop_unlabeled` (training), questions whose answers no token span expresses are left out; without
+    (evaluation), they stay, without a label.
+    """
+    contexts: dict[str, int] = {}  # text -> index; equal texts are one context
+    context_of_N = [contexts.setdefault(passage.text, len(contexts)) for passage, _ in documents]
+    texts_C = list(contexts)
+    encoded = encode_texts(tokenizer, texts_C)
+    labels_N2 = label_documents(encoded, texts_C, context_of_N, [question.answers for _, question in documents])
+    unlabeled_N = (labels_N2[:, 0] < 0) & np.array([bool(question.answers) for _, question in documents], dtype=bool)
+    keep_N = ~unlabeled_N if drop_unlabeled else np.ones(len(documents), dtype=bool)
+    questions = [question for (_, question), keep in zip(documents, keep_N, strict=True) if keep]
+    question_tokens, question_rows, num_cut = _cut_rows(
+        encode_texts(tokenizer, [question.text for question in questions]), max_question_length
+    )
+    chunks = SplitChunks(
+        context_tokens=encoded.ids,
+        context_chars=encoded.chars,
+        context_rows=encoded.rows,
+        question_tokens=question_tokens,
+        question_rows=question_rows,
+        document_contexts=np.array(context_of_N, dtype=np.int32)[keep_N],
+        labels=labels_N2[keep_N],
+    )
+    texts = SplitTexts(
+        contexts=texts_C,
+        question_ids=[question.id for question in questions],
+        questions=[question.text for question in questions],
+        answers=[[text for text, _ in question.answers] for question in questions],
+        question_types=[question.question_type for question in questions],
+        conditions=[question.condition for question in questions],
+    )
+    dropped = [documents[number][1].id for number in np.flatnonzero(~keep_N)]
+    return BuiltSplit(chunks=chunks, texts=texts, layout=layout, num_cut_questions=num_cut, unlabeled_ids=dropped)
+
+
+def _select(
+    settings: ChunkSettings,
+) -> tuple[dict[str, list[Asked]], dict[str, dict[str, list[str]]], dict[str, int]]:
+    """The documents of each split; the ids of those that a limit leaves out, by reason; contexts without a question.
+
+    The train file's count of the latter two stands under "train".
+    """
+    kept: dict[str, list[Asked]] = {}
+    left_out: dict[str, dict[str, list[str]]] = {name: {} for name in SPLITS}
+    num_unasked = dict.fromkeys(SPLITS, 0)
+    limits: tuple[tuple[Split, str, int | None], ...] = (
+        ("train", "max_train_documents", settings.max_train_documents),
+        ("dev", "max_eval_documents", settings.max_eval_documents),
+    )
+    for split, key, limit in limits:
+        passages = as_passages(read_split(settings.dataset, split, settings.dataset_revision), settings.context)
+        documents = [(passage, question) for passage in passages for question in passage.questions]
+        kept[split] = limit_documents(documents, limit, settings.seed)
+        kept_ids = {question.id for _, question in kept[split]}
+        beyond = [question.id for _, question in documents if question.id not in kept_ids]
+        if beyond:
+            left_out[split][f"beyond_{key}"] = beyond
+        num_unasked[split] = sum(not passage.questions for passage in passages)
+    kept["train"], kept["calibration"] = split_calibration(kept["train"], settings.calibration_fraction, settings.seed)
+    return kept, left_out, num_unasked
+
+
+def _all_texts(documents: Sequence[Asked]) -> Iterator[str]:
+    """Each context once, in order of appearance, and each question."""
+    yield from dict.fromkeys(passage.text for passage, _ in documents)
+    yield from (question.text for _, question in documents)
+
+
+def _cut_rows(encoded: EncodedTexts, max_length: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The ids with every row cut to `max_length`, the new rows, and how many rows were cut."""
+    lengths_N = np.diff(encoded.rows)
+    place_T = np.arange(len(encoded.ids)) - np.repeat(encoded.rows[:-1], lengths_N)  # within its row
+    rows = np.concatenate(([0], np.cumsum(np.minimum(lengths_N, max_length))))
+    return encoded.ids[place_T < max_length], rows, int((lengths_N > max_length).sum())
+
+
+def _plain(dataset: Source) -> str | dict[str, str]:
+    """The dataset's name for JSON."""
+    return {key: str(file) for key, file in dataset.items()} if isinstance(dataset, Mapping) else str(dataset)

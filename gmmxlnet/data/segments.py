@@ -1,0 +1,72 @@
+"""Windows over a context, by arithmetic: nothing about segments is ever stored.
+
+A segment of a document with n context tokens and q question tokens shows the window
+
+    window = max_seq_length - q - 2m - 3      (m slots for read and write tokens each, reserved for every memory type)
+
+of the context; consecutive windows share `doc_stride` tokens, so segment s starts at s * (window - doc_stride).
+All functions take numpy integers or arrays of one value a document and work element by element.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gmmxlnet.errors import ConfigError
+
+NUM_SPECIAL_TOKENS = 3  # two <sep> and <cls>
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentLayout:
+    """How a segment is put together."""
+
+    max_seq_length: int  # tokens of a segment, special and memory tokens included
+    doc_stride: int  # context tokens that consecutive segments share
+    memory_num_tokens: int  # m: slots reserved for read tokens and for write tokens, each
+    vocab_size: int  # V: memory tokens have the ids V (READ_0) to V + 2m - 1 (WRITE_m-1)
+    pad_id: int
+    sep_id: int
+    cls_id: int
+
+    def windows(self, question_lengths_N: np.ndarray) -> np.ndarray:
+        """Context tokens that fit into a segment beside each question."""
+        return self.max_seq_length - question_lengths_N - 2 * self.memory_num_tokens - NUM_SPECIAL_TOKENS
+
+    def check(self, max_question_length: int) -> None:
+        """Raise ConfigError unless the longest question leaves room for more context than segments share."""
+        window = int(self.windows(np.int64(max_question_length)))
+        if window <= self.doc_stride:
+            raise ConfigError(
+                f"max_seq_length {self.max_seq_length} leaves {window} context tokens beside a question of "
+                f"{max_question_length}, 2 x {self.memory_num_tokens} memory tokens and {NUM_SPECIAL_TOKENS} special "
+                f"ones, which must exceed doc_stride {self.doc_stride}; "
+                f"give it {self.max_seq_length - window + self.doc_stride + 1} or more"
+            )
+
+
+def count_segments(num_tokens_N: np.ndarray, windows_N: np.ndarray, doc_stride: int) -> np.ndarray:
+    """Segments of each document: 1 if the context fits, else 1 + ceil((n - window) / (window - stride)). int64."""
+    steps_N = windows_N - doc_stride
+    beyond_N = np.maximum(np.asarray(num_tokens_N, dtype=np.int64) - windows_N, 0)
+    return 1 + -(-beyond_N // steps_N)
+
+
+def segment_bounds(num_tokens: int, window: int, doc_stride: int) -> np.ndarray:
+    """First context token of each segment of one document and the one after its last, (S, 2) int64."""
+    num_segments = int(count_segments(np.int64(num_tokens), np.int64(window), doc_stride))
+    starts_S = np.arange(num_segments, dtype=np.int64) * (window - doc_stride)
+    return np.stack([starts_S, np.minimum(starts_S + window, num_tokens)], axis=1)
+
+
+def segments_holding(
+    labels_N2: np.ndarray, num_segments_N: np.ndarray, windows_N: np.ndarray, doc_stride: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last segment that hold a whole token span (first and last token, inclusive); last < first: none does.
+
+    Segment s holds [a, b] iff s * step <= a and b < s * step + window.
+    """
+    steps_N = windows_N - doc_stride
+    first_N = np.maximum(-((windows_N - labels_N2[..., 1] - 1) // steps_N), 0)
+    last_N = np.minimum(labels_N2[..., 0] // steps_N, num_segments_N - 1)
+    return first_N, last_N

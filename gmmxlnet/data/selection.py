@@ -1,0 +1,41 @@
+"""Which documents a split gets, decided by keyed hashes: the order in a file and the other documents play no part."""
+
+import hashlib
+from collections.abc import Sequence
+
+from gmmxlnet.data.squad import Passage, Question
+
+Asked = tuple[Passage, Question]  # a document: a question and the passage it is asked of
+
+
+def keyed_hash(seed: int, *parts: str) -> int:
+    """64 bits that depend on the seed and the parts alone."""
+    digest = hashlib.blake2b(key=f"gmmxlnet {seed}".encode(), digest_size=8)
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def limit_documents(documents: Sequence[Asked], limit: int | None, seed: int) -> list[Asked]:
+    """At most `limit` documents, those of the lowest hash, in the order they came in."""
+    if limit is None or limit >= len(documents):
+        return list(documents)
+    ranked = sorted(
+        range(len(documents)), key=lambda i: (keyed_hash(seed, "document", documents[i][1].id), documents[i][1].id)
+    )
+    return [documents[i] for i in sorted(ranked[:limit])]
+
+
+def split_calibration(documents: Sequence[Asked], fraction: float, seed: int) -> tuple[list[Asked], list[Asked]]:
+    """(train, calibration): a text whose hash lies in the lowest `fraction` goes to calibration with its questions.
+
+    With a fraction above 0 and two texts or more, neither side is left without a text.
+    """
+    hashes = {passage.text: keyed_hash(seed, "calibration", passage.text) for passage, _ in documents}
+    ranked = sorted(hashes, key=lambda text: (hashes[text], text))
+    num_calibration = sum(hash_ < fraction * 2**64 for hash_ in hashes.values())
+    num_calibration = min(max(num_calibration, int(fraction > 0)), max(len(ranked) - 1, 0))
+    chosen = set(ranked[:num_calibration])
+    train = [document for document in documents if document[0].text not in chosen]
+    return train, [document for document in documents if document[0].text in chosen]

@@ -1,0 +1,163 @@
+"""The folder of chunks: token arrays (.npy, memory-mapped), texts (JSON), and a manifest with the hash of every file.
+
+    chunks/manifest.json                     format, version, settings, layout, files with their SHA-256
+    chunks/tokenizer/                        without memory tokens
+    chunks/{train,calibration,dev}/*.npy     the arrays of `SplitChunks`
+    chunks/{train,calibration,dev}/texts.json
+
+It is written whole or not at all, and a folder that is damaged or of another version does not open.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmmxlnet.data.segments import SegmentLayout
+from gmmxlnet.errors import DataError
+
+FORMAT = "gmmxlnet-chunks"
+VERSION = 1
+SPLITS = ("train", "calibration", "dev")
+MANIFEST = "manifest.json"
+_NPY_HEADER = 128  # bytes of a .npy file before its first element
+_REMEDY = "make the chunks again (dvc repro --force chunk)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitTexts:
+    """What a split says in words; lists of one item a context (C) or a document (N)."""
+
+    contexts: list[str]  # C
+    question_ids: list[str]  # N, as all below
+    questions: list[str]
+    answers: list[list[str]]  # every gold answer; none: unanswerable
+    question_types: list[str | None]
+    conditions: list[str | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitChunks:
+    """The token arrays of a split. Row i of a ragged array is values[rows[i]:rows[i+1]]."""
+
+    context_tokens: np.ndarray  # (T,) int32, all contexts end to end
+    context_chars: np.ndarray  # (T, 2) int32, first character of each token and the one after its last
+    context_rows: np.ndarray  # (C+1,) int64
+    question_tokens: np.ndarray  # (Q,) int32, all documents' questions end to end, cut to max_question_length
+    question_rows: np.ndarray  # (N+1,) int64
+    document_contexts: np.ndarray  # (N,) int32, the context each document asks about
+    labels: np.ndarray  # (N, 2) int32, first and last context token of the answer; -1 where there is no label
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.document_contexts)
+
+    @property
+    def context_lengths(self) -> np.ndarray:
+        """Context tokens of each document, (N,) int64."""
+        return np.diff(self.context_rows)[self.document_contexts]
+
+    @property
+    def question_lengths(self) -> np.ndarray:
+        """Question tokens of each document, (N,) int64."""
+        return np.diff(self.question_rows)
+
+
+def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
+    """Write a split's files into a new folder."""
+    folder.mkdir()
+    for field in fields(SplitChunks):
+        np.save(folder / f"{field.name}.npy", getattr(chunks, field.name), allow_pickle=False)
+    (folder / "texts.json").write_text(json.dumps(asdict(texts), ensure_ascii=False), encoding="utf-8")
+
+
+def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout) -> None:
+    """Write what `ChunkStore` checks; comes last, when all other files are there."""
+    files = {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": settings,
+        "layout": asdict(layout),
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class ChunkStore:
+    """One split of a chunks folder, opened: arrays mapped into memory, texts read when first asked for."""
+
+    def __init__(self, folder: str | Path, split: str) -> None:
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if split not in SPLITS:
+            raise DataError(f"{folder}: has no split {split!r}; there are {', '.join(SPLITS)}")
+        self.folder = folder / split
+        self.settings: dict[str, Any] = manifest["settings"]
+        self.layout = SegmentLayout(**manifest["layout"])
+        for name, digest in manifest["files"].items():
+            if name.startswith(f"{split}/"):
+                _check_file(folder / name, digest)
+        self.chunks = SplitChunks(
+            **{field.name: _load_array(self.folder / f"{field.name}.npy") for field in fields(SplitChunks)}
+        )
+
+    @cached_property
+    def texts(self) -> SplitTexts:
+        """The texts, which training never needs."""
+        return SplitTexts(**json.loads((self.folder / "texts.json").read_text(encoding="utf-8")))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a chunks folder, if it is one and of this version; DataError otherwise."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is damaged ({' '.join(str(error).split())}); {_REMEDY}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{path}: is not a manifest of {FORMAT}; name a folder that the chunk stage made")
+    if manifest.get("version") != VERSION:
+        raise DataError(f"{path}: version {manifest.get('version')}, this program reads {VERSION}; {_REMEDY}")
+    layout = manifest.get("layout")
+    names = {field.name for field in fields(SegmentLayout)}
+    if (
+        not isinstance(layout, dict)
+        or set(layout) != names
+        or not all(type(value) is int for value in layout.values())
+        or not isinstance(manifest.get("files"), dict)
+        or not isinstance(manifest.get("settings"), dict)
+        or any(f"{split}/{name}" not in manifest["files"] for split in SPLITS for name in _split_files())
+    ):
+        raise DataError(f"{path}: is incomplete; {_REMEDY}")
+    return manifest
+
+
+def _split_files() -> list[str]:
+    return [*(f"{field.name}.npy" for field in fields(SplitChunks)), "texts.json"]
+
+
+def _check_file(path: Path, digest: str) -> None:
+    try:
+        found = _sha256(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
+    if found != digest:
+        raise DataError(f"{path}: is not what was written (its SHA-256 differs); {_REMEDY}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _load_array(path: Path) -> np.ndarray:
+    """The array, mapped into memory; one without elements cannot be, and is read."""
+    mode = None if path.stat().st_size <= _NPY_HEADER else "r"
+    return np.load(path, mode, allow_pickle=False)

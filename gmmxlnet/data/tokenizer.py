@@ -1,0 +1,139 @@
+"""Tokenizers: XLNet's own, checked to be real, or a vocabulary of whole words made from the training text ("scratch").
+
+A text is encoded without special tokens, together with the characters each token stands for. A special token spelled
+out in a text ("<sep>") becomes <unk>: no document may forge the structure of a segment.
+"""
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import XLNetTokenizerFast
+
+from gmmxlnet.errors import DataError
+
+REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
+MIN_VOCABULARY = 100  # offline, from_pretrained quietly gives 9 tokens and maps every word to <unk>
+MAX_SCRATCH_WORDS = 32_000
+
+_XLNET_SPECIAL = ("<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>")
+_SPACE = "▁"
+_PIECE = re.compile(rf"{_SPACE}?(?:\w+|[^\w{_SPACE}])|{_SPACE}")  # a word or one mark, with the space before it
+_ENCODE_BATCH = 2_048  # texts encoded at once: bounds the memory of the tokenizer's own records
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTexts:
+    """Token ids of many texts end to end: text i has ids[rows[i]:rows[i+1]], standing for characters chars[...]."""
+
+    ids: np.ndarray  # (T,) int32
+    chars: np.ndarray  # (T, 2) int32, first character and the one after the last, within the text
+    rows: np.ndarray  # (N+1,) int64
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> XLNetTokenizerFast:
+    """XLNet's tokenizer from a folder or the Hub; raises DataError where the vocabulary is not really there."""
+    try:
+        tokenizer = XLNetTokenizerFast.from_pretrained(source, revision=revision or "main")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"tokenizer {source!r}: cannot be loaded ({type(error).__name__}: {reason}); "
+            "give a folder with tokenizer.json or spiece.model, or a Hub id"
+        ) from error
+    return checked_tokenizer(tokenizer, source)
+
+
+def checked_tokenizer(tokenizer: XLNetTokenizerFast, source: str) -> XLNetTokenizerFast:
+    """The tokenizer itself, if it has a vocabulary and XLNet's special tokens; DataError otherwise."""
+    if len(tokenizer) < MIN_VOCABULARY:
+        raise DataError(
+            f"tokenizer {source!r}: only {len(tokenizer)} tokens were found, so its vocabulary is missing; "
+            "check the name, go online once, or give a folder with tokenizer.json or spiece.model"
+        )
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in REQUIRED_TOKENS if token not in vocabulary]
+    if missing:
+        raise DataError(f"tokenizer {source!r}: has no {', '.join(missing)}; use a tokenizer made for XLNet")
+    return tokenizer
+
+
+def encode_texts(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
+    """Token ids and their characters for each text, without special tokens; never cut."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # an earlier call may have left these on
+    backend.no_padding()
+    ids, chars, lengths = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], []
+    for first in range(0, len(texts), _ENCODE_BATCH):
+        encodings = backend.encode_batch(list(texts[first : first + _ENCODE_BATCH]), add_special_tokens=False)
+        lengths.extend(len(encoding) for encoding in encodings)
+        ids.append(np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int32))
+        spans = [span for encoding in encodings for span in encoding.offsets]
+        chars.append(np.array(spans, dtype=np.int32).reshape(-1, 2))
+    tokens_T = np.concatenate(ids)
+    tokens_T[np.isin(tokens_T, tokenizer.all_special_ids)] = tokenizer.unk_token_id
+    rows = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
+    return EncodedTexts(ids=tokens_T, chars=np.concatenate(chars), rows=rows)
+
+
+def memory_tokens(num_slots: int) -> list[str]:
+    """The names of the memory tokens in the order of their ids: all reads, then all writes."""
+    return [f"[MEM_{kind}_{slot}]" for kind in ("READ", "WRITE") for slot in range(num_slots)]
+
+
+def add_memory_tokens(tokenizer: XLNetTokenizerFast, num_slots: int) -> None:
+    """Add the memory tokens above the vocabulary of size V: READ_j gets id V + j, WRITE_j gets V + num_slots + j."""
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": memory_tokens(num_slots)}, replace_extra_special_tokens=False
+    )
+
+
+def base_vocabulary_size(tokenizer: XLNetTokenizerFast) -> int:
+    """V: the number of tokens below the memory tokens."""
+    return tokenizer.get_vocab().get("[MEM_READ_0]", len(tokenizer))
+
+
+def num_memory_slots(tokenizer: XLNetTokenizerFast) -> int:
+    """How many [MEM_READ_j] the tokenizer has."""
+    return sum(1 for token in tokenizer.get_vocab() if token.startswith("[MEM_READ_"))
+
+
+def scratch_tokenizer(texts: Iterable[str]) -> XLNetTokenizerFast:
+    """An XLNet tokenizer whose pieces are the words and marks of `texts`, the most frequent 32,000 whole.
+
+    Ids: XLNet's special tokens, then pieces by (-count, piece), then single characters, so that no character of the
+    texts (nor printable ASCII) is unknown.
+    """
+    blank = XLNetTokenizerFast(vocab=[(token, 0.0) for token in _XLNET_SPECIAL]).backend_tokenizer
+    words: Counter[str] = Counter()
+    for text in texts:
+        split = blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(text))
+        words.update(word for word, _ in split)
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for piece in _PIECE.findall(word):
+            counts[piece] += count
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SCRATCH_WORDS]
+    return XLNetTokenizerFast(vocab=_scored_vocabulary(ranked, characters={c for word in words for c in word}))
+
+
+def _scored_vocabulary(ranked: list[tuple[str, int]], characters: set[str]) -> list[tuple[str, float]]:
+    """Unigram scores: log frequency less a toll K on every piece, K above any -log frequency.
+
+    The most likely split sums the scores, so one piece (above -2K) always beats two (below -2K): a known word is
+    never cut, and an unknown one is cut into as few pieces as can be.
+    """
+    total = math.log(sum(count for _, count in ranked) + 1)
+    toll = total + 1
+    scored = [(piece, math.log(count) - total - toll) for piece, count in ranked]
+    known = {piece for piece, _ in ranked}
+    fallback = sorted((characters | set(string.ascii_letters + string.digits + string.punctuation) | {_SPACE}) - known)
+    return [
+        *((token, 0.0) for token in _XLNET_SPECIAL),
+        *scored,
+        *((character, -2 * toll) for character in fallback),
+    ]

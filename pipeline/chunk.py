@@ -1,0 +1,45 @@
+"""Stage chunk: the dataset, tokenized once (`data/chunks/`), and what it holds (`reports/data.json`)."""
+
+from pathlib import Path
+
+from gmmxlnet.data.chunks import ChunkSettings, build_chunks
+from gmmxlnet.utils.files import write_json
+from pipeline.params import Params, load_params, run_stage
+
+CHUNKS = Path("data/chunks")
+REPORT = Path("reports/data.json")
+
+
+def chunk_settings(params: Params) -> ChunkSettings:
+    """The part of the parameters that decides the chunks."""
+    active = params.active
+    return ChunkSettings(
+        dataset=active.dataset if isinstance(active.dataset, str) else dict(active.dataset),
+        dataset_revision=active.dataset_revision,
+        tokenizer=active.tokenizer,
+        tokenizer_revision=active.base_model_revision if active.tokenizer == active.base_model else None,
+        context=active.context,
+        max_seq_length=active.max_seq_length,
+        doc_stride=active.doc_stride,
+        memory_num_tokens=params.memory_num_tokens,
+        max_question_length=active.max_question_length,
+        max_train_documents=active.max_train_documents,
+        max_eval_documents=active.max_eval_documents,
+        calibration_fraction=active.calibration_fraction,
+        seed=params.seed,
+    )
+
+
+def main() -> None:
+    """Make the chunks and report on them."""
+    report = build_chunks(chunk_settings(load_params()), CHUNKS)
+    write_json(REPORT, report)
+    counts = ", ".join(
+        f"{name} {report[name]['documents']:,} documents in {report[name]['segments']:,} segments"
+        for name in ("train", "calibration", "dev")
+    )
+    print(f"chunk: {counts} -> {CHUNKS}, {REPORT}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,52 @@
+"""Splits and limits depend on what is in a document, not on where it stands."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
+from gmmxlnet.data.squad import Passage, Question
+
+
+def documents(texts: list[str]) -> list[Asked]:
+    questions = [Question(id=f"q{number}", text="?", answers=(), is_impossible=True) for number in range(len(texts))]
+    return [(Passage(text, ()), question) for text, question in zip(texts, questions, strict=True)]
+
+
+TEXTS = st.lists(st.sampled_from([f"text {number}" for number in range(30)]), max_size=40)
+
+
+@given(TEXTS, st.floats(0, 0.99), st.integers(0, 5))
+def test_calibration_shares_no_text_with_train(texts: list[str], fraction: float, seed: int) -> None:
+    asked = documents(texts)
+    train, calibration = split_calibration(asked, fraction, seed)
+    assert sorted(train + calibration, key=asked.index) == asked
+    train_texts, held_out = {p.text for p, _ in train}, {p.text for p, _ in calibration}
+    assert not train_texts & held_out
+    if fraction > 0 and len(set(texts)) > 1:
+        assert train_texts
+        assert held_out
+    if fraction == 0 or len(set(texts)) == 1:
+        assert not held_out
+
+
+@given(TEXTS, st.randoms())
+def test_the_order_of_documents_plays_no_part(texts: list[str], random) -> None:
+    asked = documents(texts)
+    shuffled = asked.copy()
+    random.shuffle(shuffled)
+    for choose in (lambda docs: split_calibration(docs, 0.3, 1)[1], lambda docs: limit_documents(docs, 7, 1)):
+        assert {q.id for _, q in choose(asked)} == {q.id for _, q in choose(shuffled)}
+
+
+def test_a_limit_keeps_so_many_in_their_order_and_grows_by_adding() -> None:
+    asked = documents([f"text {number}" for number in range(50)])
+    fewer, more = limit_documents(asked, 10, 3), limit_documents(asked, 20, 3)
+    assert len(fewer) == 10
+    assert fewer == [document for document in more if document in fewer]
+    assert limit_documents(asked, None, 3) == limit_documents(asked, 50, 3) == asked
+    assert limit_documents(asked, 10, 4) != fewer
+
+
+def test_about_the_fraction_is_held_out() -> None:
+    _, calibration = split_calibration(documents([f"text {number}" for number in range(2000)]), 0.1, 13)
+    assert 150 < len(calibration) < 250

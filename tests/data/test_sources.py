@@ -1,0 +1,105 @@
+"""A dataset is found in a folder, a pair of files, or rows of the Hub."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+from gmmxlnet.data.sources import articles_from_rows, read_split
+from gmmxlnet.data.squad import as_passages, read_squad_file
+from gmmxlnet.errors import DataError
+
+
+def test_folder_and_pair_give_the_same(dataset_folder: Path) -> None:
+    pair = {"train": dataset_folder / "train.json", "dev": dataset_folder / "dev.json"}
+    assert read_split(dataset_folder, "dev") == read_split(pair, "dev") == read_squad_file(pair["dev"])
+
+
+def test_official_file_names_are_found(dataset_folder: Path) -> None:
+    expected = read_split(dataset_folder, "train")
+    (dataset_folder / "train.json").rename(dataset_folder / "train-v2.0.json")
+    assert read_split(str(dataset_folder), "train") == expected
+
+
+def test_hub_rows_are_grouped_into_the_records_of_the_file(dataset_folder: Path) -> None:
+    articles = read_split(dataset_folder, "dev")
+    rows = [
+        {
+            "id": question.id,
+            "title": article.title,
+            "context": passage.text,
+            "question": question.text,
+            "answers": {
+                "text": [text for text, _ in question.answers],
+                "answer_start": [start for _, start in question.answers],
+            },
+        }
+        for article in articles
+        for passage in article.paragraphs
+        for question in passage.questions
+    ]
+    assert articles_from_rows(datasets.Dataset.from_list(rows), "hub") == articles
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"answers": {"text": ["x"], "answer_start": []}}, "row 0: answers has more texts than starts"),
+        ({"answers": "x"}, "row 0: answers"),
+        ({"id": 3}, "row 0: id"),
+        ({"context": " "}, "'context' is"),
+    ],
+)
+def test_rows_of_another_shape_are_refused(change: dict, words: str) -> None:
+    row = {"id": "1", "title": "T", "context": "a b", "question": "?", "answers": {"text": [], "answer_start": []}}
+    with pytest.raises(DataError, match=f"hub.*{words}"):
+        articles_from_rows([row | change], "hub")
+
+
+def test_what_is_no_dataset_is_refused(dataset_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is one file"):
+        read_split(dataset_folder / "dev.json", "dev")
+    with pytest.raises(DataError, match="no such folder"):
+        read_split(tmp_path / "nowhere", "dev")
+    with pytest.raises(DataError, match=r"no 'dev' file is named"):
+        read_split({"train": dataset_folder / "train.json"}, "dev")
+    (dataset_folder / "dev.json").unlink()
+    with pytest.raises(DataError, match=r"has no dev file; put dev\.json or"):
+        read_split(dataset_folder, "dev")
+
+
+OFFLINE = """
+import json
+from gmmxlnet.data.sources import read_split
+from gmmxlnet.data.tokenizer import load_tokenizer
+from gmmxlnet.errors import DataError
+messages = []
+for call in (lambda: read_split("no-one/nothing", "dev"), lambda: load_tokenizer("no-one/nothing")):
+    try:
+        call()
+    except DataError as error:
+        messages.append(str(error))
+print(json.dumps(messages))
+"""
+
+
+def test_offline_hub_names_end_with_advice(tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE], capture_output=True, text=True, env=environment, check=True, timeout=120
+    )
+    dataset, tokenizer = json.loads(done.stdout.splitlines()[-1])
+    assert "neither a folder here nor readable from the Hub" in dataset
+    assert "only 9 tokens" in tokenizer
+    assert "its vocabulary is missing" in tokenizer
+    assert "\n" not in dataset + tokenizer
+
+
+def test_official_dev_set_is_read_whole(shared_folder: Path) -> None:
+    articles = read_squad_file(shared_folder / "squad" / "dev-v2.0.json")
+    questions = [question for passage in as_passages(articles, "article") for question in passage.questions]
+    assert (len(articles), len(questions), sum(question.is_impossible for question in questions)) == (35, 11873, 5945)

@@ -1,0 +1,72 @@
+"""Stage chunk: parameters in, chunks and report out; bad data ends with one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gmmxlnet.data.documents import Documents
+from pipeline.chunk import chunk_settings
+from pipeline.params import load_params
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def squad(num_articles: int) -> str:
+    data = []
+    for number in range(num_articles):
+        answers = [{"text": "Oslo", "answer_start": 14}]
+        questions = [
+            {"id": f"{number}a", "question": "Where?", "answers": answers, "is_impossible": False},
+            {"id": f"{number}b", "question": "Who?", "answers": [], "is_impossible": True},
+        ]
+        data.append({"title": "T", "paragraphs": [{"context": f"Anna lives in Oslo {number}.", "qas": questions}]})
+    return json.dumps({"version": "v2.0", "data": data})
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """An empty working directory with the repository's parameters and a tiny sample."""
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    folder = tmp_path / "data" / "sample"
+    folder.mkdir(parents=True)
+    (folder / "train.json").write_text(squad(20))
+    (folder / "dev.json").write_text(squad(5))
+    return tmp_path
+
+
+def run(workspace: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipeline.chunk"]
+    return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_chunks_and_report_are_written(workspace: Path) -> None:
+    done = run(workspace)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("chunk: train ")
+    report = json.loads((workspace / "reports" / "data.json").read_text())
+    assert report["dev"]["documents"] == len(Documents.open(workspace / "data" / "chunks", "dev")) == 10
+    assert report["train"]["documents"] + report["calibration"]["documents"] == 40
+
+
+def test_bad_data_ends_with_one_line_and_leaves_nothing(workspace: Path) -> None:
+    (workspace / "data" / "sample" / "train.json").write_text(
+        squad(20).replace('"answer_start": 14', '"answer_start": 3')
+    )
+    done = run(workspace)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "set it to 14" in done.stderr
+    assert not (workspace / "data" / "chunks").exists()
+    assert not (workspace / "reports").exists()
+
+
+def test_every_profile_gives_settings() -> None:
+    params = load_params(ROOT / "params.yaml")
+    for name in params.profiles:
+        settings = chunk_settings(params.model_copy(update={"profile": name}))
+        assert settings.max_seq_length == params.profiles[name].max_seq_length
