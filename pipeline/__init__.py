@@ -1,0 +1,10 @@
+"""One thin module per stage of `dvc.yaml`: read `params.yaml`, call `gmmxlnet`, write files.
+
+Run one by hand with `python -m pipeline.<stage>`.
+"""
+
+import os
+
+# Read by MLflow when it is imported: report nothing to its makers, draw no progress bars of its own.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

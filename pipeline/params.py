@@ -1,0 +1,247 @@
+"""`params.yaml`, checked: unknown keys, wrong types and impossible values stop a stage before it does any work.
+
+    params = load_params()          # every stage's first line
+    params.num_memory_experts       # what experiments vary
+    params.active.learning_rate     # the profile in use
+
+Each field's description is the end of the sentence a user reads when the value is wrong: "<key> must be <description>".
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
+
+from gmmxlnet.errors import ConfigError, GMMXLNetError
+from pipeline.params_errors import explain
+
+InitStrategy = Literal["learned", "zeros", "uniform", "orthogonal"]
+Positive = Annotated[int, Field(ge=1, description="an integer >= 1")]
+Limit = Annotated[int | None, Field(ge=1, description="an integer >= 1, or null for no limit")]
+Weight = Annotated[float, Field(ge=0, description="a finite number >= 0")]
+Share = Annotated[float, Field(ge=0, lt=1, description="a number in [0, 1)")]
+Name = Annotated[str, Field(min_length=1, description="a name in quotes or plain letters")]
+Revision = Annotated[str | None, Field(min_length=1, description="a branch, tag or commit (in quotes), or null")]
+
+
+class Section(BaseModel):
+    """Every key is known, present and of its type: `4.0` is no integer, `yes` no string, NaN no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DatasetFiles(Section):
+    """A dataset given as two files of SQuAD-format JSON."""
+
+    train: Name
+    dev: Name
+
+
+class ScratchSize(Section):
+    """Size of an encoder that starts from random weights."""
+
+    n_layer: Positive
+    d_model: Annotated[int, Field(ge=2, multiple_of=2, description="an even integer >= 2")]
+    n_head: Positive
+    d_inner: Positive
+    dropout: Share
+    initializer_range: Annotated[float, Field(gt=0, description="a finite number > 0")]
+
+
+class Profile(Section):
+    """What depends on where and on what an experiment runs; the keys are explained in `params.yaml`."""
+
+    dataset: Annotated[
+        Name | DatasetFiles,
+        Field(description="a folder with train.json and dev.json, {train: FILE, dev: FILE}, or a Hub id"),
+    ]
+    dataset_revision: Revision
+    tokenizer: Annotated[str, Field(min_length=1, description="scratch, a folder, or a Hub id")]
+    base_model: Annotated[str, Field(min_length=1, description="scratch, a folder, or a Hub id")]
+    base_model_revision: Revision
+    scratch_size: Annotated[ScratchSize, Field(description="a mapping with n_layer, d_model, n_head, d_inner, …")]
+    max_seq_length: Positive
+    doc_stride: Annotated[int, Field(ge=0, description="an integer >= 0: the tokens that consecutive windows share")]
+    max_question_length: Positive
+    context: Annotated[Literal["paragraph", "article"], Field(description="paragraph or article")]
+    max_train_documents: Limit
+    max_eval_documents: Limit
+    calibration_fraction: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1, neither of them")]
+    batch_size: Positive
+    eval_batch_size: Positive
+    gradient_accumulation_steps: Positive
+    num_epochs: Positive
+    max_steps: Limit
+    progressive_segments: Annotated[
+        list[Annotated[int, Field(ge=1)]] | None,
+        Field(min_length=1, description="a list of integers >= 1 such as [2, 4, 6], or null to never cut a document"),
+    ]
+    learning_rate: Annotated[float, Field(gt=0, le=1, description="a number in (0, 1]")]
+    warmup_fraction: Share
+    weight_decay: Weight
+    max_grad_norm: Annotated[float, Field(gt=0, description="a finite number > 0")]
+    precision: Annotated[Literal["float32", "bfloat16", "float16"], Field(description="float32, bfloat16 or float16")]
+    num_workers: Annotated[int, Field(ge=0, description="an integer >= 0")]
+    n_best_size: Positive
+    max_answer_length: Positive
+
+
+class Params(Section):
+    """What an experiment varies, and the profiles."""
+
+    profile: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="an integer in [0, 4294967295]")]
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto, cpu or cuda")]
+    memory_type: Annotated[
+        Literal["none", "mems", "token", "differentiable", "gmm"],
+        Field(description="none, mems, token, differentiable or gmm"),
+    ]
+    num_memory_experts: Annotated[int, Field(ge=2, le=8, description="an integer in [2, 8]")]
+    memory_num_tokens: Annotated[
+        int, Field(ge=0, le=32, description="an integer in [1, 32], or 0 with memory_type none")
+    ]
+    routing_mode: Annotated[Literal["write-based", "read-based"], Field(description="write-based or read-based")]
+    routing_temperature: Annotated[float, Field(gt=0, description="> 0")]
+    pooling_method: Annotated[Literal["mean", "max", "attention"], Field(description="mean, max or attention")]
+    expert_init_strategies: Annotated[
+        InitStrategy | list[InitStrategy],
+        Field(description="learned, zeros, uniform or orthogonal, or a list with one of them for each expert"),
+    ]
+    load_balance_weight: Weight
+    entropy_regularization_weight: Weight
+    memory_reconstruction_weight: Weight
+    span_loss: Annotated[Literal["segment", "document"], Field(description="segment or document")]
+    bptt_segments: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null for all segments")]
+    adapter: Annotated[Literal["none", "lora"], Field(description="none or lora")]
+    hub_model_id: Annotated[
+        str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of a Hub repository, or null")
+    ]
+    profiles: Annotated[dict[str, Profile], Field(min_length=1, description="a mapping from names to profiles")]
+
+    @property
+    def active(self) -> Profile:
+        """The profile in use."""
+        return self.profiles[self.profile]
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check the parameters; raises ConfigError with one line that names file, key, value and remedy."""
+    values = read_yaml(Path(path))
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Params)}") from None
+    for check in (
+        _check_profile,
+        _check_memory,
+        _check_scratch_size,
+        _check_windows,
+        _check_schedule,
+        _check_precision,
+    ):
+        problem = check(params)
+        if problem:
+            raise ConfigError(f"{path}: {problem}")
+    return params
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    """Read YAML the way DVC does (YAML 1.2: `1e-3` is a number, duplicate keys are errors)."""
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; run from the root of the repository") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{path}: {where}{error.problem}; mend the YAML there") from None
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping from keys to values, not {type(values).__name__}")
+    return values
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; an error that a user is meant to read becomes one line on stderr and exit status 1."""
+    stage = Path(sys.argv[0]).stem
+    try:
+        main()
+    except GMMXLNetError as error:
+        print(f"{stage}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _check_profile(params: Params) -> str | None:
+    if params.profile not in params.profiles:
+        return f"profile must be one of {', '.join(params.profiles)}, not {params.profile}"
+    return None
+
+
+def _check_memory(params: Params) -> str | None:
+    if params.memory_type in ("mems", "differentiable"):
+        return f"memory_type {params.memory_type} is not available yet; use none, token or gmm"
+    if params.adapter != "none":
+        return f"adapter {params.adapter} is not available yet; use none"
+    if params.memory_num_tokens == 0 and params.memory_type != "none":
+        return (
+            f"memory_num_tokens must be > 0 with memory_type {params.memory_type}, not 0: it is the number of "
+            "memory slots of each expert; 16 suits most uses"
+        )
+    strategies = params.expert_init_strategies
+    if isinstance(strategies, list) and len(strategies) != params.num_memory_experts:
+        return (
+            f"expert_init_strategies must be one name or a list of num_memory_experts = {params.num_memory_experts} "
+            f"names, not of {len(strategies)}"
+        )
+    return None
+
+
+def _check_scratch_size(params: Params) -> str | None:
+    size = params.active.scratch_size
+    if size.d_model % size.n_head:
+        return (
+            f"profiles.{params.profile}.scratch_size.d_model must be a multiple of n_head, "
+            f"and {size.d_model} is not one of {size.n_head}"
+        )
+    return None
+
+
+def _check_windows(params: Params) -> str | None:
+    active, slots = params.active, params.memory_num_tokens
+    window = active.max_seq_length - active.max_question_length - 2 * slots - 3
+    if window <= active.doc_stride:
+        return (
+            f"profiles.{params.profile}.max_seq_length {active.max_seq_length} is too small: beside "
+            f"max_question_length {active.max_question_length}, 2 x memory_num_tokens {slots} and 3 special tokens it "
+            f"leaves {max(window, 0)} tokens of context a segment, which must exceed doc_stride {active.doc_stride}; "
+            f"give it {active.max_seq_length - window + active.doc_stride + 1} or more"
+        )
+    return None
+
+
+def _check_schedule(params: Params) -> str | None:
+    active = params.active
+    stages = len(active.progressive_segments or [])
+    if stages > active.num_epochs:
+        return (
+            f"profiles.{params.profile}.num_epochs must be at least {stages}, one for each stage of "
+            f"progressive_segments {active.progressive_segments}, not {active.num_epochs}"
+        )
+    return None
+
+
+def _check_precision(params: Params) -> str | None:
+    if params.active.precision == "float16" and params.device == "cpu":
+        return f"profiles.{params.profile}.precision float16 needs a GPU; use bfloat16 or float32 with device cpu"
+    return None
+
+
+CHECKS = (_check_profile, _check_memory, _check_scratch_size, _check_windows, _check_schedule, _check_precision)

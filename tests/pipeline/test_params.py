@@ -1,0 +1,248 @@
+"""params.yaml: what is refused, and in which words; what an experiment's identity is made of."""
+
+import io
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from gmmxlnet.errors import ConfigError
+from pipeline.params import load_params, run_stage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Write the repository's params.yaml with some values changed (dotted keys); returns the file."""
+
+    def write(changes, remove=()):
+        yaml = YAML()
+        values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        for key, value in changes.items():
+            section, name = _section(values, key)
+            section[name] = value
+        for key in remove:
+            section, name = _section(values, key)
+            del section[name]
+        stream = io.StringIO()
+        yaml.dump(values, stream)
+        file = tmp_path / "params.yaml"
+        file.write_text(stream.getvalue(), encoding="utf-8")
+        return file
+
+    return write
+
+
+def _section(values, key):
+    *above, name = key.split(".")
+    for part in above:
+        values = values[part]
+    return values, name
+
+
+def refusal(file):
+    with pytest.raises(ConfigError) as caught:
+        load_params(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{file}: ")
+
+
+@pytest.mark.parametrize("profile", ["sample", "squad_v2", "squad_v2_long"])
+def test_the_committed_profiles_are_valid(changed, profile):
+    params = load_params(changed({"profile": profile}))
+    assert params.active is params.profiles[profile]
+
+
+def test_the_default_profile_is_the_sample():
+    assert load_params(ROOT / "params.yaml").profile == "sample"
+
+
+def test_squad_profiles_differ_in_what_long_documents_need_only():
+    profiles = load_params(ROOT / "params.yaml").profiles
+    short, long = (profiles[name].model_dump() for name in ("squad_v2", "squad_v2_long"))
+    different = {key for key in short if short[key] != long[key]}
+    assert different == {
+        "context", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "progressive_segments"
+    }  # fmt: skip
+    for profile in (short, long):
+        assert profile["batch_size"] * profile["gradient_accumulation_steps"] == 48
+
+
+@pytest.mark.parametrize("value", [1, 9, 2.5, 4.0, "4", True, None])
+def test_number_of_experts_in_the_guides_words(changed, value):
+    message = refusal(changed({"num_memory_experts": value}))
+    assert message.startswith("num_memory_experts must be an integer in [2, 8], not ")
+
+
+@pytest.mark.parametrize("value", [0, -1.0, 0.0, float("nan"), float("inf"), "warm"])
+def test_temperature_in_the_guides_words(changed, value):
+    assert refusal(changed({"routing_temperature": value})).startswith("routing_temperature must be > 0, not ")
+
+
+@pytest.mark.parametrize(
+    "key", ["load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, "0.1", None, True])
+def test_loss_weights_are_finite_and_not_negative(changed, key, value):
+    assert refusal(changed({key: value})).startswith(f"{key} must be a finite number >= 0, not ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("profile", "squad", "profile must be one of sample, squad_v2, squad_v2_long, not squad"),
+        ("seed", -1, "seed must be an integer in [0, 4294967295], not -1"),
+        ("device", "gpu", 'device must be auto, cpu or cuda, not "gpu"'),
+        ("memory_type", "gnn", 'memory_type must be none, mems, token, differentiable or gmm, not "gnn"'),
+        ("memory_type", None, "memory_type must be none, mems"),
+        ("memory_num_tokens", 33, "memory_num_tokens must be an integer in [1, 32]"),
+        ("memory_num_tokens", -1, "memory_num_tokens must be an integer in [1, 32]"),
+        ("routing_mode", "write", 'routing_mode must be write-based or read-based, not "write"'),
+        ("pooling_method", "sum", 'pooling_method must be mean, max or attention, not "sum"'),
+        ("expert_init_strategies", "random", "expert_init_strategies must be learned, zeros, uniform or orthogonal"),
+        ("expert_init_strategies", ["learned", 3], "expert_init_strategies must be learned, zeros, uniform or"),
+        ("span_loss", "token", 'span_loss must be segment or document, not "token"'),
+        ("bptt_segments", 0, "bptt_segments must be an integer >= 1, or null for all segments, not 0"),
+        ("hub_model_id", "just-a-name", "hub_model_id must be owner/name of a Hub repository, or null"),
+        ("profiles", {}, "profiles must be a mapping from names to profiles, not {}"),
+        ("profiles.sample", 3, "profiles.sample must be a mapping from keys to values, not 3"),
+        ("profiles.sample.dataset", 3, "profiles.sample.dataset must be a folder with train.json and dev.json, {tra"),
+        ("profiles.sample.dataset", {"train": "a.json"}, "profiles.sample.dataset must be a folder with train.json"),
+        ("profiles.sample.tokenizer", None, "profiles.sample.tokenizer must be scratch, a folder, or a Hub id"),
+        ("profiles.sample.base_model_revision", 123, "profiles.sample.base_model_revision must be a branch, tag or"),
+        ("profiles.sample.scratch_size.n_head", 0, "profiles.sample.scratch_size.n_head must be an integer >= 1"),
+        ("profiles.sample.scratch_size.d_model", 31, "profiles.sample.scratch_size.d_model must be an even integer"),
+        ("profiles.sample.scratch_size.d_model", 100, "profiles.sample.scratch_size.d_model must be a multiple of"),
+        ("profiles.sample.context", "page", 'profiles.sample.context must be paragraph or article, not "page"'),
+        ("profiles.sample.max_steps", 0, "profiles.sample.max_steps must be an integer >= 1, or null for no limit"),
+        ("profiles.sample.batch_size", 0, "profiles.sample.batch_size must be an integer >= 1, not 0"),
+        ("profiles.sample.calibration_fraction", 1.0, "profiles.sample.calibration_fraction must be a number between"),
+        ("profiles.sample.progressive_segments", [], "profiles.sample.progressive_segments must be a list of"),
+        ("profiles.sample.progressive_segments", [0], "profiles.sample.progressive_segments must be a list of"),
+        ("profiles.sample.learning_rate", float("nan"), "profiles.sample.learning_rate must be a number in (0, 1]"),
+        ("profiles.sample.warmup_fraction", 1.5, "profiles.sample.warmup_fraction must be a number in [0, 1), not"),
+        ("profiles.sample.precision", "fp16", 'profiles.sample.precision must be float32, bfloat16 or float16, not "f'),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_what_would_do(changed, key, value, words):
+    assert refusal(changed({key: value})).startswith(words)
+
+
+@pytest.mark.parametrize("value", ["mems", "differentiable"])
+def test_memory_types_still_to_come_are_refused(changed, value):
+    assert "is not available yet; use none, token or gmm" in refusal(changed({"memory_type": value}))
+
+
+def test_adapters_still_to_come_are_refused(changed):
+    assert refusal(changed({"adapter": "lora"})) == "adapter lora is not available yet; use none"
+
+
+@pytest.mark.parametrize("memory_type", ["gmm", "token"])
+def test_memory_needs_slots(changed, memory_type):
+    message = refusal(changed({"memory_type": memory_type, "memory_num_tokens": 0}))
+    assert message.startswith(f"memory_num_tokens must be > 0 with memory_type {memory_type}, not 0")
+
+
+def test_no_memory_needs_no_slots(changed):
+    assert load_params(changed({"memory_type": "none", "memory_num_tokens": 0})).memory_num_tokens == 0
+
+
+def test_one_strategy_for_each_expert(changed):
+    message = refusal(changed({"expert_init_strategies": ["learned", "zeros"]}))
+    assert message.endswith("a list of num_memory_experts = 4 names, not of 2")
+    four = ["learned", "zeros", "uniform", "orthogonal"]
+    assert load_params(changed({"expert_init_strategies": four})).expert_init_strategies == four
+
+
+@pytest.mark.parametrize(("length", "fits"), [(80 + 0, True), (16 + 16 + 3 + 8, False), (16 + 16 + 3 + 9, True)])
+def test_windows_must_exceed_their_overlap(changed, length, fits):
+    file = changed({
+        "memory_num_tokens": 8, "profiles.sample.max_question_length": 16, "profiles.sample.doc_stride": 8,
+        "profiles.sample.max_seq_length": length,
+    })  # fmt: skip
+    if fits:
+        assert load_params(file).active.max_seq_length == length
+    else:
+        message = refusal(file)
+        assert message.startswith(f"profiles.sample.max_seq_length {length} is too small")
+        assert message.endswith("give it 44 or more")
+
+
+def test_every_progressive_stage_needs_an_epoch(changed):
+    file = changed({"profiles.sample.progressive_segments": [1, 2, 4], "profiles.sample.num_epochs": 2})
+    assert refusal(file).startswith("profiles.sample.num_epochs must be at least 3, one for each stage of")
+
+
+def test_float16_is_for_gpus(changed):
+    message = refusal(changed({"device": "cpu", "profiles.sample.precision": "float16"}))
+    assert message == "profiles.sample.precision float16 needs a GPU; use bfloat16 or float32 with device cpu"
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("num_memory_expert", "did you mean num_memory_experts?"),
+        ("profiles.sample.learning_rte", "did you mean profiles.sample.learning_rate?"),
+        ("profiles.sample.scratch_size.nlayer", "did you mean profiles.sample.scratch_size.n_layer?"),
+        ("profiles.squad_v2.batchsize", "did you mean profiles.squad_v2.batch_size?"),
+        ("learning_rate", "it belongs in a profile: profiles.NAME.learning_rate"),
+        ("profiles.sample.num_memory_experts", "it belongs at the top level"),
+        ("profiles.sample.scratch_size.zzz", "known there: n_layer, d_model, n_head, d_inner, dropout, initializer_r"),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_right_one(changed, key, hint):
+    assert refusal(changed({key: 3})).startswith(f"unknown key {key}; {hint}")
+
+
+def test_a_missing_key_is_named(changed):
+    message = refusal(changed({}, remove=["profiles.sample.num_epochs"]))
+    assert message == "profiles.sample.num_epochs is missing; it must be an integer >= 1"
+
+
+def test_several_problems_share_one_line(changed):
+    wrong = {"seed": "x", "device": "x", "memory_type": "x", "span_loss": "x", "routing_mode": "x"}
+    message = refusal(changed(wrong))
+    assert message.count(" must be ") == 3
+    assert message.endswith("; and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"seed: 1\nseed: 2\n", 'line 2: found duplicate key "seed"'),
+        (b"seed: [1\n", "line 2: expected ',' or ']'"),
+        (b"a: b: c\n", "line 1: mapping values are not allowed here"),
+        (b"- 1\n", "must be a mapping from keys to values, not list"),
+        (b"", "must be a mapping from keys to values, not NoneType"),
+        (b"seed: \xff\n", "byte 6 is not UTF-8"),
+    ],
+)  # fmt: skip
+def test_broken_yaml_is_located(tmp_path, text, words):
+    file = tmp_path / "params.yaml"
+    file.write_bytes(text)
+    assert refusal(file).startswith(words)
+
+
+def test_missing_file(tmp_path):
+    assert refusal(tmp_path / "params.yaml") == "there is no such file; run from the root of the repository"
+    assert refusal(tmp_path).startswith("cannot be read: ")
+
+
+def test_numbers_are_read_as_dvc_reads_them(changed, tmp_path):
+    text = changed({}).read_text(encoding="utf-8").replace("learning_rate: 1.0e-3", "learning_rate: 2e-3")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml").active.learning_rate == 0.002
+
+
+def test_a_stage_ends_with_one_line_and_status_1(monkeypatch, capsys):
+    def main():
+        raise ConfigError("seed must be\n an integer")
+
+    monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/chunk.py"])
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(main)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "chunk: seed must be an integer\n"
