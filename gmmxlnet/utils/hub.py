@@ -52,7 +52,7 @@ def push_folder(folder: Path, repo_id: str, *, tag: str, message: str, private: 
 
 
 def differing_files(local: Mapping[str, Path], remote: Iterable[RepoFile]) -> list[str]:
-    """Local files that the repository lacks or holds with other bytes (by SHA-256 for LFS files, else by git's hash)."""
+    """Local files that the repository lacks or holds with other bytes (SHA-256 for LFS files, else git's hash)."""
     found = {entry.path: entry for entry in remote}
     return [name for name, file in local.items() if name not in found or not _same(file, found[name])]
 
