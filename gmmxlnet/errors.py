@@ -19,3 +19,7 @@ class DataError(GMMXLNetError):
 
 class CheckpointError(GMMXLNetError):
     """A checkpoint is incomplete, damaged, or of another kind than the one asked for."""
+
+
+class HubError(GMMXLNetError):
+    """The Hugging Face Hub refused something, cannot be reached, or holds other bytes than were sent."""

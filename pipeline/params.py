@@ -7,6 +7,7 @@
 Each field's description is the end of the sentence a user reads when the value is wrong: "<key> must be <description>".
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,15 @@ def read_yaml(path: Path) -> dict[str, object]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping from keys to values, not {type(values).__name__}")
     return values
+
+
+def find_local(name: str) -> str:
+    """`name` as a path that exists here or, for an experiment queued elsewhere, in the main repository; else as it is.
+
+    Queued experiments run in a copy below `.dvc/tmp`, where `../shared` is another place; DVC_ROOT is the main one.
+    """
+    main = Path(os.environ.get("DVC_ROOT", "."))
+    return str(main / name) if not Path(name).exists() and (main / name).exists() else name
 
 
 def run_stage(main: Callable[[], None]) -> None:

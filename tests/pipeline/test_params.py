@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gmmxlnet.errors import ConfigError
-from pipeline.params import load_params, run_stage
+from pipeline.params import find_local, load_params, run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,6 +235,18 @@ def test_numbers_are_read_as_dvc_reads_them(changed, tmp_path):
     text = changed({}).read_text(encoding="utf-8").replace("learning_rate: 1.0e-3", "learning_rate: 2e-3")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     assert load_params(tmp_path / "params.yaml").active.learning_rate == 0.002
+
+
+def test_paths_of_the_main_repository_are_found_from_a_queued_experiment(tmp_path, monkeypatch):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main" / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "main" / "copy")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "main"))
+    assert find_local("../texts") == f"{tmp_path}/main/../texts"
+    assert find_local("rajpurkar/squad_v2") == "rajpurkar/squad_v2"
+    monkeypatch.chdir(tmp_path / "main")
+    assert find_local("../texts") == "../texts"
 
 
 def test_a_stage_ends_with_one_line_and_status_1(monkeypatch, capsys):

@@ -1,0 +1,63 @@
+# Everything runs in .venv with the exact versions of requirements.lock. `make help` lists the commands.
+#
+#   PYTHON   the interpreter that .venv is made with: make repro PYTHON=python3.12
+#   TORCH    your own build of torch, as pip takes it (a version, a wheel's path, options):
+#            make repro TORCH=/wheels/torch-2.12.0-cp311-linux.whl
+#            make repro TORCH="torch --index-url https://your.index"
+#            Unset: torch as requirements.lock names it, from the indexes that pip is configured with.
+
+PYTHON ?= python3
+TORCH ?=
+TESTS ?= tests
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+CONSTRAINTS := $(VENV)/constraints.txt
+STAMP := $(VENV)/.installed
+export PATH := $(BIN):$(PATH)
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help install repro test reproduce lint ui clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make repro      the whole experiment: dvc repro on the profile that params.yaml names"
+	@echo "make test       the tests (TESTS=tests/data for some)"
+	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
+	@echo "make lint       ruff and mypy"
+	@echo "make ui         MLflow's pages about the runs so far"
+	@echo "make install    only make .venv"
+	@echo "make clean      remove .venv"
+
+install: $(STAMP)
+
+repro: $(STAMP)
+	dvc repro
+
+test: $(STAMP)
+	python -m pytest -n auto --dist loadfile $(TESTS)
+
+reproduce: $(STAMP)
+	python scripts/reproduce.py
+
+lint: $(STAMP)
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: $(STAMP)
+	mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+clean:
+	rm -rf $(VENV)
+
+# A torch of the user's own frees torch (and what a GPU build brings along) from the constraints.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "make: Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(TORCH),grep -v '^torch==',cat) requirements.lock > $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) pip setuptools
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation $(or $(TORCH),torch)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e '.[pipeline,dev]'
+	@touch $@

@@ -1,0 +1,96 @@
+"""Which experiment is this? Its parameters and its data, written beside the model, and the key made from both.
+
+The train stage writes `experiment.json` into the model's folder; later stages read it there and find the experiment's
+MLflow run by the key. Nothing in it is random, so the same inputs make the same file.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gmmxlnet.errors import CheckpointError
+from gmmxlnet.utils.files import write_json
+from pipeline.params import Params
+
+FILE_NAME = "experiment.json"
+# Parameters that neither the chunk nor the train stage depends on (see dvc.yaml): they make no other experiment.
+NOT_TRAINED_WITH = {"hub_model_id", "eval_batch_size", "num_workers", "n_best_size", "max_answer_length"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What went into training: flattened parameters and the hash of the chunks."""
+
+    parameters: dict[str, Any]
+    data: str
+
+    @classmethod
+    def of(cls, params: Params, chunks: Path) -> "Experiment":
+        """The experiment that trains with `params` on the folder `chunks`."""
+        return cls(parameters=canonical_parameters(params), data=folder_hash(chunks))
+
+    @classmethod
+    def read(cls, model_folder: Path) -> "Experiment":
+        """The experiment that made a model; raises CheckpointError when its folder does not say."""
+        file = model_folder / FILE_NAME
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            return cls(parameters=dict(values["parameters"]), data=str(values["data"]))
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{file}: there is no such file; run the train stage first: dvc repro train"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file}: damaged ({error!r}); make it again: dvc repro -f train") from None
+
+    def write(self, model_folder: Path) -> None:
+        """Write `experiment.json` into a model's folder."""
+        write_json(model_folder / FILE_NAME, {"parameters": self.parameters, "data": self.data})
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of parameters and data, however the file is laid out."""
+        return experiment_key(self.parameters, self.data)
+
+    @property
+    def name(self) -> str:
+        """A name people recognise in a list of runs, such as `gmm-k4-write`."""
+        memory_type = str(self.parameters["memory_type"])
+        if memory_type != "gmm":
+            return memory_type
+        return f"gmm-k{self.parameters['num_memory_experts']}-{self.parameters['routing_mode'].removesuffix('-based')}"
+
+
+def canonical_parameters(params: Params) -> dict[str, Any]:
+    """Everything chunk and train depend on, flattened: top level, then the active profile's keys by their own names."""
+    top = params.model_dump(exclude={"profiles"} | NOT_TRAINED_WITH)
+    profile = params.active.model_dump(exclude=NOT_TRAINED_WITH)
+    return _flatten(top) | _flatten(profile)
+
+
+def experiment_key(parameters: dict[str, Any], data: str) -> str:
+    """SHA-256 over the canonical JSON (sorted keys, no spaces) of parameters and data hash."""
+    canonical = json.dumps({"data": data, "parameters": parameters}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the sorted relative names and the contents of all files below `folder`."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,289 @@
+"""MLflow: one run per experiment, which never stands in a stage's way.
+
+    with start_run(Experiment.of(params, chunks)) as run:       # the train stage
+        trainer.add_callback(MLflowCallback(run)); …
+        run.log_folder("models/gmm", "model")
+    with experiment_run("models/gmm") as run:                   # later stages: the same run, found by its key
+        run.log_report("reports/metrics.json")
+
+The store is MLFLOW_TRACKING_URI, else `mlflow.db` in the main repository with `mlartifacts/` beside it. When it cannot
+be reached or fails, the stage says so once, on one line, and goes on without it. Runs are addressed by id through
+MlflowClient, never through MLflow's global state, so an exported MLFLOW_RUN_ID cannot make two runs one.
+"""
+
+import fcntl
+import json
+import logging
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from alembic.util import CommandError
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
+from sqlalchemy.exc import SQLAlchemyError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline.experiment import Experiment
+
+MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
+KEY_TAG = "experiment_key"
+FAILURES = (MlflowException, SQLAlchemyError, CommandError, requests.RequestException, OSError)
+METRICS_A_BATCH = 500  # MLflow takes at most 1,000
+PARAMS_A_BATCH = 100
+CONNECT_SECONDS = 3.0
+SQLITE_WAIT_SECONDS = 60  # for other processes that write to the same file
+
+# MLflow would try for minutes; a person's own settings win.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+for noisy in ("mlflow", "alembic"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class Run:
+    """An MLflow run, or nothing at all once the store has failed."""
+
+    def __init__(self, client: MlflowClient | None, run_id: str) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._waiting: list[Metric] = []
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Keep finite numbers for the next batch (`flush`); others are left out."""
+        now = int(time.time() * 1000)
+        for name, value in values.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                self._waiting.append(Metric(_allowed(name), float(value), now, step))
+        if len(self._waiting) >= METRICS_A_BATCH:
+            self.flush()
+
+    def log_report(self, path: str | Path, prefix: str = "") -> None:
+        """Log a JSON report: its numbers as metrics (`by_segments/2/f1`), the file as an artifact."""
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.log_metrics(dict(_numbers(values, prefix)))
+        self.log_file(path, "reports")
+
+    def log_file(self, path: str | Path, folder: str) -> None:
+        """Copy one file into the artifact folder `folder`."""
+        self._try(lambda client: client.log_artifact(self.run_id, str(path), folder))
+
+    def log_folder(self, path: str | Path, folder: str) -> None:
+        """Copy all files of a folder (a checkpoint, plots) into the artifact folder `folder`."""
+        self._try(lambda client: client.log_artifacts(self.run_id, str(path), folder))
+
+    def flush(self) -> None:
+        """Send what waits."""
+        waiting, self._waiting = self._waiting, []
+        for first in range(0, len(waiting), METRICS_A_BATCH):
+            batch = waiting[first : first + METRICS_A_BATCH]
+            self._try(lambda client, batch=batch: client.log_batch(self.run_id, metrics=batch))
+
+    def close(self, status: str) -> None:
+        """Send what waits and mark the run FINISHED, FAILED or KILLED."""
+        self.flush()
+        self._try(lambda client: client.set_terminated(self.run_id, status))
+
+    def _try(self, action: Callable[[MlflowClient], None]) -> None:
+        if self._client is None:
+            return
+        try:
+            action(self._client)
+        except FAILURES as error:
+            self._client = None
+            _warn(error)
+
+
+class MLflowCallback(TrainerCallback):
+    """Hands the Trainer's numbers to a run, with the step they belong to."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the Trainer whenever it logs, in every process; one of them tells MLflow."""
+        if state.is_world_process_zero and logs:
+            self.run.log_metrics(logs, step=state.global_step)
+
+
+@contextmanager
+def start_run(experiment: Experiment) -> Iterator[Run]:
+    """The run of a training: a new one, or the one that the same code began and did not finish."""
+    commit = _git_commit()
+
+    def choose(client: MlflowClient, mlflow_experiment: str) -> str:
+        unfinished = f" and attributes.status != 'FINISHED' and tags.`{MLFLOW_GIT_COMMIT}` = '{commit}'"
+        found = _find(client, mlflow_experiment, experiment.key, unfinished)
+        return found or _create(client, mlflow_experiment, experiment, commit)
+
+    with _closed_well(_open(choose)) as run:
+        yield run
+
+
+@contextmanager
+def experiment_run(model_folder: str | Path) -> Iterator[Run]:
+    """The run of the training that made a model; a new one if that training came from DVC's cache, unrun here."""
+    experiment = Experiment.read(Path(model_folder))
+
+    def choose(client: MlflowClient, mlflow_experiment: str) -> str:
+        found = _find(client, mlflow_experiment, experiment.key)
+        return found or _create(client, mlflow_experiment, experiment, _git_commit())
+
+    with _closed_well(_open(choose)) as run:
+        yield run
+
+
+def main_root() -> Path:
+    """The main repository, also from a queued DVC experiment, which works in a copy that is thrown away."""
+    return Path(os.environ.get("DVC_ROOT") or Path(__file__).resolve().parents[1])
+
+
+def _open(choose: Callable[[MlflowClient, str], str]) -> Run:
+    """Connect, find or make the MLflow experiment, and let `choose` name the run in it."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{main_root() / 'mlflow.db'}"
+    try:
+        with _prepared(uri) as (address, artifacts):
+            client = MlflowClient(tracking_uri=address, registry_uri=address)
+            return Run(client, choose(client, _mlflow_experiment(client, artifacts)))
+    except FAILURES as error:
+        _warn(error)
+        return Run(None, "")
+
+
+@contextmanager
+def _prepared(uri: str) -> Iterator[tuple[str, str | None]]:
+    """Yield address and artifact location; a server is known to answer, a file is this process's alone meanwhile.
+
+    Two processes that use a new sqlite file at once would both create its tables; the lock lets one go first.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
+        yield uri, None
+    elif parts.scheme == "sqlite":
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
+        with _locked(database.parent):
+            wait = "" if "?" in uri else f"?timeout={SQLITE_WAIT_SECONDS}"
+            yield uri + wait, (database.parent / "mlartifacts").as_uri()
+    else:
+        yield uri, (main_root() / "mlartifacts").as_uri()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an advisory lock on a folder itself, which leaves no lock file behind."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _mlflow_experiment(client: MlflowClient, artifacts: str | None) -> str:
+    found = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
+    if found is None:
+        try:
+            return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=artifacts)
+        except MlflowException as error:  # another process was faster
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+            found = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
+    return found.experiment_id
+
+
+def _find(client: MlflowClient, mlflow_experiment: str, key: str, further: str = "") -> str | None:
+    """The newest run with this key, if there is one."""
+    found = client.search_runs(
+        [mlflow_experiment],
+        f"tags.{KEY_TAG} = '{key}'{further}",
+        ViewType.ACTIVE_ONLY,
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return found[0].info.run_id if found else None
+
+
+def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment, commit: str) -> str:
+    tags = {
+        MLFLOW_RUN_NAME: experiment.name,
+        MLFLOW_GIT_COMMIT: commit,
+        KEY_TAG: experiment.key,
+        "profile": experiment.parameters["profile"],
+        "memory_type": experiment.parameters["memory_type"],
+        "dvc_exp_name": os.environ.get("DVC_EXP_NAME", ""),
+    }
+    run_id = client.create_run(mlflow_experiment, run_name=experiment.name).info.run_id
+    parameters = [Param(key, _text(value)) for key, value in experiment.parameters.items()]
+    for first in range(0, len(parameters), PARAMS_A_BATCH):
+        client.log_batch(run_id, params=parameters[first : first + PARAMS_A_BATCH])
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+    return run_id
+
+
+@contextmanager
+def _closed_well(run: Run) -> Iterator[Run]:
+    """Close the run with the status that the stage ends with."""
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        run.close(status)
+
+
+def _git_commit() -> str:
+    """The commit checked out here; empty outside a repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _numbers(values: Any, name: str) -> Iterator[tuple[str, float]]:
+    """All numbers in nested mappings and lists, named by the way to them: `memory_ablation/zeroed/f1`."""
+    if isinstance(values, bool | int | float):
+        yield name, float(values)
+    elif isinstance(values, dict | list):
+        items = values.items() if isinstance(values, dict) else enumerate(values)
+        for key, value in items:
+            yield from _numbers(value, f"{name}/{key}" if name else str(key))
+
+
+def _allowed(name: str) -> str:
+    """MLflow's names know letters, digits and a few signs."""
+    return re.sub(r"[^\w\-. /]", "_", name)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _warn(error: Exception) -> None:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    print(f"warning: MLflow failed and this run goes on without it: {reason}", file=sys.stderr)

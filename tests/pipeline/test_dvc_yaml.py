@@ -1,0 +1,80 @@
+"""dvc.yaml agrees with params.yaml, with the code and with what an experiment's identity is made of."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.experiment import canonical_parameters
+from pipeline.params import load_params
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def outputs(stage):
+    entries = stage.get("outs", []) + stage.get("metrics", [])
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def test_the_six_stages_leave_what_others_rely_on():
+    assert {name: outputs(stage) for name, stage in STAGES.items()} == {
+        "chunk": ["data/chunks", "reports/data.json"],
+        "train": ["models/gmm", "reports/training.csv"],
+        "verify": ["reports/determinism.json"],
+        "evaluate": [
+            "reports/predictions.json",
+            "reports/null_odds.json",
+            "reports/nbest_predictions.json",
+            "reports/metrics.json",
+        ],
+        "analyze": ["reports/plots", "reports/index.html", "reports/routing.json"],
+        "push": ["reports/push.json"],
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("profile", PARAMS["profiles"])
+def test_every_parameter_of_a_stage_exists_in_every_profile(stage, profile):
+    for key in STAGES[stage]["params"]:
+        values = PARAMS
+        for part in key.replace("${profile}", profile).split("."):
+            assert part in values, key
+            values = values[part]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_dependency_is_committed_or_made_by_a_stage(stage):
+    made = {path for other in STAGES.values() for path in outputs(other)}
+    for path in STAGES[stage]["deps"]:
+        assert path in made or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_its_own_module(stage):
+    assert STAGES[stage]["cmd"] == f"python -m pipeline.{stage}"
+    assert f"pipeline/{stage}.py" in STAGES[stage]["deps"]
+
+
+def test_what_training_depends_on_is_the_experiments_identity():
+    """Else a parameter could change the written identity without training anew, or the other way round."""
+    tracked = {key.rpartition(".")[2] for stage in ("chunk", "train") for key in STAGES[stage]["params"]}
+    identity = {key.partition(".")[0] for key in canonical_parameters(load_params(ROOT / "params.yaml"))}
+    assert tracked == identity
+
+
+def test_chunks_do_not_depend_on_the_memory_but_for_its_tokens():
+    chunk = set(STAGES["chunk"]["params"])
+    assert not chunk & {"num_memory_experts", "memory_type", "routing_mode", "routing_temperature"}
+    assert {"memory_num_tokens", "seed"} <= chunk
+
+
+def test_only_the_profile_in_use_counts(tmp_path):
+    """DVC resolves `${profile}` when it reads the file (needs a repository: a new one)."""
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    shown = subprocess.run(["dvc", "stage", "list"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == list(STAGES)

@@ -1,0 +1,181 @@
+"""MLflow on a real sqlite store: one run per experiment, found again by its key; and a store that is not there."""
+
+import json
+import multiprocessing
+import socket
+import sys
+
+import pytest
+from mlflow import MlflowClient
+from transformers import TrainerControl, TrainerState
+
+from pipeline import tracking
+from pipeline.experiment import Experiment
+from pipeline.tracking import MLflowCallback, experiment_run, start_run
+
+PARAMETERS = {
+    "profile": "sample", "memory_type": "gmm", "num_memory_experts": 4, "routing_mode": "write-based",
+    "bptt_segments": None, "progressive_segments": [2, 4],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A main repository whose sqlite store has its tables already (making them takes a second)."""
+    folder = tmp_path_factory.mktemp("main")
+    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    return folder
+
+
+@pytest.fixture
+def client(store, monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(store))
+    return MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+
+
+@pytest.fixture
+def experiment(request, tmp_path):
+    """An experiment of this test's own, written into a model folder."""
+    (tmp_path / "model").mkdir()
+    experiment = Experiment(parameters=PARAMETERS, data=request.node.name)
+    experiment.write(tmp_path / "model")
+    return experiment
+
+
+def runs(client, experiment):
+    named = client.get_experiment_by_name(tracking.MLFLOW_EXPERIMENT)
+    return client.search_runs([named.experiment_id], f"tags.experiment_key = '{experiment.key}'")
+
+
+def test_training_and_later_stages_share_one_run(client, experiment, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DVC_EXP_NAME", "puffy-lime")
+    (tmp_path / "metrics.json").write_text(json.dumps({"f1": 71.5, "by_segments": {"2": {"f1": 60}}, "n": None}))
+    with start_run(experiment) as run:
+        run.log_metrics({"loss": 2.0, "note": "text", "broken": float("nan")}, step=1)
+        run.log_metrics({"loss": 1.0}, step=2)
+        run.log_folder(tmp_path / "model", "model")
+    with experiment_run(tmp_path / "model") as run:
+        run.log_report(tmp_path / "metrics.json")
+    (found,) = runs(client, experiment)
+    assert found.info.run_name == "gmm-k4-write"
+    assert found.info.status == "FINISHED"
+    assert found.data.params["progressive_segments"] == "[2, 4]"
+    assert found.data.params["bptt_segments"] == "null"
+    assert found.data.metrics == {"loss": 1.0, "f1": 71.5, "by_segments/2/f1": 60.0}
+    assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
+    assert {"profile", "memory_type", "dvc_exp_name", "mlflow.source.git.commit"} <= set(found.data.tags)
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "model")] == ["model/experiment.json"]
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "reports")] == ["reports/metrics.json"]
+    assert capsys.readouterr().err == ""
+
+
+def test_artifacts_lie_beside_the_store(client, experiment, tmp_path, store):
+    with experiment_run(tmp_path / "model") as run:
+        run.log_file(tmp_path / "model" / "experiment.json", "reports")
+    assert list((store / "mlartifacts").rglob(f"{run.run_id}/artifacts/reports/experiment.json"))
+
+
+def test_a_stage_whose_training_never_ran_here_makes_the_run(client, experiment, tmp_path):
+    for _ in range(2):
+        with experiment_run(tmp_path / "model") as run:
+            run.log_metrics({"f1": 50.0})
+    assert len(runs(client, experiment)) == 1
+
+
+def test_a_finished_training_that_runs_again_is_a_new_run(client, experiment, tmp_path):
+    for _ in range(2):
+        with start_run(experiment) as newest:
+            pass
+    assert len(runs(client, experiment)) == 2
+    with experiment_run(tmp_path / "model") as found:
+        assert found.run_id == newest.run_id
+
+
+def test_a_training_that_broke_off_goes_on_in_its_run(client, experiment):
+    with pytest.raises(RuntimeError), start_run(experiment) as broken:
+        raise RuntimeError("out of memory")
+    assert client.get_run(broken.run_id).info.status == "FAILED"
+    with pytest.raises(KeyboardInterrupt), start_run(experiment) as stopped:
+        raise KeyboardInterrupt
+    assert client.get_run(stopped.run_id).info.status == "KILLED"
+    with start_run(experiment) as run:
+        assert run.run_id == stopped.run_id == broken.run_id
+
+
+def test_an_exported_run_id_is_not_followed(client, experiment, monkeypatch):
+    other = Experiment(parameters=PARAMETERS, data="the other one")
+    with start_run(other) as parent:
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent.run_id)
+    with start_run(experiment) as run:
+        run.log_metrics({"loss": 1.0})
+    assert run.run_id != parent.run_id
+    assert client.get_run(parent.run_id).data.metrics == {}
+
+
+def test_the_trainers_numbers_arrive_with_their_steps(client, experiment, tmp_path):
+    state, control = TrainerState(global_step=7), TrainerControl()
+    with start_run(experiment) as run:
+        MLflowCallback(run).on_log(None, state, control, logs={"loss": 0.5, "epoch": 1.0})
+        state.is_world_process_zero = False
+        MLflowCallback(run).on_log(None, state, control, logs={"loss": 9.0})
+    ((step, value),) = [(m.step, m.value) for m in client.get_metric_history(run.run_id, "loss")]
+    assert (step, value) == (7, 0.5)
+
+
+def test_many_metrics_go_in_batches(client, experiment):
+    with start_run(experiment) as run:
+        run.log_metrics({f"weight/{i} %": i for i in range(1200)})
+    assert len(client.get_run(run.run_id).data.metrics) == 1200
+
+
+@pytest.fixture(params=["closed port", "no such folder", "no database", "unknown scheme"])
+def dead_store(request, tmp_path):
+    if request.param == "closed port":
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    if request.param == "no such folder":
+        return f"sqlite:///{tmp_path}/absent/mlflow.db"
+    if request.param == "no database":
+        (tmp_path / "mlflow.db").write_bytes(b"this is not sqlite, whatever its name is" * 100)
+        return f"sqlite:///{tmp_path}/mlflow.db"
+    return "nowhere://at-all"
+
+
+def test_without_mlflow_the_stage_warns_once_and_goes_on(dead_store, experiment, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_store)
+    with experiment_run(tmp_path / "model") as run:
+        run.log_metrics({"loss": 1.0})
+        run.flush()
+        run.log_folder(tmp_path / "model", "model")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: MLflow failed and this run goes on without it: ")
+
+
+def test_a_store_that_fails_on_the_way_is_left_alone(client, experiment, monkeypatch, capsys):
+    with start_run(experiment) as run:
+        client.delete_run(run.run_id)
+        for step in range(3):
+            run.log_metrics({"loss": 1.0}, step)
+            run.flush()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_processes_that_use_a_new_store_at_once_do_not_race(tmp_path, experiment, client, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    fork = multiprocessing.get_context("fork")
+    started = [fork.Process(target=_use_store, args=(tmp_path / "model",)) for _ in range(3)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0, 0]
+    assert len(runs(MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"), experiment)) == 1
+
+
+def _use_store(model_folder):
+    with experiment_run(model_folder) as run:
+        sys.exit(0 if run.run_id else 1)
