@@ -1,0 +1,141 @@
+"""The SQuAD 2.0 metric: the figures of the official script, to the last digit.
+
+    golds = {"q1": ["Paris", "in Paris"], "q2": []}            # an empty list: unanswerable
+    squad_v2_metrics(golds, {"q1": "Paris", "q2": ""}, null_odds={"q1": -3.0, "q2": 1.5}, threshold=0.0)
+
+Scores are percent. Sums are taken in the order of `golds` (the threshold search: of the sorted `null_odds`, ties as they
+stand in it) and over the same mixture of ints and floats as the official script, because both decide the last digit.
+Reference: Rajpurkar et al. 2018, "Know What You Don't Know: Unanswerable Questions for SQuAD".
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from gmmxlnet.errors import DataError
+
+Scores = dict[str, float]  # question id -> score in [0, 1]
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, ASCII punctuation deleted, English articles blanked, white space squeezed."""
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())
+
+
+def exact_score(gold: str, prediction: str) -> int:
+    """1 where the normalised texts are equal, else 0."""
+    return int(normalize_answer(gold) == normalize_answer(prediction))
+
+
+def f1_score(gold: str, prediction: str) -> float:
+    """F1 of the two bags of normalised words; if either bag is empty, 1 where both are and else 0."""
+    gold_words, predicted_words = normalize_answer(gold).split(), normalize_answer(prediction).split()
+    if not gold_words or not predicted_words:
+        return int(gold_words == predicted_words)
+    num_same = (Counter(gold_words) & Counter(predicted_words)).total()
+    if num_same == 0:
+        return 0
+    precision, recall = num_same / len(predicted_words), num_same / len(gold_words)
+    return (2 * precision * recall) / (precision + recall)
+
+
+def raw_scores(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> tuple[Scores, Scores]:
+    """Exact and F1 of each question before any threshold: the best over its gold answers.
+
+    Golds that normalise to nothing do not count; a question left without any wants the empty answer.
+    """
+    exact, f1 = {}, {}
+    for question_id, answers in golds.items():
+        texts = [text for text in answers if normalize_answer(text)] or [""]
+        exact[question_id] = max(exact_score(text, predictions[question_id]) for text in texts)
+        f1[question_id] = max(f1_score(text, predictions[question_id]) for text in texts)
+    return exact, f1
+
+
+def apply_threshold(
+    scores: Scores, null_odds: Mapping[str, float], golds: Mapping[str, Sequence[str]], threshold: float
+) -> Scores:
+    """The scores once every question whose null odds exceed `threshold` is answered by the empty string."""
+    return {
+        question_id: float(not golds[question_id]) if null_odds[question_id] > threshold else score
+        for question_id, score in scores.items()
+    }
+
+
+def find_best_threshold(
+    predictions: Mapping[str, str],
+    scores: Scores,
+    null_odds: Mapping[str, float],
+    golds: Mapping[str, Sequence[str]],
+) -> tuple[float, float]:
+    """The highest reachable score (percent) and the null odds up to which questions are answered to reach it.
+
+    As the official script searches: from all questions unanswered (threshold 0.0 if nothing beats that), answering one
+    more at a time by rising odds; the first of equal maxima counts, and tied odds are taken one by one.
+    """
+    current = best = sum(not answers for answers in golds.values())
+    best_threshold = 0.0
+    for question_id in sorted(null_odds, key=null_odds.__getitem__):
+        if question_id not in scores:
+            continue
+        if golds[question_id]:
+            current += scores[question_id]
+        elif predictions[question_id]:
+            current -= 1
+        if current > best:
+            best, best_threshold = current, null_odds[question_id]
+    return 100.0 * best / len(scores), best_threshold
+
+
+def _averages(prefix: str, exact: Scores, f1: Scores, question_ids: Iterable[str]) -> dict[str, float]:
+    question_ids = list(question_ids)
+    total = len(question_ids)
+    return {
+        f"{prefix}exact": 100.0 * sum(exact[question_id] for question_id in question_ids) / total,
+        f"{prefix}f1": 100.0 * sum(f1[question_id] for question_id in question_ids) / total,
+        f"{prefix}total": total,
+    }
+
+
+def squad_v2_metrics(
+    golds: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, str],
+    null_odds: Mapping[str, float] | None = None,
+    threshold: float = 1.0,
+) -> dict[str, float]:
+    """All figures of the official script under their official names (`exact`, `f1`, `total`, `HasAns_exact`, …, percent).
+
+    Args:
+        golds: the gold answers of every question, none for an unanswerable one, in the order of the dataset.
+        predictions: the answer to every question; answers to other questions are ignored.
+        null_odds: how much rather each question has no answer; with it the `best_*` figures are there too.
+        threshold: questions with odds above it count as answered by the empty string.
+
+    Raises:
+        DataError: there is no question, or one lacks its prediction or its odds.
+    """
+    if not golds:
+        raise DataError("no question to score: the dataset is empty; give one that holds at least one question")
+    for name, given in (("prediction", predictions), ("null odds", null_odds)):
+        missing = [question_id for question_id in golds if given is not None and question_id not in given]
+        if missing:
+            raise DataError(f"{len(missing)} of {len(golds)} questions have no {name} (the first is {missing[0]!r})")
+    exact_raw, f1_raw = raw_scores(golds, predictions)
+    exact, f1 = exact_raw, f1_raw
+    if null_odds is not None:
+        exact, f1 = (apply_threshold(scores, null_odds, golds, threshold) for scores in (exact_raw, f1_raw))
+    metrics = _averages("", exact, f1, golds)
+    answerable = [question_id for question_id, answers in golds.items() if answers]
+    unanswerable = [question_id for question_id, answers in golds.items() if not answers]
+    if answerable:
+        metrics |= _averages("HasAns_", exact, f1, answerable)
+    if unanswerable:
+        metrics |= _averages("NoAns_", exact, f1, unanswerable)
+    if null_odds is not None:
+        for name, scores in (("best_exact", exact_raw), ("best_f1", f1_raw)):
+            metrics[name], metrics[f"{name}_thresh"] = find_best_threshold(predictions, scores, null_odds, golds)
+    return metrics

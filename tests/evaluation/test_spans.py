@@ -1,0 +1,70 @@
+"""The vectorised span search against a plain enumeration of every span of every segment."""
+
+import numpy as np
+import pytest
+import torch
+
+from gmmxlnet.evaluation.spans import best_spans, null_scores
+
+
+def enumerate_spans(start_SL, end_SL, mask_SL, offsets, n_best, max_answer_length):
+    """[(first token, last token, segment, start logit, end logit)], best first: the slow, obvious way."""
+    best = {}
+    for s in range(len(start_SL)):
+        context = np.flatnonzero(mask_SL[s])
+        for i in context:
+            for j in context[(context >= i) & (context < i + max_answer_length)]:
+                span = (int(offsets[s] + i - context[0]), int(offsets[s] + j - context[0]))
+                score = start_SL[s, i] + end_SL[s, j]
+                if span not in best or score > best[span][0]:
+                    best[span] = (score, s, float(start_SL[s, i]), float(end_SL[s, j]))
+    ranked = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))
+    return [(*span, s, start, end) for span, (_, s, start, end) in ranked[:n_best]]
+
+
+def random_batch(generator, levels):
+    """Logits on few levels (so that ties abound), left-padded segments whose windows overlap."""
+    B, S, L = generator.integers(1, 4), generator.integers(1, 5), generator.integers(6, 20)
+    start, end = (generator.integers(-levels, levels, (B, S, L)).astype(np.float32) / 4 for _ in range(2))
+    mask, offsets = np.zeros((B, S, L), bool), np.full((B, S), -1)
+    for b in range(B):
+        for s in range(generator.integers(1, S + 1)):
+            left = generator.integers(0, 3)
+            mask[b, s, left : left + generator.integers(1, L - 3)] = True
+            offsets[b, s] = 2 * s
+    return start, end, mask, offsets
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_same_as_enumeration(seed):
+    generator = np.random.default_rng(seed)
+    start, end, mask, offsets = random_batch(generator, levels=[2, 40, 4000][seed % 3])
+    n_best, longest = int(generator.integers(1, 25)), int(generator.integers(1, 25))
+    found = best_spans(*map(torch.from_numpy, (start, end, mask, offsets)), n_best, longest)
+    for b in range(len(start)):
+        kept = found.scores[b] > -torch.inf
+        columns = (found.first_token, found.last_token, found.segment, found.start_logit, found.end_logit)
+        rows = list(zip(*(column[b, kept].tolist() for column in columns), strict=True))
+        assert rows == enumerate_spans(start[b], end[b], mask[b], offsets[b], n_best, longest)
+        assert not kept[len(rows) :].any()  # the missing ones stand at the end
+
+
+def test_overlapping_windows_count_once():
+    """Two windows over the same four tokens: the span appears once, from the window that scores it higher."""
+    start = torch.tensor([[[5.0, 0, 0, 0, 0], [7.0, 0, 0, 0, 0]]])
+    mask = torch.tensor([[[1, 1, 1, 1, 0], [1, 1, 1, 1, 0]]]).bool()
+    found = best_spans(start, torch.zeros_like(start), mask, torch.tensor([[0, 0]]), n_best=3, max_answer_length=1)
+    assert found.first_token.tolist() == [[0, 1, 2]]
+    assert (found.segment[0, 0], found.start_logit[0, 0]) == (1, 7)
+
+
+def test_null_score_is_the_lowest_of_active_segments():
+    cls_start, cls_end = torch.tensor([[3.0, 1.0, -9.0]]), torch.tensor([[0.0, 1.0, -9.0]])
+    start, end, segment = null_scores(cls_start, cls_end, torch.tensor([[True, True, False]]))
+    assert (start.item(), end.item(), segment.item()) == (1.0, 1.0, 1)
+
+
+def test_no_context_token_gives_no_span():
+    start = torch.zeros(1, 1, 4)
+    found = best_spans(start, start, torch.zeros(1, 1, 4, dtype=torch.bool), torch.tensor([[0]]))
+    assert found.scores.max() == -torch.inf
