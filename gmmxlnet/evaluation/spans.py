@@ -1,19 +1,19 @@
 """From start and end logits to a document's n best spans and its null score, for a whole batch at once.
 
-Shapes: B documents, S segments, L tokens of a segment, W longest answer, N candidates kept. A span's score is the sum of
-its start and its end logit; scored otherwise (normalised by document, say), transform the logits before calling.
+Shapes: B documents, S segments, L tokens of a segment, W longest answer, N spans kept. A span's score is the sum of its
+start and its end logit; to score otherwise (normalized by document, say), transform the logits before calling.
 """
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 
 @dataclass(frozen=True)
 class BestSpans:
-    """The N best spans of each document, best first, all (B,N); a document with fewer has `scores` of -inf at the end."""
+    """The N best spans of each document, best first, all (B,N); where there are fewer, `scores` ends in -inf."""
 
     first_token: Tensor  # int64, index into the document's context tokens
     last_token: Tensor  # int64, inclusive
@@ -39,7 +39,7 @@ def null_scores(cls_start_BS: Tensor, cls_end_BS: Tensor, active_BS: Tensor) -> 
 def _best_within_segments(
     start_BSL: Tensor, end_BSL: Tensor, n_best: int, max_answer_length: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Start and end positions and their logits, each (B,S,N), of every segment's best spans; ties: earlier, shorter first.
+    """Start and end positions, start and end logits, each (B,S,N), of every segment's best spans; of equals the earlier.
 
     The n best spans start at the n starts whose own best span is best, so only those starts' spans are sorted.
     """

@@ -3,8 +3,8 @@
     golds = {"q1": ["Paris", "in Paris"], "q2": []}            # an empty list: unanswerable
     squad_v2_metrics(golds, {"q1": "Paris", "q2": ""}, null_odds={"q1": -3.0, "q2": 1.5}, threshold=0.0)
 
-Scores are percent. Sums are taken in the order of `golds` (the threshold search: of the sorted `null_odds`, ties as they
-stand in it) and over the same mixture of ints and floats as the official script, because both decide the last digit.
+Scores are percent. Sums are taken in the order of `golds` (the threshold search: of the sorted `null_odds`, ties as
+they stand in it) and over the same mixture of ints and floats as the official script: both decide the last digit.
 Reference: Rajpurkar et al. 2018, "Know What You Don't Know: Unanswerable Questions for SQuAD".
 """
 
@@ -27,12 +27,12 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_score(gold: str, prediction: str) -> int:
-    """1 where the normalised texts are equal, else 0."""
+    """1 where the normalized texts are equal, else 0."""
     return int(normalize_answer(gold) == normalize_answer(prediction))
 
 
 def f1_score(gold: str, prediction: str) -> float:
-    """F1 of the two bags of normalised words; if either bag is empty, 1 where both are and else 0."""
+    """F1 of the two bags of normalized words; if either bag is empty, 1 where both are and else 0."""
     gold_words, predicted_words = normalize_answer(gold).split(), normalize_answer(prediction).split()
     if not gold_words or not predicted_words:
         return int(gold_words == predicted_words)
@@ -46,7 +46,7 @@ def f1_score(gold: str, prediction: str) -> float:
 def raw_scores(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> tuple[Scores, Scores]:
     """Exact and F1 of each question before any threshold: the best over its gold answers.
 
-    Golds that normalise to nothing do not count; a question left without any wants the empty answer.
+    Golds that normalize to nothing do not count; a question left without any wants the empty answer.
     """
     exact, f1 = {}, {}
     for question_id, answers in golds.items():
@@ -107,7 +107,7 @@ def squad_v2_metrics(
     null_odds: Mapping[str, float] | None = None,
     threshold: float = 1.0,
 ) -> dict[str, float]:
-    """All figures of the official script under their official names (`exact`, `f1`, `total`, `HasAns_exact`, …, percent).
+    """All figures of the official script, under its names (`exact`, `f1`, `total`, `HasAns_exact`, …), in percent.
 
     Args:
         golds: the gold answers of every question, none for an unanswerable one, in the order of the dataset.

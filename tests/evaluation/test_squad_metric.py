@@ -23,7 +23,7 @@ from gmmxlnet.evaluation.squad_metric import (
         ("an-the", "anthe"),  # punctuation goes first, so no article stands there any more
         ("THEATRE a", "theatre"),
         ("the_end", "theend"),
-        ("”quoted” –1½", "”quoted” –1½"),  # only ASCII punctuation is deleted
+        ("”quoted” …1½", "”quoted” …1½"),  # only ASCII punctuation is deleted
         ("a\u00a0b\u2003c", "b c"),
         ("The", ""),
     ],
@@ -39,7 +39,7 @@ def test_normalization(text, normalized):
         ("Eiffel Tower in Paris", "tower in Rome", 0, 2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4)),
         ("red red blue", "red green", 0, 2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3)),
         ("", "", 1, 1),
-        ("", "the", 1, 1),  # an article alone normalises to the empty answer
+        ("", "the", 1, 1),  # an article alone normalizes to the empty answer
         ("", "cat", 0, 0),
         ("cat", "", 0, 0),
         ("cat", "dog", 0, 0),
@@ -110,7 +110,7 @@ QUESTION = st.tuples(st.lists(WORDS, max_size=3), WORDS, st.floats(-10, 10))
 @given(st.lists(QUESTION, min_size=1, max_size=12), st.floats(-11, 11))
 def test_threshold_blanks_answers_and_search_equals_brute_force(questions, threshold):
     golds = {str(i): answers for i, (answers, _, _) in enumerate(questions)}
-    # golds or predictions that are articles only blur "answered" and "empty": the official rules for them are by hand above
+    # texts of articles only blur "answered" and "empty"; the rules for them are checked by hand above
     golds = {i: [text for text in answers if normalize_answer(text)] for i, answers in golds.items()}
     predictions = {str(i): text if normalize_answer(text) else "" for i, (_, text, _) in enumerate(questions)}
     null_odds = {str(i): odds + i * 1e-6 for i, (_, _, odds) in enumerate(questions)}  # distinct: no ties
