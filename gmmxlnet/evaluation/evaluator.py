@@ -7,7 +7,7 @@ or in steps: `predict` the calibration documents and the ones to report, `choose
 latter, `assemble_metrics`. Shapes: B documents of a batch, S segments, L tokens, D documents of a dataset.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -163,7 +163,9 @@ class QAEvaluator:
 
     def _read(self, before: Predictions, rows_D: np.ndarray, memory_ablation: str) -> Predictions:
         """`before` with the documents `rows_D` read anew, `batch_size` at a time."""
-        columns = {name: getattr(before, name).copy() for name in Predictions.COLUMNS}
+        columns = {
+            field.name: getattr(before, field.name).copy() for field in fields(before) if field.name != "documents"
+        }
         config, layout = self.model.config, before.documents.layout
         check_fit(config, self.tokenizer, layout)
         collate = DocumentCollator(layout=layout, memory_tokens=config.has_memory_tokens)

@@ -6,7 +6,7 @@ An answer's text is the slice of the context that its tokens cover, never detoke
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,11 +33,6 @@ class Questions(Protocol):
 @dataclass(frozen=True)
 class Predictions:
     """Each document's N best spans, best first (`start_logit` -inf where there are fewer), and its null score."""
-
-    COLUMNS: ClassVar = (
-        *("first_token", "last_token", "segment", "start_logit", "end_logit"),
-        *("null_start_logit", "null_end_logit", "null_segment"),
-    )
 
     documents: Questions
     first_token: np.ndarray  # (D,N) int64, context tokens

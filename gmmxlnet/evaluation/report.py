@@ -53,7 +53,7 @@ class ScoredQuestions:
         return loss
 
 
-def _official(predictions: Predictions, choice: ThresholdChoice) -> dict[str, Any]:
+def official_figures(predictions: Predictions, choice: ThresholdChoice) -> dict[str, Any]:
     """What the official script says of the prediction files; keys of absent groups are there, with null."""
     odds = predictions.odds_by_id()
     figures = squad_v2_metrics(predictions.golds(), predictions.answers(choice.value), odds, choice.value)
@@ -114,7 +114,7 @@ def assemble_metrics(
     overall = scored.summary()
     floor = 100.0 * sum(not answers for answers in normal.golds().values()) / overall["total"]
     metrics = {
-        **_official(normal, choice),
+        **official_figures(normal, choice),
         "null_score_diff_threshold": choice.value,
         "null_score_diff_threshold_choice": choice.describe(),
         "oracle_threshold": _oracle(normal),
