@@ -39,7 +39,7 @@ def null_scores(cls_start_BS: Tensor, cls_end_BS: Tensor, active_BS: Tensor) -> 
 def _best_within_segments(
     start_BSL: Tensor, end_BSL: Tensor, n_best: int, max_answer_length: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Start and end positions, start and end logits, each (B,S,N), of every segment's best spans; of equals the earlier.
+    """Start and end positions, start and end logits, each (B,S,N), of each segment's best spans; of equals the earlier.
 
     The n best spans start at the n starts whose own best span is best, so only those starts' spans are sorted.
     """
@@ -95,4 +95,6 @@ def best_spans(
     first, last, segment, start, end, key = (x.gather(1, order) for x in (first, last, segment, start, end, key))
     start = start.masked_fill(~_first_of_equals(key), -torch.inf)
     keep = (start + end).sort(dim=1, descending=True, stable=True).indices[:, :n_best]
-    return BestSpans(*(x.gather(1, keep) for x in (first, last, segment, start, end)))
+    found = [x.gather(1, keep) for x in (first, last, segment, start, end)]
+    missing = n_best - keep.shape[1]
+    return BestSpans(*(F.pad(x, (0, missing), value=-torch.inf if x.is_floating_point() else 0) for x in found))

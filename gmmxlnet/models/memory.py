@@ -33,9 +33,7 @@ class MemoryState:
 
     def followed_by(self, rest: "MemoryState") -> "MemoryState":
         """These documents' state, then the rest's."""
-        return MemoryState(
-            torch.cat([self.experts_Bkmd, rest.experts_Bkmd]), torch.cat([self.read_Bmd, rest.read_Bmd])
-        )
+        return MemoryState(torch.cat([self.experts_Bkmd, rest.experts_Bkmd]), torch.cat([self.read_Bmd, rest.read_Bmd]))
 
     def detach(self) -> "MemoryState":
         """The same values, through which no gradient flows."""

@@ -1,0 +1,209 @@
+"""`QAEvaluator`: reads every segment of every document, and scores the answers.
+
+    evaluator = QAEvaluator(model, tokenizer)
+    results = evaluator.evaluate(dataset)                      # {"exact_match": …, "f1": …, …}
+
+or in steps: `predict` the calibration documents and the ones to report, `choose_threshold` on the former, `ablate` the
+latter, `assemble_metrics`. Shapes: B documents of a batch, S segments, L tokens, D documents of a dataset.
+"""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from gmmxlnet.data.collator import DocumentCollator
+from gmmxlnet.data.segments import SegmentLayout
+from gmmxlnet.data.tokenizer import base_vocabulary_size
+from gmmxlnet.errors import ConfigError
+from gmmxlnet.evaluation.predictions import Predictions, Questions
+from gmmxlnet.evaluation.report import assemble_metrics
+from gmmxlnet.evaluation.spans import best_spans, null_scores
+from gmmxlnet.evaluation.threshold import ThresholdChoice
+from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.gmm_xlnet_qa import MEMORY_ABLATIONS, GMMXLNetForQA
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "num_segments")
+BETWEEN_SEGMENTS = ("shuffled", "reset")  # ablations that change nothing in a document of one segment
+
+
+def longest_first(documents: Questions) -> np.ndarray:
+    """(D,) indices of the documents in reading order: batch mates are alike, and memory runs out at once or never."""
+    return np.lexsort((documents.num_tokens(), documents.num_segments()))[::-1]
+
+
+def rows_with_other_contexts(context_B: np.ndarray) -> np.ndarray:
+    """(B,) for each row one that has another context; a permutation where that is possible.
+
+    Rows sorted by context are shifted by the size of the largest group. Where one context has more than half of the
+    rows, its rows share those of the others. At least two contexts must be there.
+    """
+    order = np.argsort(context_B, kind="stable")
+    contexts, counts = np.unique(context_B, return_counts=True)
+    donors = np.roll(order, -counts.max())
+    same = context_B[order] == context_B[donors]
+    others = np.flatnonzero(context_B != contexts[counts.argmax()])
+    donors[same] = np.resize(others, same.sum())
+    return donors[np.argsort(order)]
+
+
+def with_donor(rows_B: np.ndarray, order_D: np.ndarray, context_D: np.ndarray) -> np.ndarray:
+    """The batch, and one document more if all of it asks about one context: the nearest in `order_D` about another."""
+    elsewhere = np.flatnonzero(context_D[order_D] != context_D[rows_B[0]])
+    if np.any(context_D[rows_B] != context_D[rows_B[0]]):
+        return rows_B
+    here = np.flatnonzero(order_D == rows_B[0])[0]
+    return np.append(rows_B, order_D[elsewhere[np.abs(elsewhere - here).argmin()]])
+
+
+def context_mask(batch: dict[str, Tensor], memory_slots: int) -> Tensor:
+    """(B,S,L) bool: the context's tokens. They lead the segment; its write tokens and a `<sep>` share their type 0."""
+    mask_BSL = batch["attention_mask"].bool()
+    num_context_BS1 = ((batch["token_type_ids"] == 0) & mask_BSL).sum(-1, keepdim=True) - memory_slots - 1
+    from_left_BSL = mask_BSL.cumsum(-1)  # 1 at the segment's first token
+    return mask_BSL & (from_left_BSL <= num_context_BS1)
+
+
+def check_fit(config: GMMXLNetConfig, tokenizer: PreTrainedTokenizerBase, layout: SegmentLayout) -> None:
+    """Raise ConfigError unless model, tokenizer and documents give the same ids to words and memory tokens."""
+    words = base_vocabulary_size(tokenizer)
+    if words != layout.vocab_size:
+        raise ConfigError(
+            f"the documents were made with a tokenizer of {layout.vocab_size} tokens, this one has {words}; "
+            "give the tokenizer that lies with the chunks"
+        )
+    made_for = (layout.vocab_size, layout.memory_num_tokens)
+    expected = (config.read_token_id, config.memory_slots)
+    if (config.has_memory_tokens and made_for != expected) or words > config.vocab_size:
+        raise ConfigError(
+            f"the documents were made for {made_for[0]} tokens and {made_for[1]} memory slots, the model for "
+            f"{expected[0]} and {expected[1]}; give it the documents of its own experiment"
+        )
+
+
+class QAEvaluator:
+    """Finds and scores the answers of a model.
+
+    Args:
+        model: a `GMMXLNetForQA`; moved to `device` if one is given, and read in eval mode.
+        tokenizer: the documents' own, with or without memory tokens; a wrong one is refused.
+        n_best_size: spans kept for each document.
+        max_answer_length: in tokens.
+        batch_size: documents read at a time.
+        device: where the model is, when left out.
+        autocast_dtype: bfloat16 or float16 for mixed precision; None for the model's own.
+    """
+
+    def __init__(
+        self,
+        model: GMMXLNetForQA,
+        tokenizer: PreTrainedTokenizerBase,
+        n_best_size: int = 20,
+        max_answer_length: int = 30,
+        batch_size: int = 16,
+        device: str | torch.device | None = None,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model = model if device is None else model.to(device)
+        self.tokenizer = tokenizer
+        self.n_best_size, self.max_answer_length, self.batch_size = n_best_size, max_answer_length, batch_size
+        self.autocast_dtype = autocast_dtype
+
+    def evaluate(
+        self, dataset: Any, threshold: ThresholdChoice | float = 0.0, memory_ablations: bool = False
+    ) -> dict[str, Any]:
+        """`exact_match`, `f1` and the rest of `reports/metrics.json` for `Documents` or a `ChunkedSquadDataset`.
+
+        Args:
+            threshold: null odds above which a question counts as unanswerable; `choose_threshold` finds one.
+            memory_ablations: score the model with its memory zeroed, shuffled and reset too; up to five times the work.
+        """
+        normal = self.predict(getattr(dataset, "documents", dataset))
+        choice = threshold if isinstance(threshold, ThresholdChoice) else ThresholdChoice(threshold)
+        return assemble_metrics(normal, choice, self.ablate(normal) if memory_ablations else {})
+
+    def predict(self, documents: Questions) -> Predictions:
+        """The n best spans and the null score of every document, over all its segments."""
+        D, N = len(documents), self.n_best_size
+        empty = Predictions(
+            documents=documents,
+            first_token=np.zeros((D, N), np.int64),
+            last_token=np.zeros((D, N), np.int64),
+            segment=np.zeros((D, N), np.int64),
+            start_logit=np.full((D, N), -np.inf),
+            end_logit=np.full((D, N), -np.inf),
+            null_start_logit=np.zeros(D),
+            null_end_logit=np.zeros(D),
+            null_segment=np.zeros(D, np.int64),
+        )
+        return self._read(empty, longest_first(documents), "normal")
+
+    def ablate(self, normal: Predictions) -> dict[str, Predictions | None]:
+        """The same documents answered with the memory `zeroed`, `shuffled` and `reset`.
+
+        A model without memory answers as before, so `normal` itself is returned for each. So do documents of a single
+        segment when nothing changes but what travels between segments; they are not read again. `shuffled` is None
+        where all documents share one context: there is no other memory to hand over.
+        """
+        ablations = [name for name in MEMORY_ABLATIONS if name != "normal"]
+        if self.model.config.memory_type == "none":
+            return dict.fromkeys(ablations, normal)
+        order_D = longest_first(normal.documents)
+        several_D = order_D[normal.documents.num_segments()[order_D] > 1]
+        answered: dict[str, Predictions | None] = {}
+        for name in ablations:
+            if name == "shuffled" and len(np.unique(normal.context_indices())) == 1:
+                answered[name] = None
+            else:
+                answered[name] = self._read(normal, several_D if name in BETWEEN_SEGMENTS else order_D, name)
+        return answered
+
+    def _read(self, before: Predictions, rows_D: np.ndarray, memory_ablation: str) -> Predictions:
+        """`before` with the documents `rows_D` read anew, `batch_size` at a time."""
+        columns = {
+            field.name: getattr(before, field.name).copy() for field in fields(before) if field.name != "documents"
+        }
+        config, layout = self.model.config, before.documents.layout
+        check_fit(config, self.tokenizer, layout)
+        collate = DocumentCollator(layout=layout, memory_tokens=config.has_memory_tokens)
+        order_D, context_D = longest_first(before.documents), before.context_indices()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            for first in range(0, len(rows_D), self.batch_size):
+                rows_B = rows_D[first : first + self.batch_size]
+                read_B = with_donor(rows_B, order_D, context_D) if memory_ablation == "shuffled" else rows_B
+                batch = collate([before.documents[int(i)] for i in read_B])
+                if memory_ablation == "shuffled":
+                    batch["memory_permutation"] = torch.from_numpy(rows_with_other_contexts(context_D[read_B]))
+                for name, found in self._answer(batch, memory_ablation).items():
+                    columns[name][rows_B] = found[: len(rows_B)].cpu().numpy()
+        finally:
+            self.model.train(was_training)
+        return replace(before, **columns)
+
+    @torch.inference_mode()
+    def _answer(self, batch: dict[str, Tensor], memory_ablation: str) -> dict[str, Tensor]:
+        """The columns of `Predictions` for one batch."""
+        device = self.model.device
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        inputs = {name: batch[name] for name in MODEL_INPUTS}
+        with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+            output = self.model(
+                **inputs, memory_ablation=memory_ablation, memory_permutation=batch.get("memory_permutation")
+            )
+        start_BSL, end_BSL = output.start_logits.float(), output.end_logits.float()
+        active_BS = batch["attention_mask"].any(-1)
+        null_start, null_end, null_segment = null_scores(start_BSL[..., -1], end_BSL[..., -1], active_BS)
+        spans = best_spans(
+            start_BSL,
+            end_BSL,
+            context_mask(batch, self.model.config.memory_slots),
+            batch["segment_offsets"],
+            self.n_best_size,
+            self.max_answer_length,
+        )
+        return {**vars(spans), "null_start_logit": null_start, "null_end_logit": null_end, "null_segment": null_segment}

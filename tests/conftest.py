@@ -1,0 +1,122 @@
+"""What several test folders share: chunks of a few small documents, and small real models that fit them."""
+
+import json
+
+import pytest
+import torch
+
+from gmmxlnet.data.chunks import ChunkSettings, build_chunks
+from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.tokenizer import load_tokenizer
+from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
+
+SLOTS = 2
+
+
+FLAGS = ("red", "blue", "green")
+PEOPLE = ("Anna", "Boris", "Clara", "David", "Edith", "Frank")
+
+
+def question(question_id, text, context, answer=None, **marks):
+    """A SQuAD v2 question; without an answer it is unanswerable."""
+    answers = [] if answer is None else [{"text": answer, "answer_start": context.index(answer)}]
+    return {"id": question_id, "question": text, "answers": answers, "is_impossible": answer is None, **marks}
+
+
+def article(name, context, questions):
+    return {"title": name, "paragraphs": [{"context": context, "qas": questions}]}
+
+
+def report(name, number):
+    """About a hundred words, four segments: a flag at the start, who is host under each flag at the end."""
+    flag, guests = FLAGS[number % 3], [PEOPLE[(number + j) % 6] for j in range(4)]
+    hosts = " ".join(f"Under {f} the host is {guest}." for f, guest in zip(FLAGS, guests, strict=False))
+    remarks = " ".join(f"House number {n} has a new roof and two doors." for n in range(6 + number % 3))
+    context = f"Report {number}. The flag is {flag} today. The baker is {guests[3]}. {remarks} {hosts}"
+    host = guests[FLAGS.index(flag)]
+    asked = [("cross", "Who is the host today?", host), ("local", "Who is the baker?", guests[3])]
+    asked.append(("unanswerable", "Who is the pilot?", None))
+    return article(
+        name,
+        context,
+        [
+            question(f"{name}-{i}", text, context, answer, question_type=kind, condition=flag)
+            for i, (kind, text, answer) in enumerate(asked)
+        ],
+    )
+
+
+def short_article(name, answer):
+    """One sentence, a single segment, and two questions without a type."""
+    context = f"The mayor is {answer}."
+    asked = [("Who is the mayor?", answer), ("Who is the pilot?", None)]
+    return article(name, context, [question(f"{name}-{i}", text, context, a) for i, (text, a) in enumerate(asked)])
+
+
+@pytest.fixture(scope="session")
+def make_chunks(tmp_path_factory):
+    """A function from training and dev articles to a chunks folder, in segments of 48 tokens."""
+
+    def make(train, dev):
+        folder = tmp_path_factory.mktemp("dataset")
+        for split, articles in (("train", train), ("dev", dev)):
+            dataset = {"version": "v2.0", "data": articles}
+            (folder / f"{split}.json").write_text(json.dumps(dataset), encoding="utf-8")
+        settings = ChunkSettings(
+            dataset=str(folder),
+            tokenizer="scratch",
+            max_seq_length=48,
+            doc_stride=8,
+            memory_num_tokens=SLOTS,
+            max_question_length=16,
+            calibration_fraction=0.25,
+            seed=0,
+        )
+        build_chunks(settings, folder / "chunks")
+        return folder / "chunks"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sample_chunks(make_chunks):
+    """Ten reports of four segments and two single sentences to evaluate; 16 reports for training and calibration."""
+    dev = [*(report(f"dev-{i}", i + 3) for i in range(10)), short_article("a", "Anna"), short_article("b", "Boris")]
+    return make_chunks([report(f"train-{i}", i) for i in range(16)], dev)
+
+
+@pytest.fixture(scope="session")
+def one_context_chunks(make_chunks):
+    """As the others, but all dev questions ask about one report."""
+    return make_chunks([report(f"train-{i}", i) for i in range(16)], [report("dev", 3)])
+
+
+@pytest.fixture(scope="session")
+def sample_tokenizer(sample_chunks):
+    return load_tokenizer(str(sample_chunks / "tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def dev_documents(sample_chunks):
+    return Documents.open(sample_chunks, "dev")
+
+
+@pytest.fixture(scope="session")
+def make_model(dev_documents):
+    """A function from memory type (and other configuration) to a small random model for these documents."""
+
+    def make(memory_type="gmm", **other):
+        torch.manual_seed(0)
+        with_memory = memory_type != "none"
+        config = GMMXLNetConfig(
+            vocab_size=dev_documents.layout.vocab_size + (2 * SLOTS if with_memory else 0),
+            **{"d_model": 16, "n_head": 2, "n_layer": 1, "d_inner": 32, "initializer_range": 0.5, "dropout": 0.0},
+            sep_token_id=dev_documents.layout.sep_id,
+            memory_type=memory_type,
+            num_memory_experts=3 if memory_type == "gmm" else 0,
+            memory_slots=SLOTS if with_memory else 0,
+            **other,
+        )
+        return GMMXLNetForQA(config).eval()
+
+    return make
