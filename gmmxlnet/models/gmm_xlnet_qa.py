@@ -68,7 +68,7 @@ class GMMXLNetForQA(PreTrainedModel):
     config_class = GMMXLNetConfig
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
-    supports_gradient_checkpointing = False
+    accepts_loss_kwargs = False  # `forward` takes further keywords, but not the Trainer's
 
     def __init__(
         self,
@@ -100,8 +100,6 @@ class GMMXLNetForQA(PreTrainedModel):
             self.memory_reader = AggregatedMemoryReader(config)
             if config.memory_type == "gmm":
                 self.routing_network = MemoryGatingNetwork(config)
-            if config.memory_reconstruction_weight > 0:
-                self.reconstruction_log_scale = nn.Parameter(torch.empty(()))
         self.last_routing_probs: Tensor | None = None
         self.post_init()
         if base_model is not None:
@@ -126,9 +124,6 @@ class GMMXLNetForQA(PreTrainedModel):
             module.reset_parameters()
         elif isinstance(module, AggregatedMemoryReader):
             init.constant_(module.norm, std * self.config.d_model**0.5)  # the length of a new word embedding
-        elif module is self and hasattr(self, "reconstruction_log_scale"):
-            # A vector of an embedding's length that points at it scores 8 nats above the rest.
-            init.constant_(self.reconstruction_log_scale, torch.tensor(8 / (std**2 * self.config.d_model)).log().item())
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embeddings, memory tokens' included."""
@@ -337,7 +332,7 @@ class GMMXLNetForQA(PreTrainedModel):
                 self.encoder.word_embedding.weight[: self.config.read_token_id],
                 torch.cat([segment.input_ids_nL for segment in segments]),
                 torch.cat(content),
-                self.reconstruction_log_scale,
+                self.memory_reader.norm,
             )
         return parts
 

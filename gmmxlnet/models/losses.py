@@ -10,6 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 
+SHARPNESS = 8.0  # nats by which a vector that is some word's embedding scores that word above an unrelated one
+
+
 def segment_span_loss(logits_NL: Tensor, positions_N: Tensor, candidates_NL: Tensor) -> Tensor:
     """Mean cross-entropy of one boundary, a softmax a segment.
 
@@ -55,24 +58,24 @@ def load_balance_loss(probs_Nk: Tensor) -> Tensor:
 
 
 def reconstruction_loss(
-    vectors_Nmd: Tensor, embedding_Vd: Tensor, token_ids_NL: Tensor, content_NL: Tensor, log_scale: Tensor
+    vectors_Nmd: Tensor, embedding_Vd: Tensor, token_ids_NL: Tensor, content_NL: Tensor, norm: Tensor
 ) -> Tensor:
     """Cross-entropy between a segment's bag of content tokens and what its memory says of it.
 
     Tied form: every slot's injected vector is scored against the input embeddings, and the slots' softmaxes are
-    averaged: P(v) = mean_s softmax_v(exp(log_scale) · vector_s · embedding_v). So the memory speaks the language that
+    averaged: P(v) = mean_s softmax_v(SHARPNESS · vector_s · embedding_v / norm²). So the memory speaks the language that
     the encoder already reads.
 
     Args:
         vectors_Nmd: what the next segment's read tokens would carry.
         embedding_Vd: word embeddings, memory tokens left out.
         token_ids_NL, content_NL: the segment's ids, and which of its tokens are content; others do not count.
-        log_scale: scalar, the softmax's inverse temperature.
+        norm: scalar, the length of the vectors; its gradient is left to the span loss.
 
     Returns: scalar, in nats per content token; each segment weighs the same.
     """
     m = vectors_Nmd.shape[1]
-    scores_NmV = (vectors_Nmd @ embedding_Vd.T).float() * log_scale.exp()
+    scores_NmV = (vectors_Nmd @ embedding_Vd.T).float() * (SHARPNESS / norm.detach() ** 2)
     log_probs_NV = scores_NmV.log_softmax(-1).logsumexp(1) - math.log(m)
     log_probs_NL = log_probs_NV.gather(1, token_ids_NL.masked_fill(~content_NL, 0))
     weight_NL = content_NL / content_NL.sum(-1, keepdim=True).clamp(min=1)

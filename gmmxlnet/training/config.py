@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,10 +44,6 @@ class TrainingConfig:
     """Gradients are clipped to this Euclidean norm."""
     progressive_segments: list[int] | None = None
     """Most segments of a document in each stage of the curriculum; the epochs are shared out evenly. None: never cut."""
-    bptt_segments: int | None = None
-    """Gradients cross at most this many segments, less one; None: all."""
-    span_loss: str = "segment"
-    """`segment` or `document`: what one softmax spans."""
     precision: str = "float32"
     """`float32`, `bfloat16` or `float16`: of the encoder's products; routing and losses stay in float32."""
     fp16: bool = False
@@ -67,7 +63,7 @@ class TrainingConfig:
         for name in ("learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             _require(value > 0 and math.isfinite(value), name, value, "a number > 0")
-        _require(0 <= self.warmup_fraction <= 1, "warmup_fraction", self.warmup_fraction, "between 0 and 1")
+        _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "a number in [0, 1)")
         _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
         stages = self.progressive_segments
         _require(
@@ -123,7 +119,11 @@ class GMMTrainingConfig(TrainingConfig):
     """Of the Switch loss."""
     memory_reconstruction_weight: float = 0.0
     """Of the loss that makes the memory tell what it has read."""
-    expert_init_strategies: list[str] | None = field(default=None)
+    bptt_segments: int | None = None
+    """Gradients cross at most this many segments, less one; None: all."""
+    span_loss: str = "segment"
+    """`segment` or `document`: what one softmax spans."""
+    expert_init_strategies: list[str] | None = None
     """One of `learned`, `zeros`, `uniform`, `orthogonal` for each expert; None: all learned."""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,10 @@ step. Optimizer, schedule, mixed precision, devices and the progress bar are the
 
 import csv
 import os
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,55 +22,85 @@ from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.training.config import TrainingConfig
+from gmmxlnet.training.config import GMMTrainingConfig, TrainingConfig
 from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.files import atomic_file
+
+# What the guide sets in the training configuration and the model's loss reads from its own.
+LOSS_SETTINGS = (
+    "load_balance_weight",
+    "entropy_regularization_weight",
+    "memory_reconstruction_weight",
+    "span_loss",
+    "bptt_segments",
+)
 
 
 @dataclass
 class StepRecord:
-    """Values of every step, kept on the device until somebody asks, so that recording does not hold up the device."""
+    """Values of every step, kept on the device until somebody asks, so that recording does not hold up the device.
+
+    `seconds` are wall-clock times, which no run repeats; they are written to a file of their own.
+    """
 
     names: list[str] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Append one step's scalars; the same names every time."""
+    def add(self, values: dict[str, Tensor], seconds: float) -> None:
+        """Append one step's scalars (the same names every time) and its end on the clock."""
         self.names = list(values)
         self.rows.append(torch.stack([value.detach().float() for value in values.values()]))
+        self.seconds.append(seconds)
 
-    def table(self) -> list[list[float]]:
-        """All steps so far, on the CPU."""
-        return torch.stack(self.rows).tolist() if self.rows else []
+    def means(self, num_steps: int) -> dict[str, float]:
+        """Each value's mean over the last steps; and tokens per second over them."""
+        rows, clock = torch.stack(self.rows[-num_steps:]), self.seconds[-num_steps - 1 :]
+        means = dict(zip(self.names, rows.mean(0).tolist(), strict=True))
+        if len(clock) > 1:
+            means["tokens_per_second"] = means["tokens"] * (len(clock) - 1) / (clock[-1] - clock[0])
+        return means
 
     def write_csv(self, path: str | Path) -> None:
-        """A header and a line a step, complete or absent."""
-        with atomic_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["step", *self.names])
-            for step, row in enumerate(self.table(), start=1):
-                writer.writerow([step, *(f"{value:.6g}" for value in row)])
+        """A line a step: all values, the same bits in every run on the same machine."""
+        table = torch.stack(self.rows).tolist() if self.rows else []
+        _write_csv(path, ["step", *self.names], ([n, *(f"{x:.6g}" for x in row)] for n, row in enumerate(table, 1)))
+
+    def write_throughput_csv(self, path: str | Path) -> None:
+        """A line a step: seconds since the first step ended, and tokens per second."""
+        tokens = [row[self.names.index("tokens")].item() for row in self.rows]
+        spans = [later - earlier for earlier, later in pairwise(self.seconds)]
+        rows = ([n, f"{s:.3f}", f"{t / s:.1f}"] for n, (s, t) in enumerate(zip(spans, tokens[1:], strict=True), 2))
+        _write_csv(path, ["step", "seconds", "tokens_per_second"], rows)
+
+
+def _write_csv(path: str | Path, header: list[str], rows: Iterable[list[Any]]) -> None:
+    with atomic_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([header, *rows])
 
 
 class CurriculumCallback(TrainerCallback):
-    """Tells sampler and collator which epoch begins."""
+    """Cuts documents as the stage of the epoch that begins says, and tells the sampler which epoch it is."""
 
-    def __init__(self, config: TrainingConfig, sampler: DocumentBatchSampler, collator: DocumentCollator) -> None:
-        self.config, self.sampler, self.collator = config, sampler, collator
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.loader: DataLoader | None = None
 
     def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Cut documents as the epoch's stage says."""
+        """Called before the epoch's first batch is made."""
         epoch = int(state.epoch or 0)
-        self.sampler.set_epoch(epoch)
-        self.collator.set_epoch(epoch, self.config.max_segments_at(min(epoch, self.config.num_epochs - 1)))
+        self.loader.batch_sampler.set_epoch(epoch)
+        collator = self.loader.collate_fn
+        collator.epoch = epoch
+        collator.max_segments = self.config.max_segments_at(min(epoch, self.config.num_epochs - 1))
 
 
 class GMMTrainer(Trainer):
     """Trains a `GMMXLNetForQA` on `Documents`.
 
     Args:
-        model: its loss weights, `span_loss` and `bptt_segments` are set from `config` where that has them.
-        config: a `TrainingConfig` or `GMMTrainingConfig`.
+        model: keeps its own loss weights, `span_loss` and `bptt_segments`, unless `config` is a `GMMTrainingConfig`.
+        config: how to train.
         train_dataset: `Documents`, or a `ChunkedSquadDataset`; may be given to `train` instead.
         callbacks: further `TrainerCallback`s.
 
@@ -84,8 +117,11 @@ class GMMTrainer(Trainer):
         self.config = config
         self.record = StepRecord()
         self._micro_batches: list[dict[str, Tensor]] = []
-        super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
-        self.model_accepts_loss_kwargs = False
+        self._curriculum = CurriculumCallback(config)
+        if isinstance(config, GMMTrainingConfig):
+            for name in LOSS_SETTINGS:
+                setattr(model.config, name, getattr(config, name))
+        super().__init__(model=model, args=training_arguments(config), callbacks=[self._curriculum, *(callbacks or [])])
         self.train_documents = _documents(train_dataset)
 
     def train(self, train_dataset: Any = None, **kwargs: Any) -> Any:
@@ -103,16 +139,17 @@ class GMMTrainer(Trainer):
         sampler = DocumentBatchSampler(
             documents.num_segments(), documents.num_tokens(), self.config.batch_size, self.config.seed
         )
-        collator = DocumentCollator.for_training(documents, self.model.config, seed=self.config.seed)
-        self.add_callback(CurriculumCallback(self.config, sampler, collator))
-        loader = DataLoader(
+        collator = DocumentCollator(
+            layout=documents.layout, memory_tokens=self.model.config.has_memory_tokens, seed=self.config.seed
+        )
+        self._curriculum.loader = DataLoader(
             documents,
             batch_sampler=sampler,
             collate_fn=collator,
             num_workers=self.config.num_workers,
             pin_memory=self.args.device.type == "cuda",
         )
-        return self.accelerator.prepare(loader)
+        return self.accelerator.prepare(self._curriculum.loader)
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
@@ -134,14 +171,13 @@ class GMMTrainer(Trainer):
         values = {name: torch.stack([batch[name].float() for batch in step]).mean() for name in step[0]}
         values["tokens"] = values["tokens"] * len(step)
         values["learning_rate"] = torch.tensor(self._get_learning_rate(), device=values["loss"].device)
-        self.record.add(values)
+        self.record.add(values, time.perf_counter())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means of the loss's parts since the last log, beside what the Trainer logs."""
         if "loss" in logs and self.record.rows:
-            recent = torch.stack(self.record.rows[-self.config.logging_steps :]).mean(0).tolist()
-            means = dict(zip(self.record.names, recent, strict=True))
-            logs = {**logs, **{name: value for name, value in means.items() if name not in ("loss", "learning_rate")}}
+            means = self.record.means(self.config.logging_steps)
+            logs = {**{name: value for name, value in means.items() if name not in logs}, **logs}
         super().log(logs, start_time)
 
 

@@ -1,0 +1,99 @@
+"""What a model is, in bits: the hash of every tensor, and logits on a batch that depends on the configuration alone.
+
+`python -m gmmxlnet.utils.fingerprint FOLDER` loads a checkpoint and prints its fingerprint as JSON; the verify stage
+runs it in a fresh process and compares with what the trained model in memory had written beside its weights.
+"""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
+from gmmxlnet.utils.files import write_json
+
+FILE_NAME = "fingerprint.json"
+PROBE_DOCUMENTS, PROBE_SEGMENTS, PROBE_TOKENS = 2, 3, 24
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """SHA-256 of every tensor by name (dtype, shape and bytes), and the probe's start and end logits, flattened."""
+
+    tensors: dict[str, str]
+    logits: list[float]
+
+    @classmethod
+    def of(cls, model: GMMXLNetForQA) -> "Fingerprint":
+        """Of a model as it stands in memory; computed on the CPU, in evaluation mode, on one thread."""
+        tensors = {name: _tensor_hash(tensor) for name, tensor in sorted(model.state_dict().items())}
+        probe = GMMXLNetForQA(model.config)
+        probe.load_state_dict(model.state_dict())
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            output = probe.eval()(**_probe_batch(model.config))
+        torch.set_num_threads(threads)
+        logits = torch.stack([output.start_logits, output.end_logits]).double()
+        return cls(tensors, logits.flatten().tolist())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Fingerprint":
+        """What `write` left in a checkpoint's folder. Raises CheckpointError where it is missing or damaged."""
+        file = folder / FILE_NAME
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise CheckpointError(f"{file}: there is no such file; train again: dvc repro -f train") from None
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{file}: damaged ({error}); train again: dvc repro -f train") from None
+
+    def write(self, folder: Path) -> None:
+        """Write `fingerprint.json` into a checkpoint's folder."""
+        write_json(folder / FILE_NAME, asdict(self))
+
+    def max_abs_logit_diff(self, other: "Fingerprint") -> float:
+        """The largest difference of the two probes' logits; infinite where their numbers differ."""
+        if len(self.logits) != len(other.logits):
+            return float("inf")
+        return float(np.abs(np.subtract(self.logits, other.logits)).max())
+
+
+def _tensor_hash(tensor: torch.Tensor) -> str:
+    tensor = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _probe_batch(config: GMMXLNetConfig) -> dict[str, torch.Tensor]:
+    """Random words in segments of the usual layout; the first document has a segment less than the second."""
+    m = config.memory_slots if config.has_memory_tokens else 0
+    L = PROBE_TOKENS + 2 * m
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, config.vocab_size - 2 * m, size=(PROBE_DOCUMENTS, PROBE_SEGMENTS, L))
+    types = np.zeros_like(ids)
+    types[..., L // 2 :], types[..., -1] = 1, 2
+    if m:
+        ids[..., L // 2 - m : L // 2] = config.write_token_id + np.arange(m)
+        ids[..., L // 2 : L // 2 + m] = config.read_token_id + np.arange(m)
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.ones(ids.shape, dtype=torch.int64),
+        "token_type_ids": torch.from_numpy(types),
+        "num_segments": torch.arange(PROBE_SEGMENTS - PROBE_DOCUMENTS + 1, PROBE_SEGMENTS + 1),
+    }
+
+
+def main() -> None:
+    """Print the fingerprint of the checkpoint named on the command line."""
+    print(json.dumps(asdict(Fingerprint.of(GMMXLNetForQA.from_pretrained(sys.argv[1])))))
+
+
+if __name__ == "__main__":
+    main()

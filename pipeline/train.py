@@ -1,0 +1,94 @@
+"""Stage train: chunks to a model (`models/gmm/`) and a line a step (`reports/training.csv`)."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
+from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.build import pretrained_model, scratch_model
+from gmmxlnet.training import GMMTrainer, TrainingConfig
+from gmmxlnet.utils.files import atomic_folder
+from gmmxlnet.utils.fingerprint import Fingerprint
+from gmmxlnet.utils.seeding import seed_everything
+from pipeline.experiment import Experiment
+from pipeline.params import Params, load_params, run_stage
+from pipeline.tracking import MLflowCallback, start_run
+
+CHUNKS = Path("data/chunks")
+MODEL = Path("models/gmm")
+STEPS = Path("reports/training.csv")
+THROUGHPUT = Path("reports/throughput.csv")
+
+
+def memory_settings(params: Params) -> dict[str, Any]:
+    """The part of the parameters that `GMMXLNetConfig` takes."""
+    num_experts = {"gmm": params.num_memory_experts, "token": 1}.get(params.memory_type, 0)
+    strategies = params.expert_init_strategies
+    return {
+        "memory_type": params.memory_type,
+        "num_memory_experts": num_experts,
+        "memory_slots": params.memory_num_tokens if num_experts else 0,
+        "routing_mode": params.routing_mode,
+        "routing_temperature": params.routing_temperature,
+        "pooling_method": params.pooling_method,
+        "expert_init_strategies": [strategies] * num_experts if isinstance(strategies, str) else strategies,
+        "load_balance_weight": params.load_balance_weight,
+        "entropy_regularization_weight": params.entropy_regularization_weight,
+        "memory_reconstruction_weight": params.memory_reconstruction_weight,
+        "span_loss": params.span_loss,
+        "bptt_segments": params.bptt_segments,
+    }
+
+
+def training_config(params: Params) -> TrainingConfig:
+    """The part of the parameters that the trainer takes."""
+    active = params.active
+    names = ("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments")
+    names += ("learning_rate", "warmup_fraction", "weight_decay", "max_grad_norm", "precision", "num_workers")
+    return TrainingConfig(
+        **{name: getattr(active, name) for name in names},
+        output_dir=str(MODEL),
+        seed=params.seed,
+        device=params.device,
+        memory_num_tokens=params.memory_num_tokens,
+    )
+
+
+def build_model(params: Params, tokenizer: PreTrainedTokenizerBase) -> GMMXLNetForQA:
+    """The model before training."""
+    active = params.active
+    if active.base_model == "scratch":
+        return scratch_model(active.scratch_size.model_dump(), tokenizer, memory_settings(params))
+    return pretrained_model(active.base_model, active.base_model_revision, tokenizer, memory_settings(params))
+
+
+def main() -> None:
+    """Train, and write the model with what is needed to use it and to check it."""
+    params = load_params()
+    seed_everything(params.seed)
+    tokenizer = load_tokenizer(str(CHUNKS / "tokenizer"))
+    model = build_model(params, tokenizer)
+    experiment = Experiment.of(params, CHUNKS)
+    with start_run(experiment) as run:
+        trainer = GMMTrainer(model, training_config(params), callbacks=[MLflowCallback(run)])
+        trainer.train(Documents.open(CHUNKS, "train"))
+        if model.config.has_memory_tokens:
+            add_memory_tokens(tokenizer, model.config.memory_slots)
+        model = model.cpu()
+        with atomic_folder(MODEL) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            Fingerprint.of(model).write(folder)
+            experiment.write(folder)
+        trainer.record.write_csv(STEPS)
+        trainer.record.write_throughput_csv(THROUGHPUT)
+        run.log_folder(MODEL, "model")
+        run.log_file(STEPS, "reports")
+    print(f"train: {trainer.state.global_step:,} steps, {model.num_parameters():,} parameters -> {MODEL}, {STEPS}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
