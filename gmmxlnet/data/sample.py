@@ -25,7 +25,7 @@ import numpy as np
 from gmmxlnet.utils.files import atomic_file
 
 FLAGS = ("red", "blue", "green", "white")
-TRADES = ("baker", "miller", "tailor", "smith", "potter", "weaver", "mason", "barber")
+TRADES = ("baker", "miller", "tailor", "smith", "potter")
 ROLES = (*FLAGS, *TRADES)
 PEOPLE = (
     *("Anna", "Boris", "Clara", "David", "Edith", "Frank", "Greta", "Henry", "Irene", "Jacob"),
@@ -89,7 +89,7 @@ def make_article(rng: np.random.Generator, name: str, *, dev: bool) -> dict[str,
     """One report with its questions, as a SQuAD v2 article of one paragraph."""
     report = Report(rng, dev=dev)
     town, flag, asked_flag = report.some(TOWNS, 1)[0], *report.some(FLAGS, 2)
-    trades, remarks = report.some(TRADES, 5), report.some(REMARKS, len(REMARKS))
+    trades, remarks = report.some(TRADES, len(TRADES)), report.some(REMARKS, len(REMARKS))
     facts = trades[:3]
     list_starts_at = LIST_STARTS_AT + int(rng.choice(FURTHER_TOKENS))
     report.say(f"In {town} the flag is {flag} today.")
