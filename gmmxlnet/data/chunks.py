@@ -23,8 +23,8 @@ from gmmxlnet.data.squad import as_passages
 from gmmxlnet.data.store import SPLITS, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
 from gmmxlnet.data.summary import summarize
 from gmmxlnet.data.tokenizer import (
-    EncodedTexts,
     base_vocabulary_size,
+    encode_ids,
     encode_texts,
     load_tokenizer,
     scratch_tokenizer,
@@ -150,7 +150,7 @@ def build_split(
     keep_N = ~unlabeled_N if drop_unlabeled else np.ones(len(documents), dtype=bool)
     questions = [question for (_, question), keep in zip(documents, keep_N, strict=True) if keep]
     question_tokens, question_rows, num_cut = _cut_rows(
-        encode_texts(tokenizer, [question.text for question in questions]), max_question_length
+        *encode_ids(tokenizer, [question.text for question in questions]), max_question_length
     )
     chunks = SplitChunks(
         context_tokens=encoded.ids,
@@ -206,12 +206,12 @@ def _all_texts(documents: Sequence[Asked]) -> Iterator[str]:
     yield from (question.text for _, question in documents)
 
 
-def _cut_rows(encoded: EncodedTexts, max_length: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _cut_rows(ids: np.ndarray, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The ids with every row cut to `max_length`, the new rows, and how many rows were cut."""
-    lengths_N = np.diff(encoded.rows)
-    place_T = np.arange(len(encoded.ids)) - np.repeat(encoded.rows[:-1], lengths_N)  # within its row
-    rows = np.concatenate(([0], np.cumsum(np.minimum(lengths_N, max_length))))
-    return encoded.ids[place_T < max_length], rows, int((lengths_N > max_length).sum())
+    lengths_N = np.diff(rows)
+    place_T = np.arange(len(ids)) - np.repeat(rows[:-1], lengths_N)  # within its row
+    cut_rows = np.concatenate(([0], np.cumsum(np.minimum(lengths_N, max_length))))
+    return ids[place_T < max_length], cut_rows, int((lengths_N > max_length).sum())
 
 
 def _plain(dataset: Source) -> str | dict[str, str]:

@@ -72,7 +72,8 @@ def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
     folder.mkdir()
     for field in fields(SplitChunks):
         np.save(folder / f"{field.name}.npy", getattr(chunks, field.name), allow_pickle=False)
-    (folder / "texts.json").write_text(json.dumps(asdict(texts), ensure_ascii=False), encoding="utf-8")
+    columns = {field.name: getattr(texts, field.name) for field in fields(SplitTexts)}
+    (folder / "texts.json").write_text(json.dumps(columns, ensure_ascii=False), encoding="utf-8")
 
 
 def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout) -> None:
