@@ -10,9 +10,16 @@ _HOMES = {
     "GMMAnalyzer": "analysis",
     "plot_entropy_timeline": "plots",
     "plot_expert_utilization": "plots",
+    "plot_memory_ablation": "plots",
     "plot_routing_heatmap": "plots",
 }
-__all__ = ["GMMAnalyzer", "plot_entropy_timeline", "plot_expert_utilization", "plot_routing_heatmap"]
+__all__ = [
+    "GMMAnalyzer",
+    "plot_entropy_timeline",
+    "plot_expert_utilization",
+    "plot_memory_ablation",
+    "plot_routing_heatmap",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,15 +7,19 @@
 Shapes: B documents, S segments, N segments of all documents together, k experts, m slots, d hidden size.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from gmmxlnet.data.collator import DocumentCollator
+from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.evaluation.evaluator import MODEL_INPUTS
+from gmmxlnet.evaluation.evaluator import MODEL_INPUTS, longest_first
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 from gmmxlnet.models.memory import routing_entropy
 from gmmxlnet.models.records import ExpertMemoryState, RoutingProbabilities
@@ -180,3 +184,33 @@ class GMMAnalyzer:
 
         by_segment = {str(s): information(table.segment == s) for s in np.unique(table.segment)}
         return {**information(np.ones(len(table), bool)), "by_segment": by_segment}
+
+    def report(self, documents: Documents, batch_size: int = 16) -> dict[str, Any]:
+        """Track the routing over all of these documents and say all there is to say: `reports/routing.json`."""
+        collate = DocumentCollator(layout=documents.layout, memory_tokens=True)
+        order = longest_first(documents).tolist()
+        stats = self.track_routing(DataLoader(documents, batch_size=batch_size, sampler=order, collate_fn=collate))
+        everything, consistency, pattern = range(len(documents)), self.compute_routing_consistency(), self.pattern()
+        return {
+            **stats,
+            "top_expert_share": [state.usage_stats["top_share"] for state in self.expert_states()],
+            "load_balance_variance": self.load_balance_variance(),
+            "expert_diversity": self.compute_expert_diversity().tolist(),
+            "routing_consistency": None if math.isnan(consistency) else consistency,
+            "by_question_type": self.by_label([documents.question_type(i) for i in everything]),
+            "condition_information": self.information_about(
+                [documents.condition(i) for i in everything], [documents.context_index(i) for i in everything]
+            ),
+            "pattern": pattern.name,
+            "pattern_observation": pattern.observation,
+            "pattern_advice": pattern.advice,
+            "note": None,
+        }
+
+
+def no_routing_report(memory_type: str) -> dict[str, Any]:
+    """`reports/routing.json` of a model that routes nothing: the same keys with null, and the reason."""
+    keys = ("expert_utilization", "mean_entropy", "std_entropy", "total_segments", "top_expert_share")
+    keys += ("load_balance_variance", "expert_diversity", "routing_consistency", "by_question_type")
+    keys += ("condition_information", "pattern", "pattern_observation", "pattern_advice")
+    return {**dict.fromkeys(keys), "note": f"memory_type {memory_type} has no experts to choose from"}

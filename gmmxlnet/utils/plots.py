@@ -4,8 +4,9 @@ Things are told apart by lightness, labels and lines, not by hue: for the color 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from gmmxlnet.utils.routing import RoutingTable
 
 INK, SOFT, DPI = "#1b2a41", "#8d99ae", 110
 SMOOTHED = 20  # segments in the running mean of the entropy
+SHADES = {"normal": "#1b2a41", "zeroed": "#6b7a99", "shuffled": "#aab4c8", "reset": "#e3e6eb"}  # of memory ablations
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -52,7 +54,7 @@ def plot_expert_utilization(utilization: Sequence[float], figsize: tuple[float, 
     axes = figure.add_subplot()
     percent = 100 * np.asarray(utilization)
     bars = axes.bar(range(k), percent, color=SOFT, edgecolor=INK)
-    axes.bar_label(bars, fmt="%.1f%%", padding=2)
+    axes.bar_label(bars, fmt="%.1f%%", label_type="center")
     axes.axhline(100 / k, color=INK, linestyle="--", label=f"even share, {100 / k:.1f}%")
     axes.set(
         title="Use of the experts",
@@ -82,7 +84,40 @@ def plot_entropy_timeline(
         title="Sharpness of the routing (0: one expert only)",
         xlabel="segment, in reading order",
         ylabel="routing entropy (nats)",
-        ylim=(0, 1.1 * highest),
+        ylim=(0, 1.3 * highest),
     )
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper center", ncols=3)
+    return figure
+
+
+def plot_memory_ablation(metrics: Mapping[str, Any], figsize: tuple[float, float] = (10, 4.5)) -> Figure:
+    """Exact match of the same model with and without its memory, over all questions and by type, with intervals.
+
+    Args:
+        metrics: the contents of `reports/metrics.json`, ablations included.
+    """
+    ablations = {name: row for name, row in metrics["memory_ablation"].items() if row["exact_match"] is not None}
+    groups = ["all", *metrics["by_question_type"]]
+    figure = Figure(figsize=figsize, layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(ablations)
+    for place, (name, row) in enumerate(ablations.items()):
+        summaries = [row, *row["by_question_type"].values()]
+        height = np.array([summary["exact_match"] for summary in summaries])
+        limits = [summary["exact_match_interval"] or [y, y] for summary, y in zip(summaries, height, strict=True)]
+        x = np.arange(len(groups)) + (place - (len(ablations) - 1) / 2) * width
+        axes.bar(x, height, width, color=SHADES[name], edgecolor=INK, label=name)
+        reach = np.abs(np.array(limits).T - height)
+        axes.errorbar(x, height, reach, fmt="none", ecolor="black", capsize=3, linewidth=1)
+    floor = metrics["always_no_answer"]["exact_match"]
+    axes.axhline(floor, color=INK, linestyle="--", label=f"always “no answer” (all), {floor:.1f}")
+    axes.set(
+        title="The same model with its memory taken away (bars: 95% intervals)",
+        ylabel="exact match (%)",
+        xlabel="questions",
+        xticks=range(len(groups)),
+        xticklabels=groups,
+        ylim=(0, 118),
+    )
+    axes.legend(loc="upper center", ncols=5)
     return figure
