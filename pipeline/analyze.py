@@ -1,12 +1,12 @@
-"""Stage analyze: how the model routes (`reports/routing.json`, plots), and one page about it all (`reports/index.html`)."""
+"""Stage analyze: how the model routes (`reports/routing.json`, plots), and a page on it all (`reports/index.html`)."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.errors import DataError
 from gmmxlnet.utils import (
     GMMAnalyzer,
     plot_entropy_timeline,
@@ -53,6 +53,8 @@ def main() -> None:
     """Analyze, draw and write the page."""
     params = load_params()
     seed_everything(params.seed)
+    if not METRICS.exists():
+        raise DataError(f"{METRICS}: there is no such file; run the evaluate stage first: dvc repro evaluate")
     metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     routing, figures = analyze_routing(params)
     figures["memory_ablation.png"] = plot_memory_ablation(metrics)

@@ -1,4 +1,4 @@
-"""Stage evaluate: the model's answers to the dev questions and their scores (`reports/metrics.json` and predictions)."""
+"""Stage evaluate: the model's answers to the dev questions (`reports/*predictions.json`) and their scores."""
 
 from pathlib import Path
 

@@ -24,7 +24,8 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid #c5cbd5; padding-bottom: .3rem
 .figure { border: 1px solid #c5cbd5; border-radius: .4rem; padding: .8rem 1.2rem; min-width: 9rem; }
 .figure b { display: block; font-size: 1.9rem; line-height: 1.2; }
 table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #e3e6eb; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #e3e6eb; }
+td { font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #1b2a41; }
 .small { color: #56607a; font-size: .9rem; }
@@ -37,6 +38,7 @@ $body
 </body>
 </html>
 """)
+NONE = "\N{EN DASH}"  # where there is no figure
 ABLATIONS = {
     "normal": "memory as trained",
     "zeroed": "memory zeroed",
@@ -47,12 +49,12 @@ ABLATIONS = {
 
 def number(value: float | None, digits: int = 1) -> str:
     """A rounded figure; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:.{digits}f}"
 
 
 def interval(limits: Sequence[float] | None) -> str:
     """[low, high] as the page shows it."""
-    return "–" if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f}"
+    return NONE if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -62,9 +64,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
 
 
-def paragraph(text: str, small: bool = False) -> str:
-    """A paragraph of escaped text."""
-    return f"<p{' class="small"' if small else ''}>{escape(text)}</p>\n"
+def paragraph(text: str, style: str = "plain") -> str:
+    """A paragraph of escaped text; `style` is a class of the page's style sheet."""
+    return f'<p class="{style}">{escape(text)}</p>\n'
 
 
 def picture(path: Path, description: str) -> str:
@@ -92,7 +94,7 @@ def _result(metrics: Mapping[str, Any]) -> str:
             f"95% intervals, from resampling the {limits['contexts']:,} contexts: exact match "
             f"{interval(limits['exact_match'])}, F1 {interval(limits['f1'])}. A question is left unanswered when its "
             f"null odds exceed {number(metrics['null_score_diff_threshold'], 2)}{split}.",
-            small=True,
+            style="small",
         )
     )
 
@@ -137,7 +139,7 @@ def _ablations(metrics: Mapping[str, Any]) -> str:
     return (
         "<h2>What the memory is worth</h2>\n"
         + table(header, rows)
-        + paragraph(explained, small=True)
+        + paragraph(explained, style="small")
         + (paragraph(note.capitalize() + ".") if note else "")
     )
 
@@ -158,14 +160,16 @@ def _routing(routing: Mapping[str, Any]) -> str:
     text = (
         "<h2>Routing</h2>\n"
         + paragraph(f"Pattern: {routing['pattern']}. {routing['pattern_advice']}")
-        + paragraph(f"Seen over {routing['total_segments']:,} segments: {routing['pattern_observation']}.", small=True)
+        + paragraph(
+            f"Seen over {routing['total_segments']:,} segments: {routing['pattern_observation']}.", style="small"
+        )
         + table(["", "share (%)", "is top (%)", *(f"similarity to {j}" for j in experts)], rows)
     )
     known = routing["condition_information"]
     if known:
         text += paragraph(
-            f"The top expert tells {known['bits']:.3f} of {known['label_bits']:.2f} bits about the document's condition; "
-            f"by chance it would seem to tell {known['chance_bits']:.3f} (95% of the time less than "
+            f"The top expert tells {known['bits']:.3f} of {known['label_bits']:.2f} bits about the document's "
+            f"condition; by chance it would seem to tell {known['chance_bits']:.3f} (95% of the time less than "
             f"{known['chance_bits_95']:.3f}; p = {known['p_value']:.3f})."
         )
     return text
