@@ -83,7 +83,11 @@ class RelativeAttention(nn.Module):
         same_minus_other_BLH = torch.einsum("blhe,he->blh", q + self.r_s_bias, same - other)
         scale = self.head_dim**-0.5
         query_BLHe = torch.cat(
-            [q + self.r_w_bias, same_minus_other_BLH[..., None] * types_BLc[:, :, None], q.new_ones(B, L, self.num_heads, 1)],
+            [
+                q + self.r_w_bias,
+                same_minus_other_BLH[..., None] * types_BLc[:, :, None],
+                q.new_ones(B, L, self.num_heads, 1),
+            ],
             dim=-1,
         )
         key_features_BLe = torch.cat([types_BLc, padding_BL[..., None]], dim=-1)

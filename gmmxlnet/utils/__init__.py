@@ -1,0 +1,28 @@
+"""Tools around the model: atomic files, analysis of routing, plots.
+
+What needs matplotlib or a model is imported when it is first asked for, so that `import gmmxlnet.utils` stays light.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "GMMAnalyzer": "analysis",
+    "plot_entropy_timeline": "plots",
+    "plot_expert_utilization": "plots",
+    "plot_memory_ablation": "plots",
+    "plot_routing_heatmap": "plots",
+}
+__all__ = [
+    "GMMAnalyzer",
+    "plot_entropy_timeline",
+    "plot_expert_utilization",
+    "plot_memory_ablation",
+    "plot_routing_heatmap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

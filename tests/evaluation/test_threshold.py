@@ -50,7 +50,7 @@ def test_lies_midway_between_its_neighbors():
 
 
 def test_takes_the_widest_of_equally_good_gaps():
-    """Answering the third question and not the fourth, or neither, scores the same; the odds 2 and 9 lie further apart."""
+    """Answering up to 0 or up to 2 scores the same; the gap from 2 to 9 is wider than that from 0 to 1."""
     rows = [(["red"], "red", 0.0), ([], "red", 1.0), (["red"], "red", 2.0), ([], "blue", 9.0)]
     assert choose_threshold(predictions(rows)).value == 5.5
 
