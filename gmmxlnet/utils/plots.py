@@ -17,7 +17,7 @@ from gmmxlnet.utils.routing import RoutingTable
 
 INK, SOFT, DPI = "#1b2a41", "#8d99ae", 110
 SMOOTHED = 20  # segments in the running mean of the entropy
-SHADES = {"normal": "#1b2a41", "zeroed": "#6b7a99", "shuffled": "#aab4c8", "reset": "#e3e6eb"}  # of memory ablations
+SHADES = {"normal": "#4f6d9a", "zeroed": "#8fa3c4", "shuffled": "#c3cede", "reset": "#f2f4f8"}  # of memory ablations
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

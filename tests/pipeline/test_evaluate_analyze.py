@@ -1,0 +1,107 @@
+"""The evaluate and analyze stages on a small model: every file, from the same answers, and again the same bytes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gmmxlnet.data.documents import Documents
+from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.evaluation.squad_metric import squad_v2_metrics
+from pipeline import analyze, evaluate
+from pipeline.experiment import Experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORTS = ("metrics.json", "predictions.json", "null_odds.json", "nbest_predictions.json", "routing.json")
+REPORTS += ("index.html", "plots/memory_ablation.png")
+
+
+@pytest.fixture(scope="module")
+def make_workspace(tmp_path_factory, sample_chunks, make_model):
+    """A function from memory type to a folder in which both stages have run."""
+
+    def make(memory_type):
+        workspace = tmp_path_factory.mktemp(memory_type)
+        shutil.copy(ROOT / "params.yaml", workspace)
+        shutil.copytree(sample_chunks, workspace / "data" / "chunks")
+        model = workspace / "models" / "gmm"
+        make_model(memory_type).save_pretrained(model)
+        parameters = {"memory_type": memory_type, "num_memory_experts": 3, "routing_mode": "write-based"}
+        Experiment(parameters={**parameters, "profile": "sample"}, data="").write(model)
+        run_both(workspace)
+        return workspace
+
+    return make
+
+
+def run_both(workspace):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace)
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody answers: stages warn and go on
+        evaluate.main()
+        analyze.main()
+
+
+def read(workspace, name):
+    return json.loads((workspace / "reports" / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def gmm(make_workspace):
+    return make_workspace("gmm")
+
+
+def test_metrics_are_the_official_figures_of_the_written_files(gmm, sample_chunks):
+    documents, metrics = Documents.open(sample_chunks, "dev"), read(gmm, "metrics.json")
+    golds = {documents.question_id(i): documents.gold_answers(i) for i in range(len(documents))}
+    predictions, odds = read(gmm, "predictions.json"), read(gmm, "null_odds.json")
+    official = squad_v2_metrics(golds, predictions, odds, metrics["null_score_diff_threshold"])
+    assert official.pop("exact") == metrics["exact_match"]
+    assert {name: metrics[name] for name in official} == official
+    assert set(read(gmm, "nbest_predictions.json")) == set(predictions)
+
+
+def test_routing_report_has_its_keys(gmm):
+    routing = read(gmm, "routing.json")
+    keys = ("expert_utilization", "mean_entropy", "std_entropy", "total_segments", "load_balance_variance")
+    keys += ("expert_diversity", "routing_consistency", "by_question_type", "condition_information", "pattern")
+    assert all(routing[key] is not None for key in keys)
+    assert len(routing["expert_diversity"]) == len(routing["expert_utilization"]) == 3
+    for name in ("utilization", "heatmap", "entropy"):
+        assert (gmm / "reports" / "plots" / f"{name}.png").exists()
+    assert (gmm / "reports" / "index.html").read_text(encoding="utf-8").count("<img") == 4
+
+
+def test_again_the_same_bytes(gmm):
+    before = {name: (gmm / "reports" / name).read_bytes() for name in REPORTS}
+    run_both(gmm)
+    assert {name: (gmm / "reports" / name).read_bytes() for name in REPORTS} == before
+
+
+def test_model_without_routing_says_so(make_workspace):
+    workspace = make_workspace("none")
+    routing = read(workspace, "routing.json")
+    assert routing.pop("note") == "memory_type none has no experts to choose from"
+    assert set(routing.values()) == {None}
+    assert [path.name for path in (workspace / "reports" / "plots").iterdir()] == ["memory_ablation.png"]
+
+
+def test_both_reports_have_the_same_keys(gmm, make_workspace):
+    assert set(read(gmm, "routing.json")) == set(read(make_workspace("token"), "routing.json"))
+
+
+def test_analyze_without_metrics_names_them(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GMMXLNetError, match=r"reports/metrics\.json: there is no such file; run the evaluate stage"):
+        analyze.main()
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("device: auto", "device: cuda")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(GMMXLNetError, match="device is cuda, but torch sees no GPU"):
+        evaluate.main()

@@ -1,0 +1,75 @@
+"""The page: whole, self-contained, and safe from what stands in the data."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from gmmxlnet.utils.analysis import no_routing_report
+from gmmxlnet.utils.page import render_page
+from gmmxlnet.utils.plots import plot_expert_utilization, save_figure
+
+SUMMARY = {"exact_match": 81.25, "exact_match_interval": [79.04, 83.06], "f1": 82.5, "f1_interval": None, "total": 1234}
+EVIL = "<script>alert('1')</script>"
+
+
+def metrics(question_type):
+    by_type = {question_type: SUMMARY}
+    row = {**SUMMARY, "by_question_type": by_type}
+    missing = dict.fromkeys(row)
+    return {
+        **{"exact_match": 81.25, "f1": 82.5, "total": 1234, "NoAns_exact": None, "NoAns_f1": None, "NoAns_total": 0},
+        **{"HasAns_exact": 81.25, "HasAns_f1": 82.5, "HasAns_total": 1234, "null_score_diff_threshold": -1.5},
+        "null_score_diff_threshold_choice": {"method": "not chosen from data"},
+        "always_no_answer": {"exact_match": 33.3, "f1": 33.3},
+        "intervals": {"exact_match": [79.04, 83.06], "f1": None, "contexts": 120},
+        "by_question_type": by_type,
+        "by_segments": {"1": SUMMARY},
+        "memory_ablation": {"normal": row, "zeroed": row, "shuffled": missing, "reset": row},
+        "memory_ablation_note": "all documents share one context",
+    }
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text, and fails on tags that are not closed in order."""
+
+    VOID = ("meta", "img")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.sources, self.text = [], [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def page(tmp_path):
+    save_figure(plot_expert_utilization([0.5, 0.5]), tmp_path / "use.png")
+    text = render_page(f"Title {EVIL}", metrics(EVIL), no_routing_report("none"), {EVIL: tmp_path / "use.png"})
+    return Page(text)
+
+
+def test_data_cannot_become_markup(page):
+    assert "script" not in page.tags
+    assert page.text.count(EVIL) >= 3
+
+
+def test_nothing_is_fetched_from_elsewhere(page):
+    assert page.tags.count("img") == 1
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+
+
+def test_figures_are_rounded_and_missing_ones_are_dashes(page):
+    for text in ("81.2", "79.0 to 83.1", "1,234", "–", "All documents share one context.", "Memory_type none has no"):  # noqa: RUF001
+        assert text in page.text
