@@ -43,8 +43,9 @@ def _best_within_segments(
 
     The n best spans start at the n starts whose own best span is best, so only those starts' spans are sorted.
     """
-    end_BSLW = F.pad(end_BSL, (0, max_answer_length - 1), value=-torch.inf).unfold(-1, max_answer_length, 1)
-    best_of_start_BSL = start_BSL + end_BSLW.amax(-1)
+    padded_end = F.pad(end_BSL, (0, max_answer_length - 1), value=-torch.inf)
+    best_of_start_BSL = start_BSL + F.max_pool1d(padded_end, max_answer_length, stride=1)
+    end_BSLW = padded_end.unfold(-1, max_answer_length, 1)
     starts_BSN = best_of_start_BSL.sort(dim=-1, descending=True, stable=True).indices[..., :n_best]
     starts_BSN = starts_BSN.sort(dim=-1).values  # in reading order, so that the next stable sort breaks ties by it
     ends_BSNW = end_BSLW.gather(2, starts_BSN[..., None].expand(-1, -1, -1, max_answer_length))
