@@ -56,7 +56,8 @@ class ScoredQuestions:
 def official_figures(predictions: Predictions, choice: ThresholdChoice) -> dict[str, Any]:
     """What the official script says of the prediction files; keys of absent groups are there, with null."""
     odds = predictions.odds_by_id()
-    figures = squad_v2_metrics(predictions.golds(), predictions.answers(choice.value), odds, choice.value)
+    golds, answers = predictions.golds(), predictions.answers(choice.value)
+    figures: dict[str, Any] = dict(squad_v2_metrics(golds, answers, odds, choice.value))
     for group in GROUPS:
         if f"{group}_total" not in figures:
             figures |= {f"{group}_exact": None, f"{group}_f1": None, f"{group}_total": 0}

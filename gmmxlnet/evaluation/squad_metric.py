@@ -48,7 +48,8 @@ def raw_scores(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str
 
     Golds that normalize to nothing do not count; a question left without any wants the empty answer.
     """
-    exact, f1 = {}, {}
+    exact: Scores = {}
+    f1: Scores = {}
     for question_id, answers in golds.items():
         texts = [text for text in answers if normalize_answer(text)] or [""]
         exact[question_id] = max(exact_score(text, predictions[question_id]) for text in texts)
@@ -77,7 +78,8 @@ def find_best_threshold(
     As the official script searches: from all questions unanswered (threshold 0.0 if nothing beats that), answering one
     more at a time by rising odds; the first of equal maxima counts, and tied odds are taken one by one.
     """
-    current = best = sum(not answers for answers in golds.values())
+    current: float = sum(not answers for answers in golds.values())
+    best = current
     best_threshold = 0.0
     for question_id in sorted(null_odds, key=null_odds.__getitem__):
         if question_id not in scores:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
@@ -189,7 +188,8 @@ class GMMAnalyzer:
         """Track the routing over all of these documents and say all there is to say: `reports/routing.json`."""
         collate = DocumentCollator(layout=documents.layout, memory_tokens=True)
         order = longest_first(documents).tolist()
-        stats = self.track_routing(DataLoader(documents, batch_size=batch_size, sampler=order, collate_fn=collate))
+        batches = (order[first : first + batch_size] for first in range(0, len(order), batch_size))
+        stats = self.track_routing(collate([documents[i] for i in rows]) for rows in batches)
         everything, consistency, pattern = range(len(documents)), self.compute_routing_consistency(), self.pattern()
         return {
             **stats,
@@ -210,7 +210,9 @@ class GMMAnalyzer:
 
 def no_routing_report(memory_type: str) -> dict[str, Any]:
     """`reports/routing.json` of a model that routes nothing: the same keys with null, and the reason."""
-    keys = ("expert_utilization", "mean_entropy", "std_entropy", "total_segments", "top_expert_share")
-    keys += ("load_balance_variance", "expert_diversity", "routing_consistency", "by_question_type")
-    keys += ("condition_information", "pattern", "pattern_observation", "pattern_advice")
+    keys = (
+        *("expert_utilization", "mean_entropy", "std_entropy", "total_segments", "top_expert_share"),
+        *("load_balance_variance", "expert_diversity", "routing_consistency", "by_question_type"),
+        *("condition_information", "pattern", "pattern_observation", "pattern_advice"),
+    )
     return {**dict.fromkeys(keys), "note": f"memory_type {memory_type} has no experts to choose from"}

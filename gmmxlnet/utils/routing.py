@@ -71,8 +71,9 @@ def routing_consistency(table: RoutingTable) -> float:
 
 def _mutual_information_bits(left: np.ndarray, right: np.ndarray) -> float:
     """I(left; right) of two arrays of small integers: Σ p(a,b) log2 p(a,b) / (p(a) p(b))."""
-    joint = np.bincount(left * (right.max() + 1) + right, minlength=(left.max() + 1) * (right.max() + 1))
-    joint = joint.reshape(-1, right.max() + 1) / len(left)
+    width = right.max() + 1
+    counts = np.bincount(left * width + right, minlength=(left.max() + 1) * width)
+    joint = counts.reshape(-1, width) / len(left)
     independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     there = joint > 0
     return float((joint[there] * np.log2(joint[there] / independent[there])).sum())
