@@ -98,7 +98,7 @@ class Run:
         self.flush()
         self._try(lambda client: client.set_terminated(self.run_id, status))
 
-    def _try(self, action: Callable[[MlflowClient], None]) -> None:
+    def _try(self, action: Callable[[MlflowClient], object]) -> None:
         if self._client is None:
             return
         try:

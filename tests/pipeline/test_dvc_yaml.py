@@ -77,5 +77,7 @@ def test_only_the_profile_in_use_counts(tmp_path):
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
-    shown = subprocess.run([sys.executable, "-m", "dvc", "stage", "list"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
     assert [line.split()[0] for line in shown.stdout.splitlines()] == list(STAGES)
