@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
 from gmmxlnet.utils.files import write_json
-from pipeline.params import Params, load_params, run_stage
+from pipeline.params import Params, find_local, load_params, run_stage
 
 CHUNKS = Path("data/chunks")
 REPORT = Path("reports/data.json")
@@ -32,7 +32,7 @@ def chunk_settings(params: Params) -> ChunkSettings:
 
 def main() -> None:
     """Make the chunks and report on them."""
-    report = build_chunks(chunk_settings(load_params()), CHUNKS)
+    report = build_chunks(chunk_settings(load_params()), CHUNKS, find_local)
     write_json(REPORT, report)
     counts = ", ".join(
         f"{name} {report[name]['documents']:,} documents in {report[name]['segments']:,} segments"

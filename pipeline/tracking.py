@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,14 +91,14 @@ class Run:
         waiting, self._waiting = self._waiting, []
         for first in range(0, len(waiting), METRICS_A_BATCH):
             batch = waiting[first : first + METRICS_A_BATCH]
-            self._try(lambda client, batch=batch: client.log_batch(self.run_id, metrics=batch))
+            self._try(partial(MlflowClient.log_batch, run_id=self.run_id, metrics=batch))
 
     def close(self, status: str) -> None:
         """Send what waits and mark the run FINISHED, FAILED or KILLED."""
         self.flush()
         self._try(lambda client: client.set_terminated(self.run_id, status))
 
-    def _try(self, action: Callable[[MlflowClient], None]) -> None:
+    def _try(self, action: Callable[[MlflowClient], object]) -> None:
         if self._client is None:
             return
         try:
@@ -203,14 +204,14 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _mlflow_experiment(client: MlflowClient, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
-    if found is None:
-        try:
-            return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=artifacts)
-        except MlflowException as error:  # another process was faster
-            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-                raise
-            found = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
-    return found.experiment_id
+    if found is not None:
+        return found.experiment_id
+    try:
+        return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=artifacts)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        return _mlflow_experiment(client, artifacts)  # another process was faster
 
 
 def _find(client: MlflowClient, mlflow_experiment: str, key: str, further: str = "") -> str | None:

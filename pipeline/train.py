@@ -14,7 +14,7 @@ from gmmxlnet.utils.files import atomic_folder
 from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.experiment import Experiment
-from pipeline.params import Params, load_params, run_stage
+from pipeline.params import Params, find_local, load_params, run_stage
 from pipeline.tracking import MLflowCallback, start_run
 
 CHUNKS = Path("data/chunks")
@@ -62,7 +62,9 @@ def build_model(params: Params, tokenizer: PreTrainedTokenizerBase) -> GMMXLNetF
     active = params.active
     if active.base_model == "scratch":
         return scratch_model(active.scratch_size.model_dump(), tokenizer, memory_settings(params))
-    return pretrained_model(active.base_model, active.base_model_revision, tokenizer, memory_settings(params))
+    return pretrained_model(
+        find_local(active.base_model), active.base_model_revision, tokenizer, memory_settings(params)
+    )
 
 
 def main() -> None:

@@ -49,6 +49,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
 def run_pipeline(source: Path, commit: str, folder: Path, surroundings: dict[str, str], few: dict[str, Any]) -> None:
     """Clone `source` at `commit` into `folder` and run all stages with the parameters `few`."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)} | surroundings
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     run(["git", "clone", "--quiet", str(source), str(folder)], source, environment)
     run(["git", "checkout", "--quiet", "--detach", commit], folder, environment)
     run(["dvc", "config", "--local", "cache.dir", str(folder / ".dvc" / "cache")], folder, environment)

@@ -7,7 +7,7 @@ Time and disk grow with the text: a context is tokenized and stored once however
 segments are arithmetic (`segments.py`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,18 +73,20 @@ class BuiltSplit:
     unlabeled_ids: list[str]  # questions left out because no token span expresses their answer
 
 
-def build_chunks(settings: ChunkSettings, folder: str | Path) -> dict[str, Any]:
+def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[str], str] = str) -> dict[str, Any]:
     """Write the chunks of a dataset to `folder`, whole or not at all; returns what `reports/data.json` says.
+
+    `locate` turns the settings' names of files and folders into paths here; the chunks remember the names only.
 
     Raises:
         DataError: the dataset or the tokenizer cannot be used.
         ConfigError: a question of full length leaves no room in a segment.
     """
-    asked, left_out, num_unasked = _select(settings)
+    asked, left_out, num_unasked = _select(settings, locate)
     if settings.tokenizer == "scratch":
         tokenizer = scratch_tokenizer(_all_texts(asked["train"]))
     else:
-        tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
+        tokenizer = load_tokenizer(locate(settings.tokenizer), settings.tokenizer_revision)
     layout = make_layout(
         tokenizer,
         max_seq_length=settings.max_seq_length,
@@ -174,7 +176,7 @@ def build_split(
 
 
 def _select(
-    settings: ChunkSettings,
+    settings: ChunkSettings, locate: Callable[[str], str]
 ) -> tuple[dict[str, list[Asked]], dict[str, dict[str, list[str]]], dict[str, int]]:
     """The documents of each split; the ids of those that a limit leaves out, by reason; contexts without a question.
 
@@ -187,8 +189,12 @@ def _select(
         ("train", "max_train_documents", settings.max_train_documents),
         ("dev", "max_eval_documents", settings.max_eval_documents),
     )
+    names = settings.dataset
+    source = (
+        {key: locate(str(file)) for key, file in names.items()} if isinstance(names, Mapping) else locate(str(names))
+    )
     for split, key, limit in limits:
-        passages = as_passages(read_split(settings.dataset, split, settings.dataset_revision), settings.context)
+        passages = as_passages(read_split(source, split, settings.dataset_revision), settings.context)
         documents = [(passage, question) for passage in passages for question in passage.questions]
         kept[split] = limit_documents(documents, limit, settings.seed)
         kept_ids = {question.id for _, question in kept[split]}

@@ -10,6 +10,7 @@ import pytest
 
 from gmmxlnet.data.documents import Documents
 from pipeline.chunk import chunk_settings
+from pipeline.experiment import folder_hash
 from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +39,8 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(workspace: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def run(workspace: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, "-m", "pipeline.chunk"]
     return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=120)
 
@@ -63,6 +64,21 @@ def test_bad_data_ends_with_one_line_and_leaves_nothing(workspace: Path) -> None
     assert "set it to 14" in done.stderr
     assert not (workspace / "data" / "chunks").exists()
     assert not (workspace / "reports").exists()
+
+
+def test_a_queued_experiment_makes_the_same_chunks(workspace: Path) -> None:
+    """It runs in a copy below .dvc/tmp, where `../texts` is elsewhere; the name goes into the chunks, not the place."""
+    (workspace / "data" / "sample").rename(workspace / "texts")
+    text = (workspace / "params.yaml").read_text(encoding="utf-8").replace("data/sample ", "../texts ", 1)
+    (workspace / "params.yaml").unlink()
+    main, copy = workspace / "main", workspace / "main" / ".dvc" / "tmp" / "exps" / "tmp1"
+    for folder in (main, copy):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "params.yaml").write_text(text, encoding="utf-8")
+        done = run(folder, DVC_ROOT=str(main))
+        assert done.returncode == 0, done.stderr
+    assert folder_hash(copy / "data" / "chunks") == folder_hash(main / "data" / "chunks")
+    assert (copy / "reports" / "data.json").read_bytes() == (main / "reports" / "data.json").read_bytes()
 
 
 def test_every_profile_gives_settings() -> None:

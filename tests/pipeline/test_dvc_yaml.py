@@ -1,6 +1,7 @@
 """dvc.yaml agrees with params.yaml, with the code and with what an experiment's identity is made of."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def test_only_the_profile_in_use_counts(tmp_path):
     """DVC resolves `${profile}` when it reads the file (needs a repository: a new one)."""
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
-    shown = subprocess.run(["dvc", "stage", "list"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
     assert [line.split()[0] for line in shown.stdout.splitlines()] == list(STAGES)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def repository(tmp_path):
         return folder
 
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    subprocess.run(["dvc", "init", "--quiet"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
     return commit
 
 
