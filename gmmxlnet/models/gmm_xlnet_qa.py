@@ -132,12 +132,16 @@ class GMMXLNetForQA(PreTrainedModel):
     @property
     def memory_mixture(self) -> GatedMemoryMixture:
         """The experts' initial memories, by the guide's name."""
-        if not self.config.has_memory_tokens:
+        return self.expert_mixture
+
+    def __getattr__(self, name: str) -> Any:
+        """As torch's; it is asked for `memory_mixture` when the property has failed, and says why."""
+        if name == "memory_mixture":
             raise AttributeError(
                 "Model does not have memory_mixture attribute: it was built without memory; "
                 "build it with use_gmm_memory=True, or load a gmm checkpoint"
             )
-        return self.expert_mixture
+        return super().__getattr__(name)
 
     def forward(
         self,
