@@ -195,7 +195,9 @@ class GMMXLNetForQA(PreTrainedModel):
                 donors = [read_Bmd[rank_B[memory_permutation[order_B]]] for read_Bmd in donated]
             readings, state, _ = self._read_in_turn(segments, start, memory_ablation, donors)
             state = state.rows(rank_B)
-        output = self._output(segments, readings, state, order_B, rank_B, start_positions, end_positions)
+        output = self._output(
+            segments, readings, state, order_B, rank_B, input_ids.shape[:2], start_positions, end_positions
+        )
         if single:
             for name in ("start_logits", "end_logits", "routing_probs", "routing_logits"):
                 if name in output:
@@ -280,15 +282,16 @@ class GMMXLNetForQA(PreTrainedModel):
         state: MemoryState | None,
         order_B: Tensor,
         rank_B: Tensor,
+        shape: tuple[int, int],
         start_positions: Tensor | None,
         end_positions: Tensor | None,
     ) -> GMMXLNetOutput:
         logits = [self.qa_head(reading.hidden_nLd) for reading in readings]  # (n, L, 2) each
-        start_BSL, end_BSL = _by_document(logits, rank_B).unbind(-1)
+        start_BSL, end_BSL = _padded(logits, shape)[rank_B].unbind(-1)
         output = GMMXLNetOutput(start_logits=start_BSL, end_logits=end_BSL, memory_state=state)
         if self.config.memory_type == "gmm":
-            output.routing_probs = _by_document([reading.routing.probs_Bk for reading in readings], rank_B)
-            output.routing_logits = _by_document([reading.routing.logits_Bk for reading in readings], rank_B)
+            output.routing_probs = _padded([reading.routing.probs_Bk for reading in readings], shape)[rank_B]
+            output.routing_logits = _padded([reading.routing.logits_Bk for reading in readings], shape)[rank_B]
             self.last_routing_probs = output.routing_probs.detach()
         if start_positions is not None and end_positions is not None:
             positions = (start_positions[order_B], end_positions[order_B])
@@ -313,10 +316,10 @@ class GMMXLNetForQA(PreTrainedModel):
             candidates = [a | b for a, b in zip(content, cls, strict=True)]
             if self.config.span_loss == "document":
                 span = span + losses.document_span_loss(
-                    _padded(boundary_logits),
-                    labels_BS[:, : len(segments)],
-                    _padded(candidates),
-                    _padded(cls),
+                    _padded(boundary_logits, labels_BS.shape),
+                    labels_BS,
+                    _padded(candidates, labels_BS.shape),
+                    _padded(cls, labels_BS.shape),
                 )
             else:
                 labels_N = torch.cat([labels_BS[: segment.num_documents, s] for s, segment in enumerate(segments)])
@@ -362,12 +365,8 @@ def _active_segments(num_segments_B: Tensor, ids_BSL: Tensor, mask_BSL: Tensor, 
     return [_Segment(ids_BSL[:n, s], mask_BSL[:n, s], types_BSL[:n, s]) for s, n in enumerate(active)]
 
 
-def _padded(per_segment: list[Tensor]) -> Tensor:
-    """Values (n_s, ...) of segment s's n_s documents, n_0 = B, as one tensor (B, S, ...), zeros where there is none."""
-    B = len(per_segment[0])
-    return torch.stack([torch.cat([x, x.new_zeros(B - len(x), *x.shape[1:])]) for x in per_segment], dim=1)
-
-
-def _by_document(per_segment: list[Tensor], rank_B: Tensor) -> Tensor:
-    """`_padded`, back in the order in which the documents were given."""
-    return _padded(per_segment)[rank_B]
+def _padded(per_segment: list[Tensor], shape: tuple[int, int]) -> Tensor:
+    """Values (n_s, ...) of segment s's n_s documents as one tensor (B, S, ...), zeros where there is none."""
+    B, S = shape
+    rows = [torch.cat([x, x.new_zeros(B - len(x), *x.shape[1:])]) for x in per_segment]
+    return torch.stack(rows + [torch.zeros_like(rows[0])] * (S - len(rows)), dim=1)
