@@ -105,8 +105,16 @@ class GMMXLNetForQA(PreTrainedModel):
         if base_model is not None:
             convert_xlnet_weights(base_model, self)
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No: `_init_weights` is written as transformers' own, so that no module may be passed over.
+
+        transformers skips modules without parameters of their own in others' code, and router and updater have none.
+        """
+        return False
+
     def _init_weights(self, module: nn.Module) -> None:
-        """XLNet's initialization, and the memory's own."""
+        """XLNet's initialization, and the memory's own; children come before what holds them."""
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=std)
