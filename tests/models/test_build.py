@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.errors import CheckpointError
@@ -76,6 +77,30 @@ def test_damaged_weights_are_refused(base, sample_tokenizer, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((base[0] / "model.safetensors").read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="cannot be read"):
         pretrained_model(str(tmp_path), None, sample_tokenizer, GMM)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "refused"), [("qa_outputs.", None), ("transformer.layer.1.ff", "lacks 6 of the encoder's tensors")]
+)
+def test_only_the_span_head_may_be_missing(base, sample_tokenizer, tmp_path, left_out, refused):
+    """Checkpoints of the language model have none; anything else missing would be random."""
+    (tmp_path / "config.json").write_bytes((base[0] / "config.json").read_bytes())
+    tensors = load_file(base[0] / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(left_out)}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    if refused:
+        with pytest.raises(CheckpointError, match=refused):
+            pretrained_model(str(tmp_path), None, sample_tokenizer, GMM)
+    else:
+        pretrained_model(str(tmp_path), None, sample_tokenizer, GMM)
+
+
+def test_from_scratch_half_of_the_heads_look_for_equal_tokens(sample_tokenizer):
+    torch.manual_seed(0)
+    for layer in scratch_model(SIZE, sample_tokenizer, GMM).encoder.layers:
+        query, key, _ = layer.attention.qkv.weight.unflatten(0, (3, 2, 8))
+        assert torch.equal(query[0], key[0])
+        assert not torch.equal(query[1], key[1])
 
 
 def test_from_scratch_the_tokenizer_gives_vocabulary_and_special_tokens(sample_tokenizer):
