@@ -10,6 +10,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 
+torch.set_num_threads(1)  # these models are so small that threads only wait for each other
 SLOTS = 2
 
 
