@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gmmxlnet.errors import CheckpointError
@@ -21,18 +22,22 @@ WEIGHTS = "model.safetensors"
 def check_reload(folder: Path, seed: int) -> dict[str, Any]:
     """Load `folder` in a fresh process, seeded otherwise, and compare every tensor and logit bit for bit.
 
-    Then change one bit of one tensor in a copy and load that: the comparison must notice.
+    Then it loads a copy in which one bit of one tensor is changed: the comparison must notice.
 
     Returns: what `reports/determinism.json` holds; `differing_tensors` names those that are not the same.
     Raises CheckpointError where the checkpoint cannot be loaded.
     """
     trained = Fingerprint.read(folder)
-    loaded = _fingerprint_in_fresh_process(folder, seed + 1)
     with tempfile.TemporaryDirectory() as scratch:
         altered_folder = Path(scratch) / "altered"
         shutil.copytree(folder, altered_folder)
-        _flip_one_bit(altered_folder / WEIGHTS)
-        altered = _fingerprint_in_fresh_process(altered_folder, seed + 1)
+        try:
+            _flip_one_bit(altered_folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: cannot be loaded ({error}); train again: dvc repro -f train"
+            ) from None
+        loaded, altered = _fingerprints_in_fresh_process([folder, altered_folder], seed + 1)
     names = sorted(set(trained.tensors) | set(loaded.tensors))
     return {
         "bit_identical": trained == loaded,
@@ -40,14 +45,14 @@ def check_reload(folder: Path, seed: int) -> dict[str, Any]:
         "differing_tensors": [name for name in names if trained.tensors.get(name) != loaded.tensors.get(name)],
         "max_abs_logit_diff": trained.max_abs_logit_diff(loaded),
         "fresh_process": True,
-        "negative_control_detected": altered.tensors != trained.tensors,
+        "negative_control_detected": altered.tensors != loaded.tensors,
         "tensor_sha256": loaded.tensors,
     }
 
 
-def _fingerprint_in_fresh_process(folder: Path, seed: int) -> Fingerprint:
+def _fingerprints_in_fresh_process(folders: list[Path], seed: int) -> list[Fingerprint]:
     done = subprocess.run(
-        [sys.executable, "-m", "gmmxlnet.utils.fingerprint", str(folder)],
+        [sys.executable, "-m", "gmmxlnet.utils.fingerprint", *map(str, folders)],
         env={**os.environ, "PYTHONHASHSEED": str(seed)},
         capture_output=True,
         text=True,
@@ -55,8 +60,8 @@ def _fingerprint_in_fresh_process(folder: Path, seed: int) -> Fingerprint:
     )
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
-        raise CheckpointError(f"{folder}: cannot be loaded in a fresh process: {reason}")
-    return Fingerprint(**json.loads(done.stdout))
+        raise CheckpointError(f"{folders[0]}: cannot be loaded in a fresh process: {reason}")
+    return [Fingerprint(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def _flip_one_bit(weights: Path) -> None:

@@ -1,7 +1,7 @@
 """What a model is, in bits: the hash of every tensor, and logits on a batch that depends on the configuration alone.
 
-`python -m gmmxlnet.utils.fingerprint FOLDER` loads a checkpoint and prints its fingerprint as JSON; the verify stage
-runs it in a fresh process and compares with what the trained model in memory had written beside its weights.
+`python -m gmmxlnet.utils.fingerprint FOLDER…` loads checkpoints and prints their fingerprints as JSON, a line each; the
+verify stage runs it in a fresh process and compares with what the trained model in memory wrote beside its weights.
 """
 
 import hashlib
@@ -93,8 +93,9 @@ def _probe_batch(config: GMMXLNetConfig) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    """Print the fingerprint of the checkpoint named on the command line."""
-    print(json.dumps(asdict(Fingerprint.of(GMMXLNetForQA.from_pretrained(sys.argv[1])))))
+    """Print the fingerprints of the checkpoints named on the command line."""
+    for folder in sys.argv[1:]:
+        print(json.dumps(asdict(Fingerprint.of(GMMXLNetForQA.from_pretrained(folder)))))
 
 
 if __name__ == "__main__":
