@@ -1,4 +1,4 @@
-"""The check of a reload: each of these loads a real checkpoint in a fresh process, twice."""
+"""The check of a reload: a real checkpoint, loaded in a fresh process."""
 
 import os
 
@@ -37,7 +37,16 @@ def test_a_changed_tensor_is_named(checkpoint):
 def test_weights_that_cannot_be_loaded_are_refused(checkpoint):
     weights = checkpoint / "model.safetensors"
     os.truncate(weights, weights.stat().st_size - 8)
-    with pytest.raises(CheckpointError, match=r"cannot be loaded in a fresh process: .*incomplete") as failure:
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be loaded \(.*incomplete.*train again"):
+        check_reload(checkpoint, seed=13)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be loaded \(No such file"):
+        check_reload(checkpoint, seed=13)
+
+
+def test_what_the_fresh_process_says_is_passed_on(checkpoint):
+    (checkpoint / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"cannot be loaded in a fresh process: .*config\.json") as failure:
         check_reload(checkpoint, seed=13)
     assert "\n" not in str(failure.value)
 
