@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedTokenizerBase, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.errors import CheckpointError
@@ -58,11 +59,7 @@ def pretrained_model(
     try:
         base_config = AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"base_model {name!r} cannot be read ({reason}); give a Hub id that this machine can reach, "
-            "a folder with config.json and model.safetensors, or scratch"
-        ) from None
+        raise _unreadable(name, error) from None
     if base_config.model_type != "xlnet":
         raise CheckpointError(f"base_model {name!r} is of type {base_config.model_type!r}, expected 'xlnet'")
     if base_config.vocab_size != len(tokenizer):
@@ -70,7 +67,25 @@ def pretrained_model(
             f"base_model {name!r} has a vocabulary of {base_config.vocab_size}, the tokenizer one of {len(tokenizer)}; "
             "set tokenizer to the one that belongs to the base model"
         )
-    base = XLNetForQuestionAnsweringSimple.from_pretrained(name, revision=revision, dtype=torch.float32)
+    try:
+        base, loading = XLNetForQuestionAnsweringSimple.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise _unreadable(name, error) from None
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("qa_outputs."))
+    if missing:  # transformers would draw them at random
+        raise CheckpointError(
+            f"base_model {name!r} lacks {len(missing)} of the encoder's tensors, such as {missing[0]}"
+        )
     model = GMMXLNetForQA(extended_config(base.config, **memory))
     convert_xlnet_weights(base, model)
     return model
+
+
+def _unreadable(name: str, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()[0]
+    return CheckpointError(
+        f"base_model {name!r} cannot be read ({reason}); give a Hub id that this machine can reach, "
+        "a folder with config.json and model.safetensors, or scratch"
+    )

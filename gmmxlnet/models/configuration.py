@@ -17,6 +17,7 @@ INIT_STRATEGIES = ("learned", "zeros", "uniform", "orthogonal")
 SPAN_LOSSES = ("segment", "document")
 MIN_EXPERTS, MAX_EXPERTS = 2, 8
 MAX_MEMORY_SLOTS = 32
+_ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
 
 
 @strict
@@ -41,6 +42,7 @@ class GMMXLNetConfig(XLNetConfig):
     """
 
     model_type = "gmmxlnet"
+    attribute_map = {**XLNetConfig.attribute_map, **_ALIASES}  # noqa: RUF012 (as transformers has it)
 
     memory_type: str = "none"
     num_memory_experts: int = 0
@@ -58,7 +60,7 @@ class GMMXLNetConfig(XLNetConfig):
     version: str = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for alias, name in (("num_experts", "num_memory_experts"), ("hidden_dim", "d_model")):
+        for alias, name in _ALIASES.items():
             if alias in kwargs and kwargs.pop(alias) != getattr(self, name):
                 raise ConfigError(f"config: {alias} and {name} must be equal (the former is an alias of the latter)")
         if self.memory_type == "standard":

@@ -105,8 +105,16 @@ class GMMXLNetForQA(PreTrainedModel):
         if base_model is not None:
             convert_xlnet_weights(base_model, self)
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No: `_init_weights` is written as transformers' own, so that no module may be passed over.
+
+        transformers skips modules without parameters of their own in others' code, and router and updater have none.
+        """
+        return False
+
     def _init_weights(self, module: nn.Module) -> None:
-        """XLNet's initialization, and the memory's own."""
+        """XLNet's initialization, and the memory's own; children come before what holds them."""
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=std)
@@ -132,12 +140,16 @@ class GMMXLNetForQA(PreTrainedModel):
     @property
     def memory_mixture(self) -> GatedMemoryMixture:
         """The experts' initial memories, by the guide's name."""
-        if not self.config.has_memory_tokens:
+        return self.expert_mixture
+
+    def __getattr__(self, name: str) -> Any:
+        """As torch's; it is asked for `memory_mixture` when the property has failed, and says why."""
+        if name == "memory_mixture":
             raise AttributeError(
                 "Model does not have memory_mixture attribute: it was built without memory; "
                 "build it with use_gmm_memory=True, or load a gmm checkpoint"
             )
-        return self.expert_mixture
+        return super().__getattr__(name)
 
     def forward(
         self,

@@ -183,7 +183,8 @@ class ExpertUpdater(nn.Module):
         out = torch.baddbmm(bias, both.transpose(0, 1).flatten(1, 2), weight)  # (k, B·m, 2d)
         gate, candidate = out.unflatten(1, (B, m)).transpose(0, 1).chunk(2, dim=-1)
         step = probs_Bk[:, :, None, None].to(gate.dtype) * gate.sigmoid()
-        return torch.lerp(experts_Bkmd, candidate.tanh(), step)
+        dtype = experts_Bkmd.dtype  # in mixed precision the products are of a lower one
+        return torch.lerp(experts_Bkmd, candidate.tanh().to(dtype), step.to(dtype))
 
 
 class AggregatedMemoryReader(nn.Module):

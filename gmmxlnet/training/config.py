@@ -4,12 +4,14 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from types import GenericAlias, NoneType, UnionType
+from typing import Any, Self, get_type_hints
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.utils.files import write_json
 
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -43,7 +45,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     """Gradients are clipped to this Euclidean norm."""
     progressive_segments: list[int] | None = None
-    """Most segments of a document in each stage of the curriculum; the epochs are shared out evenly. None: never cut."""
+    """Most segments of a document in each stage of the curriculum; stages share the epochs evenly. None: never cut."""
     precision: str = "float32"
     """`float32`, `bfloat16` or `float16`: of the encoder's products; routing and losses stay in float32."""
     fp16: bool = False
@@ -58,23 +60,29 @@ class TrainingConfig:
     """Where `push_to_hub` would put the model."""
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            _require(_is_a(getattr(self, name), hint), name, getattr(self, name), _in_words(hint))
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
+        _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null or an integer >= 1")
+        _require(self.num_workers >= 0, "num_workers", self.num_workers, "an integer >= 0")
+        _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number >= 0")
         for name in ("learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            _require(value > 0 and math.isfinite(value), name, value, "a number > 0")
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number > 0")
         _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "a number in [0, 1)")
         _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
+        _require(self.device in DEVICES, "device", self.device, " or ".join(DEVICES))
         stages = self.progressive_segments
         _require(
-            stages is None or (len(stages) > 0 and all(n >= 1 for n in stages)),
+            stages is None or (len(stages) > 0 and min(stages) >= 1),
             "progressive_segments",
             stages,
             "null or a list of integers >= 1",
         )
         if stages and self.num_epochs < len(stages):
             raise ConfigError(
-                f"num_epochs must be at least {len(stages)}, one for each of progressive_segments {stages}, not {self.num_epochs}"
+                f"num_epochs must be at least {len(stages)}, one for each of progressive_segments {stages}, "
+                f"not {self.num_epochs}"
             )
 
     def stage_of(self, epoch: int) -> int:
@@ -91,8 +99,15 @@ class TrainingConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
-        """Read what `to_json` wrote. Raises ConfigError for an unknown field."""
-        values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        """Read what `to_json` wrote. Raises ConfigError where it is something else."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"{path}: not JSON ({error}); write it with to_json") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: must be a mapping from fields to values, not {type(values).__name__}")
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ConfigError(f"{path}: unknown field {unknown[0]!r}")
@@ -171,3 +186,22 @@ def gmm_large_config(**overrides: Any) -> GMMTrainingConfig:
 def _require(good: bool, name: str, value: object, wanted: str) -> None:
     if not good:
         raise ConfigError(f"{name} must be {wanted}, not {value!r}")
+
+
+_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+
+
+def _is_a(value: object, hint: Any) -> bool:
+    """Whether a value is of a field's type; a whole number is a number, true is none."""
+    if isinstance(hint, UnionType):
+        return any(_is_a(value, kind) for kind in hint.__args__)
+    if isinstance(hint, GenericAlias):  # list[...]
+        return isinstance(value, list) and all(_is_a(item, hint.__args__[0]) for item in value)
+    kinds = (int, float) if hint is float else (hint,)
+    return isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
+
+
+def _in_words(hint: Any) -> str:
+    if isinstance(hint, UnionType):
+        return " or ".join(_in_words(kind) for kind in hint.__args__)
+    return f"a list ({_in_words(hint.__args__[0])} each)" if isinstance(hint, GenericAlias) else _WORDS[hint]

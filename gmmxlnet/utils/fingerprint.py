@@ -31,7 +31,7 @@ class Fingerprint:
     @classmethod
     def of(cls, model: GMMXLNetForQA) -> "Fingerprint":
         """Of a model as it stands in memory; computed on the CPU, in evaluation mode, on one thread."""
-        tensors = {name: _tensor_hash(tensor) for name, tensor in sorted(model.state_dict().items())}
+        tensors = {name: tensor_hash(tensor) for name, tensor in sorted(model.state_dict().items())}
         probe = GMMXLNetForQA(model.config)
         probe.load_state_dict(model.state_dict())
         threads = torch.get_num_threads()
@@ -47,11 +47,12 @@ class Fingerprint:
         """What `write` left in a checkpoint's folder. Raises CheckpointError where it is missing or damaged."""
         file = folder / FILE_NAME
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            values = json.loads(file.read_text(encoding="utf-8"))
+            return cls(tensors=dict(values["tensors"]), logits=[float(logit) for logit in values["logits"]])
         except FileNotFoundError:
             raise CheckpointError(f"{file}: there is no such file; train again: dvc repro -f train") from None
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{file}: damaged ({error}); train again: dvc repro -f train") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{file}: damaged ({error!r}); train again: dvc repro -f train") from None
 
     def write(self, folder: Path) -> None:
         """Write `fingerprint.json` into a checkpoint's folder."""
@@ -64,7 +65,8 @@ class Fingerprint:
         return float(np.abs(np.subtract(self.logits, other.logits)).max())
 
 
-def _tensor_hash(tensor: torch.Tensor) -> str:
+def tensor_hash(tensor: torch.Tensor) -> str:
+    """SHA-256 of dtype, shape and bytes."""
     tensor = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
     digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())

@@ -113,3 +113,16 @@ def test_read_is_the_weighted_mean_and_is_injected_at_the_length_of_words():
     carried = reader.as_embeddings(read)
     torch.testing.assert_close(carried.norm(dim=-1), reader.norm.expand(2, 16))
     torch.testing.assert_close(carried, reader.as_embeddings(5 * read))  # the bias is zero at the start
+
+
+def test_at_the_start_what_is_written_is_what_is_read_and_injected():
+    """In direction, slot by slot, for write states as a normalized encoder gives them."""
+    torch.manual_seed(0)
+    model = GMMXLNetForQA(config(d_model=64, initializer_range=0.02))
+    write, probs = torch.randn(8, 16, 64), torch.eye(4)[torch.arange(8) % 4]
+    start = model.memory_mixture(8)
+    experts = model.expert_updater(start.experts_Bkmd, write, probs, model.expert_updater.stacked())
+    carried = model.memory_reader.as_embeddings(model.memory_reader(experts, probs))
+    similarity = torch.cosine_similarity(carried[:, :, None], write[:, None], dim=-1)  # (8, 16 carried, 16 written)
+    assert (similarity.argmax(-1) == torch.arange(16)).all()
+    assert similarity.diagonal(dim1=1, dim2=2).mean() > 0.8

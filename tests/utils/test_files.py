@@ -1,0 +1,99 @@
+"""Files and folders are complete or absent, whatever happens while they are written."""
+
+import json
+
+import pytest
+
+from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
+
+
+class HalfwayError(Exception):
+    """Something that goes wrong half-way."""
+
+
+def fail_halfway(path):
+    """Write half a file (a name with a suffix) or half a folder; the error carries the scratch path."""
+    with (atomic_file if path.suffix else atomic_folder)(path) as scratch:
+        (scratch / "a" if scratch.is_dir() else scratch).write_text("half")
+        raise HalfwayError(scratch)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with atomic_file(path) as scratch:
+        scratch.write_text("one")
+        assert scratch.parent == path.parent
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with atomic_file(str(path)) as scratch:
+        scratch.write_text("two")
+        assert path.read_text() == "one"
+    assert path.read_text() == "two"
+    assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_failure_leaves_the_old_file_and_no_scratch(tmp_path, old):
+    path = tmp_path / "a.txt"
+    if old:
+        path.write_text(old)
+    with pytest.raises(HalfwayError):
+        fail_halfway(path)
+    assert names(tmp_path) == (["a.txt"] if old else [])
+    assert not old or path.read_text() == old
+
+
+def test_a_file_that_was_never_written_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a.txt"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_folder_replaces_all_of_what_was_there(tmp_path):
+    path = tmp_path / "new" / "model"
+    for name in ("a", "b"):
+        with atomic_folder(path) as scratch:
+            assert names(scratch) == []
+            (scratch / "deep").mkdir()
+            (scratch / "deep" / name).write_text(name)
+            assert not (path / "deep" / name).exists()
+        assert [file.name for file in sorted(path.rglob("*"))] == ["deep", name]
+    assert names(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_failure_leaves_the_old_folder_and_no_scratch(tmp_path, old):
+    path = tmp_path / "model"
+    if old:
+        path.mkdir()
+        (path / "a").write_text("old")
+    with pytest.raises(HalfwayError):
+        fail_halfway(path)
+    assert names(tmp_path) == (["model"] if old else [])
+    assert not old or (path / "a").read_text() == "old"
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    with pytest.raises(HalfwayError) as failure:
+        fail_halfway(tmp_path / "model")
+    left = failure.value.args[0]
+    left.mkdir()
+    (left / "stale").write_text("stale")
+    with atomic_folder(tmp_path / "model") as scratch:
+        (scratch / "a").write_text("a")
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["a"]
+
+
+def test_json_keeps_its_order_and_letters_and_refuses_nan(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"b": "ü", "a": [1, None]})
+    assert path.read_text(encoding="utf-8") == '{\n  "b": "ü",\n  "a": [\n    1,\n    null\n  ]\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"b": float("nan")})
+    assert json.loads(path.read_text(encoding="utf-8"))["b"] == "ü"
+    assert names(tmp_path) == ["a.json"]
