@@ -38,6 +38,8 @@ def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
     A view, without copies: row i starts one element earlier than row i - 1 would (Dai et al. 2019, appendix B).
     """
     num_queries, num_distances = score_LP.shape[-2:]
+    if num_queries == 1:  # its distances are its keys; rows of one element less could not hold them
+        return score_LP
     flat = score_LP.flatten(-2)
     shifted = flat[..., num_queries - 1 : num_queries - 1 + num_queries * (num_distances - 1)]
     return shifted.unflatten(-1, (num_queries, num_distances - 1))[..., :num_keys]

@@ -119,7 +119,6 @@ def read_in_turn(
 
 def padded(per_segment: list[Tensor], shape: tuple[int, int]) -> Tensor:
     """Values (n, ...) of each segment's n documents as one tensor (B, S, ...), zeros where there is none."""
-    out = per_segment[0].new_zeros(*shape, *per_segment[0].shape[1:])
-    for s, values in enumerate(per_segment):
-        out[: len(values), s] = values
-    return out
+    B, S = shape
+    rows = [torch.cat([x, x.new_zeros(B - len(x), *x.shape[1:])]) for x in per_segment]
+    return torch.stack(rows + [torch.zeros_like(rows[0])] * (S - len(rows)), dim=1)
