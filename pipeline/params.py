@@ -223,6 +223,12 @@ def _check_scratch_size(params: Params) -> str | None:
             f"profiles.{params.profile}.scratch_size.d_model must be a multiple of n_head, "
             f"and {size.d_model} is not one of {size.n_head}"
         )
+    if (
+        params.memory_type == "differentiable"
+        and params.active.base_model == "scratch"
+        and size.d_model % params.memory_heads
+    ):
+        return f"memory_heads must divide scratch_size.d_model = {size.d_model}, and {params.memory_heads} does not"
     return None
 
 

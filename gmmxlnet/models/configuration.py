@@ -97,7 +97,7 @@ class GMMXLNetConfig(XLNetConfig):
             )
         if self.memory_type == "mems" and not (self.mem_len or 0) >= 1:
             raise ConfigError(f"mem_len must be an integer >= 1 when memory_type is mems, not {self.mem_len}")
-        if self.memory_heads < 1 or self.d_model % self.memory_heads:
+        if self.memory_heads < 1 or (self.memory_type == "differentiable" and self.d_model % self.memory_heads):
             raise ConfigError(
                 f"memory_heads must be >= 1 and divide d_model, which is {self.d_model}, not {self.memory_heads}"
             )

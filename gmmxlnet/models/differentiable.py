@@ -123,7 +123,7 @@ class MemoryBank(nn.Module):
 
 
 class BankRecurrence:
-    """`differentiable` as a document is read: (1) the tokens read the bank; (2) the segment is encoded; (3) it is written."""
+    """`differentiable` as a document is read: (1) tokens read the bank; (2) the segment is encoded; (3) it is written."""
 
     def __init__(self, encoder: XLNetEncoder, bank: MemoryBank, *, length: int) -> None:
         self.encoder, self.bank = encoder, bank

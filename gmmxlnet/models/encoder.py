@@ -73,8 +73,8 @@ class RelativeAttention(nn.Module):
     ) -> Tensor:
         """Attend from a segment's tokens to them and to what is cached before them.
 
-        The segment term is folded into the product of queries and keys: it is (same_i - other_i)·[type_i = type_j] up to
-        a term that is the same for all keys j, which the softmax does not see. So is the padding mask.
+        The segment term is folded into the product of queries and keys: it is (same_i - other_i)·[type_i = type_j] up
+        to a term that is the same for all keys j, which the softmax does not see. So is the padding mask.
 
         Args:
             context_BKd: the layer's input, of cached tokens first. num_queries: L; the last L tokens are the segment's.

@@ -43,9 +43,9 @@ from gmmxlnet.models.recurrence import (
 class GMMXLNetForQA(PreTrainedModel):
     """XLNet with a memory and a span head.
 
-    `forward` reads a document segment by segment: the kind of memory named by `config.memory_type` encodes each with what
-    the memory holds and updates it (`GatedRecurrence`, `CacheRecurrence`, `BankRecurrence`), and the head takes its
-    logits from the hidden states. Without memory all segments are read at once.
+    `forward` reads a document segment by segment: the kind of memory named by `config.memory_type` encodes each with
+    what it holds and is updated (`GatedRecurrence`, `CacheRecurrence`, `BankRecurrence`), and the head takes its logits
+    from the hidden states. Without memory all segments are read at once.
 
     Build it from a `GMMXLNetConfig`, or around an encoder: `GMMXLNetForQA(base_model=xlnet, num_experts=4,
     memory_slots=16)` copies the weights of a `transformers.XLNetForQuestionAnsweringSimple` and adds 2·m memory tokens

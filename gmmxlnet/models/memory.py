@@ -36,7 +36,7 @@ def routing_entropy(probs: Tensor) -> Tensor:
 
 
 def draw_kept_experts(num_documents: int, num_experts: int, dropout: float, device: torch.device) -> Tensor:
-    """Which experts each document keeps, (B, k) bool: each is dropped with probability `dropout`, but never all of them."""
+    """Which experts each document keeps, (B, k) bool: each is dropped with probability `dropout`, but never all."""
     draw_Bk = torch.rand(num_documents, num_experts, device=device)
     return (draw_Bk >= dropout) | (draw_Bk == draw_Bk.amax(-1, keepdim=True))
 
@@ -108,7 +108,7 @@ class MemoryGatingNetwork(nn.Module):
         self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
 
     def forward(self, states_Bmd: Tensor, kept_Bk: Tensor | None = None) -> Routing:
-        """Route each document by the states of its m tokens, among the experts that are kept (bool; all when left out)."""
+        """Route each document by the states of its m tokens, among the experts it keeps (bool; all when left out)."""
         with torch.autocast(states_Bmd.device.type, enabled=False):
             pooled = self.pooling(states_Bmd)
             logits = F.linear(pooled.float(), self.W_gate.weight.float(), self.W_gate.bias.float()) / self.temperature
@@ -241,6 +241,6 @@ class GatedRecurrence:
         return Reading(hidden_nLd, routing, read_nmd), MemoryState(experts_nkmd, read_nmd)
 
     def _slots(self, ids_nL: Tensor, first_id: int, dtype: torch.dtype) -> Tensor:
-        """Which slot's token stands where: (n, L, m) of 0 and 1. A product with it gathers or scatters m tokens exactly."""
+        """Which slot's token stands where: (n, L, m) of 0 and 1. A product with it gathers or scatters m tokens."""
         slot_m = torch.arange(first_id, first_id + self.config.memory_slots, device=ids_nL.device)
         return (ids_nL[..., None] == slot_m).to(dtype)

@@ -98,8 +98,9 @@ def read_in_turn(
     """Read all segments; a document that has ended keeps its state.
 
     Args:
-        ablation: one of `MEMORY_ABLATIONS`. donor_B: for `shuffled`, the row whose memory each document is handed before
-            every segment; what it then makes of it is shown in the reading and forgotten.
+        ablation: one of `MEMORY_ABLATIONS`.
+        donor_B: for `shuffled`, the row whose memory each document is handed before every segment. What comes of it is
+            in the reading alone: each goes on with its own.
         bptt_segments: gradients cross at most this many segments, less one; None for no limit.
     """
     state, readings = start, []
