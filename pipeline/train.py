@@ -27,9 +27,11 @@ def memory_settings(params: Params) -> dict[str, Any]:
     """The part of the parameters that `GMMXLNetConfig` takes."""
     num_experts = {"gmm": params.num_memory_experts, "token": 1}.get(params.memory_type, 0)
     strategies = params.expert_init_strategies
-    names = ("memory_type", "routing_mode", "routing_temperature", "pooling_method", "expert_dropout")
-    names += ("memory_heads", "memory_sharpness", "usage_tracking", "span_loss", "bptt_segments")
-    names += ("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight")
+    names = [
+        *("memory_type", "routing_mode", "routing_temperature", "pooling_method", "expert_dropout"),
+        *("memory_heads", "memory_sharpness", "usage_tracking", "span_loss", "bptt_segments"),
+        *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
+    ]
     settings = {name: getattr(params, name) for name in names}
     settings["num_memory_experts"] = num_experts
     settings["memory_slots"] = params.memory_num_tokens

@@ -6,7 +6,7 @@ flag stands late, too far away for one window of the sample profile, and people 
 Questions, each marked with its `question_type` and its document's `condition`:
 
 * `local`: "Who is the baker?", "Who is on duty if red?"; the segment that holds the answer is enough;
-* `cross`: "Who is on duty today?"; right only for a reader that remembers the flag;
+* `cross`: "Who is on duty today?", "Who is on duty in Elham?"; right only for a reader that remembers the flag;
 * `unanswerable`: a trade that the document does not mention.
 
 Train and dev draw disjoint combinations of person and trade, and of person and flag.
@@ -45,7 +45,7 @@ REMARKS = (
     "Nobody has seen the grey cat since Sunday.",
 )
 LIST_STARTS_AT = 40  # tokens (words and punctuation marks): beyond the first window of the sample profile
-FURTHER_TOKENS = (0, 0, 0, 20, 20, 50)  # before the list: documents of 2, 3 and 4 segments
+FURTHER_TOKENS = (0, 0, 0, 0, 25, 60)  # before the list: documents of 2, 3 and 4 segments
 HELD_OUT = 5  # one combination in five belongs to dev
 NUM_TRAIN, NUM_DEV = 1000, 120
 SEED = 20261121
@@ -89,17 +89,17 @@ def make_article(rng: np.random.Generator, name: str, *, dev: bool) -> dict[str,
     """One report with its questions, as a SQuAD v2 article of one paragraph."""
     report = Report(rng, dev=dev)
     town, flag, asked_flag = report.some(TOWNS, 1)[0], *report.some(FLAGS, 2)
-    trades, remarks = report.some(TRADES, len(TRADES)), report.some(REMARKS, len(REMARKS))
-    facts = trades[:3]
+    trades, remarks = report.some(TRADES, len(TRADES)), list(REMARKS)
+    facts = trades[:2]
     list_starts_at = LIST_STARTS_AT + int(rng.choice(FURTHER_TOKENS))
-    report.say(f"In {town} the flag is {flag} today.")
+    report.say(f"In {town} the flag is {flag} today. The {flag} flag went up at dawn and {flag} it stays until night.")
     while facts or report.num_tokens < list_starts_at:
         if facts and (rng.random() < 0.5 or not remarks):
             trade = facts.pop()
             report.say_who(trade, f"The {trade} is")
             report.text += "."
         else:
-            report.say(remarks.pop())
+            report.say(remarks.pop(0))
     report.say("On duty:")
     for under in report.some(FLAGS, len(FLAGS)):
         report.say_who(under, f"{under} is")
@@ -108,9 +108,10 @@ def make_article(rng: np.random.Generator, name: str, *, dev: bool) -> dict[str,
 
     asked = [
         ("cross", "Who is on duty today?", flag),
+        ("cross", f"Who is on duty in {town}?", flag),
         ("local", f"Who is on duty if {asked_flag}?", asked_flag),
         *(("local", f"Who is the {trade}?", trade) for trade in trades[:2]),
-        *(("unanswerable", f"Who is the {trade}?", None) for trade in trades[3:]),
+        *(("unanswerable", f"Who is the {trade}?", None) for trade in trades[2:4]),
     ]
     questions = [
         {

@@ -1,4 +1,4 @@
-"""`GMMXLNetConfig`: the architecture of an encoder and of the memory that travels through it, as `config.json` holds it."""
+"""`GMMXLNetConfig`: the architecture of an encoder and of the memory that travels through it, as in `config.json`."""
 
 import math
 from typing import Any
@@ -113,7 +113,8 @@ class GMMXLNetConfig(XLNetConfig):
     def _check_experts(self) -> None:
         if self.memory_type == "gmm" and not MIN_EXPERTS <= self.num_memory_experts <= MAX_EXPERTS:
             raise ConfigError(
-                f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], not {self.num_memory_experts}"
+                f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], "
+                f"not {self.num_memory_experts}"
             )
         if not 0 <= self.expert_dropout < 1:
             raise ConfigError(f"expert_dropout must be in [0, 1), not {self.expert_dropout}")

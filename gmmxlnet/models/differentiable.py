@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from transformers import initialization as init
 
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.models.memory import near_identity
 from gmmxlnet.models.recurrence import Reading, Segment, State
 
 
@@ -80,6 +82,17 @@ class MemoryBank(nn.Module):
         self.erase = nn.Linear(d, d)
         self.add = nn.Linear(d, d)
 
+    def reset_parameters(self, *, std: float, norm: float) -> None:
+        """Slots N(0, std); what is written starts as tanh of what was pooled, and what is said as what was written.
+
+        `projection` starts at zero; the values have length `norm`.
+        """
+        init.normal_(self.initial_slots, std=std)
+        near_identity(self.add)
+        near_identity(self.value)
+        init.zeros_(self.projection.weight)
+        init.constant_(self.norm, norm)
+
     def forward(self, num_documents: int) -> BankState:
         """The state before the first segment: every document starts from the same slots, all unused."""
         N = len(self.initial_slots)
@@ -123,7 +136,7 @@ class MemoryBank(nn.Module):
 
 
 class BankRecurrence:
-    """`differentiable` as a document is read: (1) tokens read the bank; (2) the segment is encoded; (3) it is written."""
+    """`differentiable` as a document is read: (1) its tokens read the bank; (2) it is encoded; (3) it is written."""
 
     def __init__(self, encoder: XLNetEncoder, bank: MemoryBank, *, length: int) -> None:
         self.encoder, self.bank = encoder, bank

@@ -106,14 +106,12 @@ class GMMXLNetForQA(PreTrainedModel):
         elif isinstance(module, RelativeAttention):
             for parameter in (module.r_w_bias, module.r_r_bias, module.r_s_bias, module.segment_embedding):
                 init.normal_(parameter, std=std)
-        elif isinstance(module, GatedMemoryMixture):
+        elif isinstance(module, GatedMemoryMixture | MemoryGatingNetwork | ExpertUpdater):
             module.reset_parameters()
         elif isinstance(module, AggregatedMemoryReader):
-            init.constant_(module.norm, std * self.config.d_model**0.5)  # the length of a new word embedding
+            module.reset_parameters(norm=std * self.config.d_model**0.5)  # the length of a new word embedding
         elif isinstance(module, MemoryBank):
-            init.normal_(module.initial_slots, std=std)
-            init.zeros_(module.projection.weight)
-            init.constant_(module.norm, std * self.config.d_model**0.5)
+            module.reset_parameters(std=std, norm=std * self.config.d_model**0.5)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embeddings, memory tokens' included."""

@@ -18,6 +18,9 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
 
+NOISE = 0.3  # of near-identity initial weights, relative to a random matrix that keeps lengths
+GATE_BIAS = 1.0  # gates start open, σ(1) = 0.73: a memory that is not written to cannot learn to be read
+
 
 @dataclass
 class MemoryState(State):
@@ -80,6 +83,19 @@ class GatedMemoryMixture(nn.Module):
         )
 
 
+def near_identity(linear: nn.Linear, *, bias: float = 0.0) -> None:
+    """Initialize (d, ≥ d) weights to the identity on the last d inputs plus noise, so that what goes in comes out.
+
+    Noise N(0, 0.3²/inputs): the output is mostly its last d inputs, and no gate or tanh starts saturated.
+    """
+    outputs, inputs = linear.weight.shape
+    noise = torch.randn(outputs, inputs) * NOISE * inputs**-0.5
+    noise[:, inputs - outputs :] += torch.eye(outputs)
+    init.copy_(linear.weight, noise)
+    if linear.bias is not None:
+        init.constant_(linear.bias, bias)
+
+
 class SlotPooling(nn.Module):
     """(B, m, d) states of m tokens to one (B, d): their mean, their maximum, or a learned weighting."""
 
@@ -107,6 +123,11 @@ class MemoryGatingNetwork(nn.Module):
         self.pooling = SlotPooling(config.pooling_method, config.d_model)
         self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
 
+    def reset_parameters(self) -> None:
+        """Logits of unit variance whatever the encoder's initialization: neither collapsed nor blind at the start."""
+        init.normal_(self.W_gate.weight, std=self.W_gate.in_features**-0.5)
+        init.zeros_(self.W_gate.bias)
+
     def forward(self, states_Bmd: Tensor, kept_Bk: Tensor | None = None) -> Routing:
         """Route each document by the states of its m tokens, among the experts it keeps (bool; all when left out)."""
         with torch.autocast(states_Bmd.device.type, enabled=False):
@@ -127,6 +148,13 @@ class ExpertUpdater(nn.Module):
         k, d = config.num_memory_experts, config.d_model
         self.gate_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
         self.update_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
+
+    def reset_parameters(self) -> None:
+        """Candidates start as tanh of the write states, gates open and indifferent."""
+        for gate, update in zip(self.gate_networks, self.update_networks, strict=True):
+            init.normal_(gate.weight, std=gate.in_features**-0.5)
+            init.constant_(gate.bias, GATE_BIAS)
+            near_identity(update)
 
     def stacked(self) -> tuple[Tensor, Tensor]:
         """Weights (k, 2d, 2d) and biases (k, 1, 2d) of gates and candidates side by side; once a batch."""
@@ -164,6 +192,11 @@ class AggregatedMemoryReader(nn.Module):
         self.read_gating_network = MemoryGatingNetwork(config) if config.routing_mode == "read-based" else None
         if config.memory_type == "token":
             self.read_gating_network = None
+
+    def reset_parameters(self, norm: float) -> None:
+        """P starts near the identity; injected vectors have length `norm`."""
+        near_identity(self.projection)
+        init.constant_(self.norm, norm)
 
     def forward(self, experts_Bkmd: Tensor, probs_Bk: Tensor) -> Tensor:
         """R (B, m, d)."""
