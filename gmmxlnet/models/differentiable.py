@@ -46,10 +46,9 @@ class TokenPooling(nn.Module):
         mask_BL1 = attention_mask_BL[..., None].bool()
         if self.method == "mean":
             return hidden_BLd.masked_fill(~mask_BL1, 0).sum(1) / mask_BL1.sum(1)
-        lowest = torch.finfo(hidden_BLd.dtype).min
         if self.method == "max":
-            return hidden_BLd.masked_fill(~mask_BL1, lowest).amax(1)
-        return (self.query(hidden_BLd).masked_fill(~mask_BL1, lowest).softmax(1) * hidden_BLd).sum(1)
+            return hidden_BLd.masked_fill(~mask_BL1, -torch.inf).amax(1)
+        return (self.query(hidden_BLd).masked_fill(~mask_BL1, -torch.inf).softmax(1) * hidden_BLd).sum(1)
 
 
 class MemoryBank(nn.Module):
