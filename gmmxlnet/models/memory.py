@@ -131,7 +131,7 @@ class MemoryGatingNetwork(nn.Module):
     def forward(self, states_Bmd: Tensor, kept_Bk: Tensor | None = None) -> Routing:
         """Route each document by the states of its m tokens, among the experts it keeps (bool; all when left out)."""
         with torch.autocast(states_Bmd.device.type, enabled=False):
-            pooled = self.pooling(states_Bmd)
+            pooled = self.pooling(states_Bmd.to(self.W_gate.weight.dtype))
             logits = F.linear(pooled.float(), self.W_gate.weight.float(), self.W_gate.bias.float()) / self.temperature
             kept = logits if kept_Bk is None else logits.masked_fill(~kept_Bk, -torch.inf)
             return Routing(logits, kept.softmax(-1))
@@ -172,6 +172,7 @@ class ExpertUpdater(nn.Module):
         weight, bias = stacked
         out = torch.baddbmm(bias, both.transpose(0, 1).flatten(1, 2), weight)  # (k, B·m, 2d)
         gate, candidate = out.unflatten(1, (B, m)).transpose(0, 1).chunk(2, dim=-1)
+        gate, candidate = gate.to(experts_Bkmd.dtype), candidate.to(experts_Bkmd.dtype)  # autocast gives 16 bits
         step = probs_Bk[:, :, None, None].to(gate.dtype) * gate.sigmoid()
         return torch.lerp(experts_Bkmd, candidate.tanh(), step)
 

@@ -126,15 +126,6 @@ def test_pooling_leaves_padding_out(method):
     assert not torch.allclose(pooled, pooling(hidden_BLd, torch.ones(1, 5)))
 
 
-def test_it_trains_in_mixed_precision(tiny_model, document, batch_of):
-    for pooling in ("mean", "max", "attention"):
-        model = tiny_model("differentiable", pooling_method=pooling, memory_reconstruction_weight=1.0).float()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**batch_of([document(0, 3), document(1, 2)], slots=0, labels=[None, None])).loss
-        loss.backward()
-        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
 def test_slots_have_no_order(model, documents, batch_of):
     batch, permuted = batch_of(documents, slots=0), copy.deepcopy(model)
     with torch.no_grad():
