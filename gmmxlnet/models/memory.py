@@ -35,7 +35,7 @@ class MemoryState(State):
 
 def routing_entropy(probs: Tensor) -> Tensor:
     """Shannon entropy in nats of probabilities (..., k), 0 to log k: H = -Σ p log p, with 0 log 0 = 0."""
-    return torch.special.entr(probs).sum(-1)
+    return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
 
 
 def draw_kept_experts(num_documents: int, num_experts: int, dropout: float, device: torch.device) -> Tensor:

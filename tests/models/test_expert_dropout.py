@@ -40,6 +40,16 @@ def test_a_document_neither_writes_nor_reads_an_expert_it_does_without(tiny_mode
     assert reached == [bool(~dropped) for dropped in dropped_BSk[:, 0].all(0)]
 
 
+def test_the_whole_loss_has_a_finite_gradient(tiny_model, document, batch_of):
+    """Probabilities of exactly zero, too, have an entropy."""
+    weights = {"entropy_regularization_weight": 0.1, "memory_reconstruction_weight": 0.3}
+    model = tiny_model("gmm", 4, expert_dropout=0.5, **weights).train()
+    output = model(**batch_of([document(seed, 3) for seed in range(8)], labels=[None] * 8))
+    assert (output.routing_probs == 0).any()
+    output.loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_evaluation_keeps_all_experts_and_no_dropout_draws_no_random_numbers(tiny_model, document, batch_of):
     batch = batch_of([document(0, 3)])
     plain, dropping = tiny_model("gmm", 4), tiny_model("gmm", 4, expert_dropout=0.9)
