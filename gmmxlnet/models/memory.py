@@ -124,8 +124,8 @@ class MemoryGatingNetwork(nn.Module):
         self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
 
     def reset_parameters(self) -> None:
-        """Logits of unit variance whatever the encoder's initialization: neither collapsed nor blind at the start."""
-        init.normal_(self.W_gate.weight, std=self.W_gate.in_features**-0.5)
+        """Logits of a tenth of unit variance, whatever the encoder's initialization: routing starts almost even."""
+        init.normal_(self.W_gate.weight, std=0.1 * self.W_gate.in_features**-0.5)
         init.zeros_(self.W_gate.bias)
 
     def forward(self, states_Bmd: Tensor, kept_Bk: Tensor | None = None) -> Routing:
