@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from gmmxlnet.models.memory import MemoryState
+from gmmxlnet.models.recurrence import State
 
 
 @dataclass
@@ -24,6 +24,6 @@ class GMMXLNetOutput(ModelOutput):
     loss_parts: dict[str, Tensor] | None = None
     start_logits: Tensor | None = None
     end_logits: Tensor | None = None
-    memory_state: MemoryState | None = None
+    memory_state: State | None = None
     routing_probs: Tensor | None = None
     routing_logits: Tensor | None = None

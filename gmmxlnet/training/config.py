@@ -140,6 +140,8 @@ class GMMTrainingConfig(TrainingConfig):
     """`segment` or `document`: what one softmax spans."""
     expert_init_strategies: list[str] | None = None
     """One of `learned`, `zeros`, `uniform`, `orthogonal` for each expert; None: all learned."""
+    expert_dropout: float = 0.0
+    """In training, the probability with which a document does without an expert; one always remains."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +154,7 @@ class GMMTrainingConfig(TrainingConfig):
             "num_memory_experts": self.num_memory_experts if self.use_gmm_memory else 0,
             "memory_slots": self.memory_num_tokens if self.use_gmm_memory else 0,
             "expert_init_strategies": self.expert_init_strategies if self.use_gmm_memory else None,
+            "expert_dropout": self.expert_dropout,
             "bptt_segments": self.bptt_segments,
             "span_loss": self.span_loss,
         }

@@ -33,6 +33,7 @@ LOSS_SETTINGS = (
     "memory_reconstruction_weight",
     "span_loss",
     "bptt_segments",
+    "expert_dropout",
 )
 
 
