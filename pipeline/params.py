@@ -83,6 +83,7 @@ class Profile(Section):
     ]
     learning_rate: Annotated[float, Field(gt=0, le=1, description="a number in (0, 1]")]
     warmup_fraction: Share
+    decay_fraction: Annotated[float, Field(ge=0, le=1, description="a number in [0, 1]")]
     weight_decay: Weight
     max_grad_norm: Annotated[float, Field(gt=0, description="a finite number > 0")]
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Field(description="float32, bfloat16 or float16")]
@@ -252,6 +253,11 @@ def _check_schedule(params: Params) -> str | None:
         return (
             f"profiles.{params.profile}.num_epochs must be at least {stages}, one for each stage of "
             f"progressive_segments {active.progressive_segments}, not {active.num_epochs}"
+        )
+    if active.warmup_fraction + active.decay_fraction > 1:
+        return (
+            f"profiles.{params.profile}.decay_fraction must be at most {1 - active.warmup_fraction:g}, which is what "
+            f"warmup_fraction {active.warmup_fraction} leaves, not {active.decay_fraction}"
         )
     return None
 

@@ -46,8 +46,11 @@ def memory_settings(params: Params) -> dict[str, Any]:
 def training_config(params: Params) -> TrainingConfig:
     """The part of the parameters that the trainer takes."""
     active = params.active
-    names = ("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments")
-    names += ("learning_rate", "warmup_fraction", "weight_decay", "max_grad_norm", "precision", "num_workers")
+    names = [
+        *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments"),
+        *("learning_rate", "warmup_fraction", "decay_fraction", "weight_decay", "max_grad_norm"),
+        *("precision", "num_workers"),
+    ]
     return TrainingConfig(
         **{name: getattr(active, name) for name in names},
         output_dir=str(MODEL),

@@ -30,8 +30,8 @@ def extended_config(base: XLNetConfig, *, memory_type: str, memory_slots: int = 
 def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of an `XLNetForQuestionAnsweringSimple` under our names and shapes.
 
-    XLNet keeps q, k, v, o, r as (d, heads, head size) products; ours are `nn.Linear` weights (out, in), q, k and v in one.
-    The query stream's mask embedding is left out: the content stream never uses it.
+    XLNet keeps q, k, v, o, r as (d, heads, head size) products; ours are `nn.Linear` weights (out, in), q, k and v in
+    one. The query stream's mask embedding is left out: the content stream never uses it.
     """
     ours: dict[str, Tensor] = {"encoder.word_embedding.weight": state["transformer.word_embedding.weight"]}
     num_layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("transformer.layer."))
@@ -56,7 +56,7 @@ def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: nn.Module) -> None:
-    """Copy encoder and head into `model` (a `GMMXLNetForQA`), casting to its dtype; memory tokens keep their own new embeddings.
+    """Copy encoder and head into `model` (a `GMMXLNetForQA`), casting to its dtype; memory tokens keep theirs.
 
     Raises CheckpointError where a shape differs.
     """

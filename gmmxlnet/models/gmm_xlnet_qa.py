@@ -1,6 +1,6 @@
 """`GMMXLNetForQA`: reads a document segment by segment, with a memory that travels, and points at the answer.
 
-Shapes: B documents, S segments, L tokens of a segment, N segments of all documents together, k experts, m slots, d hidden size.
+Shapes: B documents, S segments, L tokens of a segment, N segments of all documents, k experts, m slots, d hidden size.
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
 """
 
@@ -159,7 +159,8 @@ class GMMXLNetForQA(PreTrainedModel):
             token_type_ids: XLNet's segment ids (context 0, question 1, `<cls>` 2, padding 3); zeros when left out,
                 which costs XLNet its segment attention.
             num_segments: (B,) how many segments each document has; found from the mask when left out.
-            start_positions, end_positions: (B, S) labels, `<cls>` where the segment does not hold the answer, negative where there is no segment.
+            start_positions, end_positions: (B, S) labels, `<cls>` where the segment does not hold the answer, negative
+                where there is no segment.
             memory_state: the state to start from, in the order of the rows; the learned initial memories when left out.
             memory_ablation: `normal`; `zeroed`: the encoder is given an empty memory; `reset`: each segment starts from
                 the initial memory; `shuffled`: each document is handed what document `memory_permutation[row]` has in

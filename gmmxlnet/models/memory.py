@@ -1,7 +1,7 @@
 """The gated mixture of memories: experts, router, gated update, weighted read.
 
-One step (the numbers are those of `docs/memory.md`): the segment's write states are pooled and routed (4), each expert is
-updated through its own gate and candidate (5), and the experts are read as one memory (6), which is projected into the
+One step (the numbers are those of `docs/memory.md`): the segment's write states are pooled and routed (4), each expert
+is updated through its own gate and candidate (5), and the experts are read as one memory (6), which is projected into the
 space of word embeddings, where the next segment's read tokens will carry it (1).
 
 Shapes: B documents, k experts, m slots, d hidden size.
@@ -62,7 +62,8 @@ class GatedMemoryMixture(nn.Module):
     def reset_parameters(self) -> None:
         """Initialize every expert by its strategy.
 
-        `learned` draws N(0, std), `uniform` U(-√3·std, √3·std), `orthogonal` orthogonal rows (m <= d) of the norm that `learned` has.
+        `learned` draws N(0, std), `uniform` U(-√3·std, √3·std), `orthogonal` orthogonal rows
+        (m <= d) of the norm that `learned` has.
         `zeros` draws N(0, 0.01·std): were experts born equal, only their gates would tell them apart.
         """
         for strategy, expert in zip(self.strategies, self.expert_memories, strict=True):

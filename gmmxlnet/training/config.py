@@ -37,9 +37,11 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1
     """Batches added up before the optimizer steps."""
     learning_rate: float = 5e-5
-    """Peak of the linear schedule."""
+    """Peak of the schedule: a linear rise, a plateau, a linear fall to zero."""
     warmup_fraction: float = 0.1
     """Share of the steps in which the learning rate rises."""
+    decay_fraction: float = 0.9
+    """Share of the steps, the last ones, in which it falls."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay; biases and norms are spared."""
     max_grad_norm: float = 1.0
@@ -70,6 +72,8 @@ class TrainingConfig:
         for name in ("learning_rate", "max_grad_norm"):
             _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number > 0")
         _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "a number in [0, 1)")
+        most = 1 - self.warmup_fraction
+        _require(0 <= self.decay_fraction <= most, "decay_fraction", self.decay_fraction, f"a number in [0, {most:g}]")
         _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
         _require(self.device in DEVICES, "device", self.device, " or ".join(DEVICES))
         stages = self.progressive_segments
