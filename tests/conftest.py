@@ -11,6 +11,7 @@ from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES
 
+torch.set_num_threads(1)  # these models are so small that threads only wait for each other
 SLOTS = 2
 
 

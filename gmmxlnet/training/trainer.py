@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gmmxlnet.data.collator import DocumentCollator
+from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetForQA
@@ -86,6 +87,7 @@ class CurriculumCallback(TrainerCallback):
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.loader: DataLoader | None = None
+        self.most_segments: int | None = None  # in any stage
 
     def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """Called before the epoch's first batch is made."""
@@ -93,7 +95,8 @@ class CurriculumCallback(TrainerCallback):
         self.loader.batch_sampler.set_epoch(epoch)
         collator = self.loader.collate_fn
         collator.epoch = epoch
-        collator.max_segments = self.config.max_segments_at(min(epoch, self.config.num_epochs - 1))
+        limits = (self.config.max_segments_at(min(epoch, self.config.num_epochs - 1)), self.most_segments)
+        collator.max_segments = min((limit for limit in limits if limit is not None), default=None)
 
 
 class GMMTrainer(Trainer):
@@ -123,16 +126,23 @@ class GMMTrainer(Trainer):
             for name in LOSS_SETTINGS:
                 setattr(model.config, name, getattr(config, name))
         super().__init__(model=model, args=training_arguments(config), callbacks=[self._curriculum, *(callbacks or [])])
-        self.train_documents = _documents(train_dataset)
+        self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None, **kwargs: Any) -> Any:
         """Train on `train_dataset`, or on the one given at the start. Raises ConfigError where there is neither."""
         if train_dataset is not None:
-            self.train_documents = _documents(train_dataset)
+            self._train_on(train_dataset)
         if self.train_documents is None:
             raise ConfigError("GMMTrainer.train needs a train_dataset")
         self.train_dataset = self.train_documents
         return super().train(**kwargs)
+
+    def _train_on(self, dataset: Any) -> None:
+        """Take documents as they are, or those behind a `ChunkedSquadDataset`, of which `max_n_segs` holds here too."""
+        self.train_documents: Documents | None = dataset
+        if isinstance(dataset, ChunkedSquadDataset):
+            self.train_documents = dataset.documents
+            self._curriculum.most_segments = dataset.collator.max_segments
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of documents, ready for the device."""
@@ -191,6 +201,10 @@ class GMMTrainer(Trainer):
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
     """The Trainer's arguments for a configuration; deterministic algorithms are the caller's choice."""
     precision = "float16" if config.fp16 else config.precision
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, but torch sees no GPU here; use auto or cpu")
+    if precision == "float16" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise ConfigError("precision float16 needs a GPU; use bfloat16 or float32")
     return TrainingArguments(
         output_dir=config.output_dir,
         seed=config.seed,
@@ -215,8 +229,3 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         disable_tqdm=not os.isatty(2),
         dataloader_num_workers=config.num_workers,
     )
-
-
-def _documents(dataset: Any) -> Documents | None:
-    """The documents behind the guide's `ChunkedSquadDataset`, or the documents themselves."""
-    return getattr(dataset, "documents", dataset)

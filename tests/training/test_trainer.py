@@ -1,0 +1,244 @@
+"""`GMMTrainer` on real documents and small real models: it learns, repeats itself, and records every step."""
+
+import csv
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from gmmxlnet.data.dataset import ChunkedSquadDataset
+from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
+from gmmxlnet.errors import ConfigError
+from gmmxlnet.training import GMMTrainer, GMMTrainingConfig, TrainingConfig
+
+
+@pytest.fixture(scope="module")
+def documents(sample_chunks):
+    """About 36 documents of four segments."""
+    return Documents.open(sample_chunks, "train")
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+class Chosen:
+    """Some of the documents, as the trainer uses them."""
+
+    def __init__(self, documents, indices):
+        self.documents, self.indices, self.layout = documents, indices, documents.layout
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, position):
+        return self.documents[self.indices[position]]
+
+    def num_segments(self):
+        return self.documents.num_segments()[self.indices]
+
+    def num_tokens(self):
+        return self.documents.num_tokens()[self.indices]
+
+
+def seen_by(model):
+    """A list to which every batch that the model reads from now on is added."""
+    batches = []
+    model.register_forward_pre_hook(lambda _, args, batch: batches.append(batch), with_kwargs=True)
+    return batches
+
+
+def column(record, name):
+    return [row[record.names.index(name)].item() for row in record.rows]
+
+
+def config(cls=TrainingConfig, **other):
+    small = {"batch_size": 8, "num_epochs": 1, "learning_rate": 1e-2, "device": "cpu", "warmup_fraction": 0.0}
+    return cls(**{**small, **other})
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one, two):
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("memory_type", ["none", "gmm"])
+def test_loss_goes_down(make_model, documents, memory_type):
+    trainer = GMMTrainer(make_model(memory_type), config(num_epochs=4), documents)
+    trainer.train()
+    losses = column(trainer.record, "loss")
+    assert sum(losses[-4:]) / 4 < 0.8 * losses[0]
+
+
+def test_the_same_seed_gives_the_same_bits(make_model, documents, tmp_path):
+    """Dropout, batches and cuts included; another seed gives others."""
+    runs = []
+    for seed in (3, 3, 4):
+        model = make_model("gmm", routing_mode="read-based")
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.2
+        trainer = GMMTrainer(model, config(max_steps=4, seed=seed, progressive_segments=[2]), documents)
+        trainer.train()
+        path = tmp_path / f"{len(runs)}.csv"
+        trainer.record.write_csv(path)
+        runs.append((weights(model), path.read_bytes()))
+    assert same(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+    assert not same(runs[0][0], runs[2][0])
+
+
+class GradientsBeforeTheStep(TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_batches_added_up_are_one_of_their_joint_size(make_model, documents):
+    """All documents are cut to two segments, so that the mean of their means is the mean over all."""
+    four = Chosen(documents, [0, 4, 9, 13])
+    gradients, losses = [], []
+    for batch_size in (4, 2, 1):
+        catcher = GradientsBeforeTheStep()
+        size = {"batch_size": batch_size, "gradient_accumulation_steps": 4 // batch_size}
+        settings = config(**size, progressive_segments=[2], max_grad_norm=1e9)
+        trainer = GMMTrainer(make_model("token"), settings, four, callbacks=[catcher])
+        trainer.train()
+        losses += column(trainer.record, "loss")
+        gradients.append(catcher.gradients)
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+    for other in gradients[1:]:
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_the_curriculum_cuts_documents_in_its_epochs(make_model, documents):
+    model = make_model("gmm")
+    batches = seen_by(model)
+    GMMTrainer(model, config(num_epochs=3, progressive_segments=[1, 3]), documents).train()
+    per_epoch = -(-len(documents) // 8)
+    epochs = [batches[i : i + per_epoch] for i in range(0, len(batches), per_epoch)]
+    assert len(epochs) == 3
+    for epoch, most in zip(epochs, (1, 1, 3), strict=True):
+        read = torch.cat([batch["document_index"] for batch in epoch])
+        assert sorted(read.tolist()) == list(range(len(documents)))
+        segments = torch.cat([batch["num_segments"] for batch in epoch])
+        assert segments.max() == most
+        expected = torch.from_numpy(documents.num_segments()).clamp(max=most)
+        assert torch.equal(segments, expected[read])
+    orders = [[tuple(batch["document_index"].tolist()) for batch in epoch] for epoch in epochs]
+    assert orders[0] != orders[1]
+    offsets = [
+        {i.item(): o[0].item() for b in epoch for i, o in zip(b["document_index"], b["segment_offsets"], strict=True)}
+        for epoch in epochs
+    ]
+    assert offsets[0] != offsets[1]  # another epoch shows another part of a document
+
+
+def test_nothing_is_cut_without_a_curriculum(make_model, documents):
+    model = make_model("gmm")
+    batches = seen_by(model)
+    GMMTrainer(model, config(), documents).train()
+    read = torch.cat([batch["document_index"] for batch in batches])
+    assert torch.equal(
+        torch.cat([batch["num_segments"] for batch in batches]), torch.from_numpy(documents.num_segments())[read]
+    )
+
+
+def test_the_record_has_a_line_a_step(make_model, documents, tmp_path):
+    model = make_model("gmm", memory_reconstruction_weight=0.5)
+    batches = seen_by(model)
+    trainer = GMMTrainer(model, config(num_epochs=2, gradient_accumulation_steps=2), documents)
+    trainer.train()
+    record = trainer.record
+    assert len(record.rows) == trainer.state.global_step == len(record.seconds)
+    assert column(record, "tokens")[0] == sum(batch["attention_mask"].sum().item() for batch in batches[:2])
+    assert sum(column(record, "tokens")) == sum(batch["attention_mask"].sum().item() for batch in batches)
+    num_steps = len(record.rows)
+    expected = [1e-2 * (1 - step / num_steps) for step in range(num_steps)]
+    assert column(record, "learning_rate") == pytest.approx(expected)
+    for row in range(num_steps):
+        value = {name: column(record, name)[row] for name in record.names}
+        assert sum(value[f"utilization_{j}"] for j in range(3)) == pytest.approx(1, abs=1e-4)
+        parts = value["span"] + 0.01 * value["load_balance"] + 0.5 * value["reconstruction"]
+        assert value["loss"] == pytest.approx(parts, rel=1e-4)
+    record.write_csv(tmp_path / "steps.csv")
+    record.write_throughput_csv(tmp_path / "throughput.csv")
+    with (tmp_path / "steps.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["step"]) for row in rows] == list(range(1, num_steps + 1))
+    assert float(rows[-1]["loss"]) == pytest.approx(column(record, "loss")[-1], rel=1e-5)
+    with (tmp_path / "throughput.csv").open(encoding="utf-8") as stream:
+        assert len(list(csv.DictReader(stream))) == num_steps - 1
+
+
+def test_a_shared_configuration_sets_the_models_loss(make_model, documents):
+    settings = {
+        **{"load_balance_weight": 0.5, "entropy_regularization_weight": 0.25, "memory_reconstruction_weight": 0.125},
+        **{"span_loss": "document", "bptt_segments": 1},
+    }
+    model = make_model("gmm")
+    GMMTrainer(model, config(GMMTrainingConfig, use_gmm_memory=True, num_memory_experts=3, **settings), documents)
+    assert {name: getattr(model.config, name) for name in settings} == settings
+    model = make_model("gmm", **settings)
+    GMMTrainer(model, config(), documents)
+    assert {name: getattr(model.config, name) for name in settings} == settings
+
+
+def test_the_guides_call(make_model, sample_chunks):
+    tokenizer = load_tokenizer(str(sample_chunks / "tokenizer"))
+    add_memory_tokens(tokenizer, 2)
+    settings = config(GMMTrainingConfig, use_gmm_memory=True, num_memory_experts=3, num_epochs=2, memory_num_tokens=2)
+    dataset = ChunkedSquadDataset(
+        split="train",
+        tokenizer=tokenizer,
+        max_seq_length=48,
+        max_n_segs=2,
+        dataset=sample_chunks.parent,
+        doc_stride=8,
+        max_question_length=16,
+    )
+    model = make_model("gmm")
+    before, batches = weights(model), seen_by(model)
+    trainer = GMMTrainer(model=model, config=settings)
+    trainer.train(dataset)
+    assert len(trainer.record.rows) == 2 * -(-len(dataset) // 8)
+    assert not any(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items() if "expert" in name)
+    assert max(batch["num_segments"].max().item() for batch in batches) == 2
+
+
+def test_every_parameter_is_trained(make_model, documents):
+    model = make_model("gmm", routing_mode="read-based", pooling_method="attention")
+    before = weights(model)
+    GMMTrainer(model, config(max_steps=1), documents).train()
+    after = model.state_dict()
+    assert {name for name in before if torch.equal(before[name], after[name])} == set()
+
+
+def test_nothing_is_left_on_disk(make_model, documents, tmp_path):
+    GMMTrainer(make_model("gmm"), config(max_steps=1, output_dir=str(tmp_path / "out")), documents).train()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_training_on_nothing_is_refused(make_model):
+    with pytest.raises(ConfigError, match="needs a train_dataset"):
+        GMMTrainer(make_model("gmm"), config()).train()
+
+
+def test_a_gpu_that_is_not_there_is_named(make_model, documents, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device is cuda, but torch sees no GPU"):
+        GMMTrainer(make_model("gmm"), config(device="cuda"), documents)
+    for half in ({"precision": "float16"}, {"fp16": True}):
+        with pytest.raises(ConfigError, match="float16 needs a GPU"):
+            GMMTrainer(make_model("gmm"), config(device="auto", **half), documents)
+
+
+def test_bfloat16_trains(make_model, documents):
+    trainer = GMMTrainer(make_model("gmm"), config(max_steps=3, precision="bfloat16"), documents)
+    trainer.train()
+    assert all(row.isfinite().all() for row in trainer.record.rows)
