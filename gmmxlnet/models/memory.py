@@ -1,8 +1,8 @@
 """The gated mixture of memories: experts, router, gated update, weighted read.
 
-One step: the segment's write states are pooled and routed, each expert is updated through its own gate and candidate, and
-the experts are read as one memory, which is projected into the space of word embeddings, where the next segment's read
-tokens will carry it.
+One step: the segment's write states are pooled and routed, each expert is updated through its own gate and candidate,
+and the experts are read as one memory, which is projected into the space of word embeddings, where the next segment's
+read tokens will carry it.
 
 Shapes: B documents, k experts, m slots, d hidden size.
 """
