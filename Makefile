@@ -35,7 +35,7 @@ repro: $(STAMP)
 	dvc repro
 
 test: $(STAMP)
-	python -m pytest -n auto --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(TESTS)
 
 reproduce: $(STAMP)
 	python scripts/reproduce.py

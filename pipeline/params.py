@@ -83,6 +83,7 @@ class Profile(Section):
     ]
     learning_rate: Annotated[float, Field(gt=0, le=1, description="a number in (0, 1]")]
     warmup_fraction: Share
+    decay_fraction: Annotated[float, Field(ge=0, le=1, description="a number in [0, 1]")]
     weight_decay: Weight
     max_grad_norm: Annotated[float, Field(gt=0, description="a finite number > 0")]
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Field(description="float32, bfloat16 or float16")]
@@ -103,15 +104,19 @@ class Params(Section):
     ]
     num_memory_experts: Annotated[int, Field(ge=2, le=8, description="an integer in [2, 8]")]
     memory_num_tokens: Annotated[
-        int, Field(ge=0, le=32, description="an integer in [1, 32], or 0 with memory_type none")
+        int, Field(ge=0, le=32, description="an integer in [1, 32], or 0 with memory_type none or mems")
     ]
     routing_mode: Annotated[Literal["write-based", "read-based"], Field(description="write-based or read-based")]
     routing_temperature: Annotated[float, Field(gt=0, description="> 0")]
     pooling_method: Annotated[Literal["mean", "max", "attention"], Field(description="mean, max or attention")]
+    memory_heads: Positive
+    memory_sharpness: Annotated[float, Field(gt=0, description="a finite number > 0")]
+    usage_tracking: Annotated[bool, Field(description="true or false")]
     expert_init_strategies: Annotated[
         InitStrategy | list[InitStrategy],
         Field(description="learned, zeros, uniform or orthogonal, or a list with one of them for each expert"),
     ]
+    expert_dropout: Share
     load_balance_weight: Weight
     entropy_regularization_weight: Weight
     memory_reconstruction_weight: Weight
@@ -196,14 +201,12 @@ def _check_profile(params: Params) -> str | None:
 
 
 def _check_memory(params: Params) -> str | None:
-    if params.memory_type in ("mems", "differentiable"):
-        return f"memory_type {params.memory_type} is not available yet; use none, token or gmm"
     if params.adapter != "none":
         return f"adapter {params.adapter} is not available yet; use none"
-    if params.memory_num_tokens == 0 and params.memory_type != "none":
+    if params.memory_num_tokens == 0 and params.memory_type not in ("none", "mems"):
         return (
             f"memory_num_tokens must be > 0 with memory_type {params.memory_type}, not 0: it is the number of "
-            "memory slots of each expert; 16 suits most uses"
+            "memory slots (of each expert); 16 suits most uses"
         )
     strategies = params.expert_init_strategies
     if isinstance(strategies, list) and len(strategies) != params.num_memory_experts:
@@ -221,6 +224,12 @@ def _check_scratch_size(params: Params) -> str | None:
             f"profiles.{params.profile}.scratch_size.d_model must be a multiple of n_head, "
             f"and {size.d_model} is not one of {size.n_head}"
         )
+    if (
+        params.memory_type == "differentiable"
+        and params.active.base_model == "scratch"
+        and size.d_model % params.memory_heads
+    ):
+        return f"memory_heads must divide scratch_size.d_model = {size.d_model}, and {params.memory_heads} does not"
     return None
 
 
@@ -244,6 +253,11 @@ def _check_schedule(params: Params) -> str | None:
         return (
             f"profiles.{params.profile}.num_epochs must be at least {stages}, one for each stage of "
             f"progressive_segments {active.progressive_segments}, not {active.num_epochs}"
+        )
+    if active.warmup_fraction + active.decay_fraction > 1:
+        return (
+            f"profiles.{params.profile}.decay_fraction must be at most {1 - active.warmup_fraction:g}, which is what "
+            f"warmup_fraction {active.warmup_fraction} leaves, not {active.decay_fraction}"
         )
     return None
 

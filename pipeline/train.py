@@ -27,27 +27,30 @@ def memory_settings(params: Params) -> dict[str, Any]:
     """The part of the parameters that `GMMXLNetConfig` takes."""
     num_experts = {"gmm": params.num_memory_experts, "token": 1}.get(params.memory_type, 0)
     strategies = params.expert_init_strategies
-    return {
-        "memory_type": params.memory_type,
-        "num_memory_experts": num_experts,
-        "memory_slots": params.memory_num_tokens if num_experts else 0,
-        "routing_mode": params.routing_mode,
-        "routing_temperature": params.routing_temperature,
-        "pooling_method": params.pooling_method,
-        "expert_init_strategies": [strategies] * num_experts if isinstance(strategies, str) else strategies,
-        "load_balance_weight": params.load_balance_weight,
-        "entropy_regularization_weight": params.entropy_regularization_weight,
-        "memory_reconstruction_weight": params.memory_reconstruction_weight,
-        "span_loss": params.span_loss,
-        "bptt_segments": params.bptt_segments,
-    }
+    names = [
+        *("memory_type", "routing_mode", "routing_temperature", "pooling_method", "expert_dropout"),
+        *("memory_heads", "memory_sharpness", "usage_tracking", "span_loss", "bptt_segments"),
+        *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
+    ]
+    settings = {name: getattr(params, name) for name in names}
+    settings["num_memory_experts"] = num_experts
+    settings["memory_slots"] = params.memory_num_tokens
+    settings["expert_init_strategies"] = (
+        [strategies] * num_experts if isinstance(strategies, str) else strategies[:num_experts]
+    )
+    if params.memory_type == "mems":
+        settings["mem_len"] = params.active.max_seq_length  # the segment before, whole
+    return settings
 
 
 def training_config(params: Params) -> TrainingConfig:
     """The part of the parameters that the trainer takes."""
     active = params.active
-    names = ("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments")
-    names += ("learning_rate", "warmup_fraction", "weight_decay", "max_grad_norm", "precision", "num_workers")
+    names = [
+        *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments"),
+        *("learning_rate", "warmup_fraction", "decay_fraction", "weight_decay", "max_grad_norm"),
+        *("precision", "num_workers"),
+    ]
     return TrainingConfig(
         **{name: getattr(active, name) for name in names},
         output_dir=str(MODEL),

@@ -59,10 +59,10 @@ def with_donor(rows_B: np.ndarray, order_D: np.ndarray, context_D: np.ndarray) -
     return np.append(rows_B, order_D[elsewhere[np.abs(elsewhere - here).argmin()]])
 
 
-def context_mask(batch: dict[str, Tensor], memory_slots: int) -> Tensor:
+def context_mask(batch: dict[str, Tensor], num_write_tokens: int) -> Tensor:
     """(B,S,L) bool: the context's tokens. They lead the segment; its write tokens and a `<sep>` share their type 0."""
     mask_BSL = batch["attention_mask"].bool()
-    num_context_BS1 = ((batch["token_type_ids"] == 0) & mask_BSL).sum(-1, keepdim=True) - memory_slots - 1
+    num_context_BS1 = ((batch["token_type_ids"] == 0) & mask_BSL).sum(-1, keepdim=True) - num_write_tokens - 1
     from_left_BSL = mask_BSL.cumsum(-1)  # 1 at the segment's first token
     return mask_BSL & (from_left_BSL <= num_context_BS1)
 
@@ -76,7 +76,7 @@ def check_fit(config: GMMXLNetConfig, tokenizer: PreTrainedTokenizerBase, layout
             "give the tokenizer that lies with the chunks"
         )
     made_for = (layout.vocab_size, layout.memory_num_tokens)
-    expected = (config.read_token_id, config.memory_slots)
+    expected = (config.read_token_id, config.memory_num_tokens)
     if (config.has_memory_tokens and made_for != expected) or words > config.vocab_size:
         raise ConfigError(
             f"the documents were made for {made_for[0]} tokens and {made_for[1]} memory slots, the model for "
@@ -201,7 +201,7 @@ class QAEvaluator:
         spans = best_spans(
             start_BSL,
             end_BSL,
-            context_mask(batch, self.model.config.memory_slots),
+            context_mask(batch, self.model.config.memory_num_tokens),
             batch["segment_offsets"],
             self.n_best_size,
             self.max_answer_length,

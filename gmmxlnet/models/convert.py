@@ -24,14 +24,14 @@ def extended_config(base: XLNetConfig, *, memory_type: str, memory_slots: int = 
     keys = {name: value for name, value in base.to_dict().items() if name not in _NOT_ARCHITECTURE}
     if memory_type in TOKEN_MEMORY_TYPES:
         keys["vocab_size"] = base.vocab_size + 2 * memory_slots
-    return GMMXLNetConfig(**keys, memory_type=memory_type, memory_slots=memory_slots, **memory)
+    return GMMXLNetConfig(**{**keys, "memory_type": memory_type, "memory_slots": memory_slots, **memory})
 
 
 def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of an `XLNetForQuestionAnsweringSimple` under our names and shapes.
 
-    XLNet keeps q, k, v, o, r as (d, heads, head size) products; ours are `nn.Linear` weights (out, in), q, k and v in one.
-    The query stream's mask embedding is left out: the content stream never uses it.
+    XLNet keeps q, k, v, o, r as (d, heads, head size) products; ours are `nn.Linear` weights (out, in), q, k and v in
+    one. The query stream's mask embedding is left out: the content stream never uses it.
     """
     ours: dict[str, Tensor] = {"encoder.word_embedding.weight": state["transformer.word_embedding.weight"]}
     num_layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("transformer.layer."))
@@ -56,7 +56,7 @@ def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: nn.Module) -> None:
-    """Copy encoder and head into `model` (a `GMMXLNetForQA`), casting to its dtype; memory tokens keep their own new embeddings.
+    """Copy encoder and head into `model` (a `GMMXLNetForQA`), casting to its dtype; memory tokens keep theirs.
 
     Raises CheckpointError where a shape differs.
     """
@@ -68,6 +68,6 @@ def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: nn
         if target.shape != tensor.shape:
             raise CheckpointError(f"base model: {name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}")
         target.copy_(tensor)
-    if hasattr(model, "memory_reader"):
-        # Injected vectors are to be as long as the words that the encoder knows.
-        model.memory_reader.norm.copy_(base_model.get_input_embeddings().weight.norm(dim=-1).mean())
+    for name in ("memory_reader.norm", "memory_bank.norm"):
+        if name in own:  # what is read is to be as long as the words that the encoder knows
+            own[name].copy_(base_model.get_input_embeddings().weight.norm(dim=-1).mean())

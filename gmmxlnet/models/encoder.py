@@ -9,6 +9,8 @@ Shapes: B documents, L tokens of a segment, M cached tokens before it, K = M + L
 H heads, h size of a head, e that size with the further dimensions, c segment ids, d = H·h hidden size.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
@@ -66,42 +68,46 @@ class RelativeAttention(nn.Module):
         """Keys (H, P, h) of the distances, the same for every document."""
         return self.position(encoding_Pd).unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
 
-    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, types_BLc: Tensor, padding_BL: Tensor) -> Tensor:
-        """Attend within each segment.
+    def forward(
+        self, context_BKd: Tensor, num_queries: int, position_HPh: Tensor, types_BKc: Tensor, padding_BK: Tensor
+    ) -> Tensor:
+        """Attend from a segment's tokens to them and to what is cached before them.
 
-        The segment term is folded into the product of queries and keys: it is (same_i - other_i)·[type_i = type_j] up to
-        a term that is the same for all keys j, which the softmax does not see. So is the padding mask.
+        The segment term is folded into the product of queries and keys: it is (same_i - other_i)·[type_i = type_j] up
+        to a term that is the same for all keys j, which the softmax does not see. So is the padding mask.
 
         Args:
-            hidden_BLd: the layer's input.
+            context_BKd: the layer's input, of cached tokens first. num_queries: L; the last L tokens are the segment's.
             position_HPh: `position_keys` of this layer.
-            types_BLc: one-hot segment ids. padding_BL: very negative for padding, 0 for tokens.
+            types_BKc: one-hot segment ids. padding_BK: very negative for padding, 0 for tokens.
 
         Returns: (B, L, d), before dropout and residual.
         """
-        B, L, _ = hidden_BLd.shape
-        q, k, v = self.qkv(hidden_BLd).view(B, L, 3, self.num_heads, self.head_dim).unbind(2)  # (B,L,H,h) each
+        B, K, _ = context_BKd.shape
+        L = num_queries
+        q, k, v = self.qkv(context_BKd).view(B, K, 3, self.num_heads, self.head_dim).unbind(2)  # (B,K,H,h) each
+        q = q[:, K - L :]
         same, other = self.segment_embedding
         same_minus_other_BLH = torch.einsum("blhe,he->blh", q + self.r_s_bias, same - other)
         scale = self.head_dim**-0.5
         query_BLHe = torch.cat(
             [
                 q + self.r_w_bias,
-                same_minus_other_BLH[..., None] * types_BLc[:, :, None],
+                same_minus_other_BLH[..., None] * types_BKc[:, K - L :, None],
                 q.new_ones(B, L, self.num_heads, 1),
             ],
             dim=-1,
         )
-        key_features_BLe = torch.cat([types_BLc, padding_BL[..., None]], dim=-1)
-        key_BLHe = torch.cat([k, key_features_BLe[:, :, None].expand(-1, -1, self.num_heads, -1)], dim=-1)
+        key_features_BKe = torch.cat([types_BKc, padding_BK[..., None]], dim=-1)
+        key_BKHe = torch.cat([k, key_features_BKe[:, :, None].expand(-1, -1, self.num_heads, -1)], dim=-1)
         # One product per head over all documents' queries: (H, B·L, h) · (H, h, P).
         by_distance = (q + self.r_r_bias).permute(2, 0, 1, 3).flatten(1, 2) @ (scale * position_HPh).transpose(1, 2)
-        bias_BHLL = relative_shift(by_distance.unflatten(1, (B, L)), num_keys=L).transpose(0, 1)
+        bias_BHLK = relative_shift(by_distance.unflatten(1, (B, L)), num_keys=K).transpose(0, 1)
         attended = F.scaled_dot_product_attention(
             query_BLHe.transpose(1, 2),
-            key_BLHe.transpose(1, 2),
+            key_BKHe.transpose(1, 2),
             v.transpose(1, 2),
-            attn_mask=bias_BHLL,
+            attn_mask=bias_BHLK,
             dropout_p=self.dropout if self.training else 0.0,
             scale=scale,
         )
@@ -121,9 +127,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden_BLd: Tensor, position_HPh: Tensor, types_BLc: Tensor, padding_BL: Tensor) -> Tensor:
-        """(B, L, d) to (B, L, d); arguments as `RelativeAttention.forward`."""
-        attended = self.attention(hidden_BLd, position_HPh, types_BLc, padding_BL)
+    def forward(
+        self, hidden_BLd: Tensor, context_BKd: Tensor, position_HPh: Tensor, types_BKc: Tensor, padding_BK: Tensor
+    ) -> Tensor:
+        """(B, L, d) to (B, L, d), seeing `context_BKd`; the rest as for `RelativeAttention.forward`."""
+        attended = self.attention(context_BKd, hidden_BLd.shape[1], position_HPh, types_BKc, padding_BK)
         hidden_BLd = self.attention_norm(self.dropout(attended) + hidden_BLd)
         inner = self.dropout(self.activation(self.inner(hidden_BLd)))
         return self.feed_forward_norm(self.dropout(self.outer(inner)) + hidden_BLd)
@@ -142,34 +150,38 @@ class XLNetEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layer))
         self.dropout = nn.Dropout(config.dropout)
 
-    def position_keys(self, length: int) -> list[Tensor]:
-        """Each layer's keys (H, P, h) of the distances in a segment of `length` tokens; shared by all segments."""
+    def position_keys(self, num_queries: int, num_keys: int) -> list[Tensor]:
+        """Each layer's keys (H, P, h) of the distances between L tokens and K; shared by all documents."""
         weight = self.word_embedding.weight
-        encoding_Pd = self.dropout(sinusoids(length, length, self.d_model, self.clamp_len, weight.device))
+        encoding_Pd = self.dropout(sinusoids(num_keys, num_queries, self.d_model, self.clamp_len, weight.device))
         encoding_Pd = encoding_Pd.to(weight.dtype)
         return [layer.attention.position_keys(encoding_Pd) for layer in self.layers]
 
     def forward(
         self,
         embedding_BLd: Tensor,
-        attention_mask_BL: Tensor,
-        token_type_ids_BL: Tensor,
+        attention_mask_BK: Tensor,
+        token_type_ids_BK: Tensor,
         position_keys: list[Tensor],
+        context: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Encode one segment of each document.
 
         Args:
-            embedding_BLd: word embeddings, memory already injected.
-            attention_mask_BL: 1 for tokens, 0 for padding.
-            token_type_ids_BL: segment ids from 0 to 4; only whether two are equal matters.
-            position_keys: `self.position_keys(L)`.
+            embedding_BLd: word embeddings, with whatever a memory adds to them.
+            attention_mask_BK: 1 for tokens, 0 for padding.
+            token_type_ids_BK: segment ids from 0 to 4; only whether two are equal matters.
+            position_keys: `self.position_keys(L, K)`.
+            context: what a layer attends to, (B, K, d), the segment last, from its index and its input (B, L, d); when
+                left out the segment alone, and K = L.
 
         Returns: hidden states (B, L, d) of the last layer.
         """
-        types_BLc = F.one_hot(token_type_ids_BL, NUM_SEGMENT_IDS).to(embedding_BLd.dtype)
+        types_BKc = F.one_hot(token_type_ids_BK, NUM_SEGMENT_IDS).to(embedding_BLd.dtype)
         lowest = torch.finfo(embedding_BLd.dtype).min / 8  # times 1/√h it stays finite, and softmax makes it exactly 0
-        padding_BL = (1 - attention_mask_BL).to(embedding_BLd.dtype) * lowest
+        padding_BK = (1 - attention_mask_BK).to(embedding_BLd.dtype) * lowest
         hidden_BLd = self.dropout(embedding_BLd)
-        for layer, position_HPh in zip(self.layers, position_keys, strict=True):
-            hidden_BLd = layer(hidden_BLd, position_HPh, types_BLc, padding_BL)
+        for i, (layer, position_HPh) in enumerate(zip(self.layers, position_keys, strict=True)):
+            context_BKd = hidden_BLd if context is None else context(i, hidden_BLd)
+            hidden_BLd = layer(hidden_BLd, context_BKd, position_HPh, types_BKc, padding_BK)
         return self.dropout(hidden_BLd)

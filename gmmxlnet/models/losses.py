@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-
 SHARPNESS = 8.0  # nats by which a vector that is some word's embedding scores that word above an unrelated one
 
 
@@ -33,7 +32,8 @@ def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL:
     https://arxiv.org/abs/1710.10723, section 3.2); a document without an answer sums over its `<cls>` tokens.
 
     Args:
-        logits_BSL: boundary logits. positions_BS: int64; the segment's `<cls>` where it does not hold the answer, below 0 for none.
+        logits_BSL: boundary logits.
+        positions_BS: int64; the segment's `<cls>` where it does not hold the answer, below 0 for none.
         candidates_BSL: bool, the positions that may be chosen. cls_BSL: bool, where `<cls>` is.
 
     Returns: scalar, in nats.
@@ -48,7 +48,9 @@ def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL:
 
 
 def load_balance_loss(probs_Nk: Tensor) -> Tensor:
-    """k · Σ_j f_j P_j: 1 when routing is balanced, k when it has collapsed (Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4).
+    """k · Σ_j f_j P_j: 1 when routing is balanced, k when it has collapsed.
+
+    Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4.
 
     f_j is the share of segments whose most probable expert is j, P_j the mean probability of j.
     """
@@ -63,8 +65,8 @@ def reconstruction_loss(
     """Cross-entropy between a segment's bag of content tokens and what its memory says of it.
 
     Tied form: every slot's injected vector is scored against the input embeddings, and the slots' softmaxes are
-    averaged: P(v) = mean_s softmax_v(SHARPNESS · vector_s · embedding_v / norm²). So the memory speaks the language that
-    the encoder already reads.
+    averaged: P(v) = mean_s softmax_v(SHARPNESS · vector_s · embedding_v / norm²). So the memory speaks the
+    language that the encoder already reads.
 
     Args:
         vectors_Nmd: what the next segment's read tokens would carry.

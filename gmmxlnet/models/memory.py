@@ -1,8 +1,8 @@
 """The gated mixture of memories: experts, router, gated update, weighted read.
 
-One step (the numbers are those of `docs/memory.md`): the segment's write states are pooled and routed (4), each expert is
-updated through its own gate and candidate (5), and the experts are read as one memory (6), which is projected into the
-space of word embeddings, where the next segment's read tokens will carry it (1).
+One step: the segment's write states are pooled and routed, each expert is updated through its own gate and candidate,
+and the experts are read as one memory, which is projected into the space of word embeddings, where the next segment's
+read tokens will carry it.
 
 Shapes: B documents, k experts, m slots, d hidden size.
 """
@@ -15,13 +15,15 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import initialization as init
 
 from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
 
 NOISE = 0.3  # of near-identity initial weights, relative to a random matrix that keeps lengths
 GATE_BIAS = 1.0  # gates start open, σ(1) = 0.73: a memory that is not written to cannot learn to be read
 
 
 @dataclass
-class MemoryState:
+class MemoryState(State):
     """What travels from segment to segment, one row a document.
 
     experts_Bkmd: the experts' memories. read_Bmd: the memory last read, in the experts' space.
@@ -30,30 +32,16 @@ class MemoryState:
     experts_Bkmd: Tensor
     read_Bmd: Tensor
 
-    def rows(self, index: Tensor | slice) -> "MemoryState":
-        """The state of some documents."""
-        return MemoryState(self.experts_Bkmd[index], self.read_Bmd[index])
-
-    def followed_by(self, rest: "MemoryState") -> "MemoryState":
-        """These documents' state, then the rest's."""
-        return MemoryState(torch.cat([self.experts_Bkmd, rest.experts_Bkmd]), torch.cat([self.read_Bmd, rest.read_Bmd]))
-
-    def detach(self) -> "MemoryState":
-        """The same values, through which no gradient flows."""
-        return MemoryState(self.experts_Bkmd.detach(), self.read_Bmd.detach())
-
-
-@dataclass
-class Routing:
-    """How the active documents' segment was written: logits and probabilities (B, k), both float32."""
-
-    logits_Bk: Tensor
-    probs_Bk: Tensor
-
 
 def routing_entropy(probs: Tensor) -> Tensor:
     """Shannon entropy in nats of probabilities (..., k), 0 to log k: H = -Σ p log p, with 0 log 0 = 0."""
-    return torch.special.entr(probs).sum(-1)
+    return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
+
+
+def draw_kept_experts(num_documents: int, num_experts: int, dropout: float, device: torch.device) -> Tensor:
+    """Which experts each document keeps, (B, k) bool: each is dropped with probability `dropout`, but never all."""
+    draw_Bk = torch.rand(num_documents, num_experts, device=device)
+    return (draw_Bk >= dropout) | (draw_Bk == draw_Bk.amax(-1, keepdim=True))
 
 
 class GatedMemoryMixture(nn.Module):
@@ -74,7 +62,8 @@ class GatedMemoryMixture(nn.Module):
     def reset_parameters(self) -> None:
         """Initialize every expert by its strategy.
 
-        `learned` draws N(0, std), `uniform` U(-√3·std, √3·std), `orthogonal` orthogonal rows (m <= d) of the norm that `learned` has.
+        `learned` draws N(0, std), `uniform` U(-√3·std, √3·std), `orthogonal` orthogonal rows
+        (m <= d) of the norm that `learned` has.
         `zeros` draws N(0, 0.01·std): were experts born equal, only their gates would tell them apart.
         """
         for strategy, expert in zip(self.strategies, self.expert_memories, strict=True):
@@ -104,7 +93,8 @@ def near_identity(linear: nn.Linear, *, bias: float = 0.0) -> None:
     noise = torch.randn(outputs, inputs) * NOISE * inputs**-0.5
     noise[:, inputs - outputs :] += torch.eye(outputs)
     init.copy_(linear.weight, noise)
-    init.constant_(linear.bias, bias)
+    if linear.bias is not None:
+        init.constant_(linear.bias, bias)
 
 
 class SlotPooling(nn.Module):
@@ -135,16 +125,17 @@ class MemoryGatingNetwork(nn.Module):
         self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
 
     def reset_parameters(self) -> None:
-        """Logits of unit variance whatever the encoder's initialization: neither collapsed nor blind at the start."""
-        init.normal_(self.W_gate.weight, std=self.W_gate.in_features**-0.5)
+        """Logits of a tenth of unit variance, whatever the encoder's initialization: routing starts almost even."""
+        init.normal_(self.W_gate.weight, std=0.1 * self.W_gate.in_features**-0.5)
         init.zeros_(self.W_gate.bias)
 
-    def forward(self, states_Bmd: Tensor) -> Routing:
-        """Route each document by the states of its m tokens."""
+    def forward(self, states_Bmd: Tensor, kept_Bk: Tensor | None = None) -> Routing:
+        """Route each document by the states of its m tokens, among the experts it keeps (bool; all when left out)."""
         with torch.autocast(states_Bmd.device.type, enabled=False):
-            pooled = self.pooling(states_Bmd)
+            pooled = self.pooling(states_Bmd.to(self.W_gate.weight.dtype))
             logits = F.linear(pooled.float(), self.W_gate.weight.float(), self.W_gate.bias.float()) / self.temperature
-            return Routing(logits, logits.softmax(-1))
+            kept = logits if kept_Bk is None else logits.masked_fill(~kept_Bk, -torch.inf)
+            return Routing(logits, kept.softmax(-1))
 
 
 class ExpertUpdater(nn.Module):
@@ -182,6 +173,7 @@ class ExpertUpdater(nn.Module):
         weight, bias = stacked
         out = torch.baddbmm(bias, both.transpose(0, 1).flatten(1, 2), weight)  # (k, B·m, 2d)
         gate, candidate = out.unflatten(1, (B, m)).transpose(0, 1).chunk(2, dim=-1)
+        gate, candidate = gate.to(experts_Bkmd.dtype), candidate.to(experts_Bkmd.dtype)  # autocast gives 16 bits
         step = probs_Bk[:, :, None, None].to(gate.dtype) * gate.sigmoid()
         dtype = experts_Bkmd.dtype  # in mixed precision the products are of a lower one
         return torch.lerp(experts_Bkmd, candidate.tanh().to(dtype), step.to(dtype))
@@ -216,3 +208,75 @@ class AggregatedMemoryReader(nn.Module):
     def as_embeddings(self, read_Bmd: Tensor) -> Tensor:
         """R (B, m, d) as vectors (B, m, d) in the space of word embeddings, all of length `norm`."""
         return F.normalize(self.projection(read_Bmd), dim=-1) * self.norm
+
+
+class GatedRecurrence:
+    """The gated mixture as a document is read: `token` with one expert and no router, `gmm` with several.
+
+    A segment is read so: (1) the memory last read replaces the read tokens' embeddings; (2) the segment is encoded; (3)
+    the write tokens' hidden states are (4) routed, (5) gated into the experts, and (6) the experts are read.
+
+    Args:
+        router: None for a single expert.
+        length: L. kept_Bk: `draw_kept_experts` of the documents in reading order, or None to keep all.
+    """
+
+    def __init__(
+        self,
+        config: GMMXLNetConfig,
+        encoder: XLNetEncoder,
+        mixture: GatedMemoryMixture,
+        router: MemoryGatingNetwork | None,
+        updater: ExpertUpdater,
+        reader: AggregatedMemoryReader,
+        *,
+        length: int,
+        kept_Bk: Tensor | None = None,
+    ) -> None:
+        self.config, self.encoder, self.kept_Bk = config, encoder, kept_Bk
+        self.mixture, self.router, self.updater, self.reader = mixture, router, updater, reader
+        self.position_keys = encoder.position_keys(length, length)
+        self.stacked = updater.stacked()
+
+    def start(self, num_documents: int) -> MemoryState:
+        """The learned initial memories."""
+        return self.mixture(num_documents)
+
+    def read(self, segment: Segment, state: MemoryState, *, zeroed: bool = False) -> tuple[Reading, MemoryState]:
+        """One segment; `zeroed` injects zeros."""
+        ids = segment.input_ids_nL
+        carried_nmd = self.reader.as_embeddings(state.read_Bmd)
+        if zeroed:
+            carried_nmd = torch.zeros_like(carried_nmd)
+        embedding_nLd = self.encoder.word_embedding(ids)
+        at_read_nLm = self._slots(ids, self.config.read_token_id, embedding_nLd.dtype)
+        at_write_nLm = self._slots(ids, self.config.write_token_id, embedding_nLd.dtype)
+        is_read_nL1 = at_read_nLm.sum(-1, keepdim=True)
+        embedding_nLd = embedding_nLd * (1 - is_read_nL1) + at_read_nLm @ carried_nmd.to(embedding_nLd.dtype)
+        hidden_nLd = self.encoder(
+            embedding_nLd, segment.attention_mask_nL, segment.token_type_ids_nL, self.position_keys
+        )
+        write_nmd = at_write_nLm.transpose(1, 2).to(hidden_nLd.dtype) @ hidden_nLd
+        read_states_nmd = at_read_nLm.transpose(1, 2).to(hidden_nLd.dtype) @ hidden_nLd
+        return self._update(hidden_nLd, write_nmd, read_states_nmd, state)
+
+    def _update(
+        self, hidden_nLd: Tensor, write_nmd: Tensor, read_states_nmd: Tensor, state: MemoryState
+    ) -> tuple[Reading, MemoryState]:
+        """Route, write and read, after encoding."""
+        kept_nk = None if self.kept_Bk is None else self.kept_Bk[: len(write_nmd)]
+        if self.router is None:
+            routing, write_probs_nk = None, write_nmd.new_ones(len(write_nmd), 1)
+        else:
+            routing = self.router(write_nmd, kept_nk)
+            write_probs_nk = routing.probs_Bk
+        experts_nkmd = self.updater(state.experts_Bkmd, write_nmd, write_probs_nk, self.stacked)
+        read_router = self.reader.read_gating_network
+        read_probs_nk = write_probs_nk if read_router is None else read_router(read_states_nmd, kept_nk).probs_Bk
+        read_nmd = self.reader(experts_nkmd, read_probs_nk)
+        return Reading(hidden_nLd, routing, read_nmd), MemoryState(experts_nkmd, read_nmd)
+
+    def _slots(self, ids_nL: Tensor, first_id: int, dtype: torch.dtype) -> Tensor:
+        """Which slot's token stands where: (n, L, m) of 0 and 1. A product with it gathers or scatters m tokens."""
+        slot_m = torch.arange(first_id, first_id + self.config.memory_slots, device=ids_nL.device)
+        return (ids_nL[..., None] == slot_m).to(dtype)

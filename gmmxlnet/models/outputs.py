@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from gmmxlnet.models.memory import MemoryState
+from gmmxlnet.models.recurrence import State
 
 
 @dataclass
@@ -17,13 +17,14 @@ class GMMXLNetOutput(ModelOutput):
     loss: scalar, where labels were given; loss_parts: its unweighted parts, detached scalars by name.
     start_logits, end_logits: (B, S, L); zeros in segments that a document does not have.
     memory_state: after each document's last segment; None without memory.
-    routing_probs, routing_logits: (B, S, k) float32, zeros in segments that a document does not have; None without router.
+    routing_probs, routing_logits: (B, S, k) float32, zeros in segments that a document does not have; None
+        without router.
     """
 
     loss: Tensor | None = None
     loss_parts: dict[str, Tensor] | None = None
     start_logits: Tensor | None = None
     end_logits: Tensor | None = None
-    memory_state: MemoryState | None = None
+    memory_state: State | None = None
     routing_probs: Tensor | None = None
     routing_logits: Tensor | None = None

@@ -37,9 +37,11 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1
     """Batches added up before the optimizer steps."""
     learning_rate: float = 5e-5
-    """Peak of the linear schedule."""
+    """Peak of the schedule: a linear rise, a plateau, a linear fall to zero."""
     warmup_fraction: float = 0.1
     """Share of the steps in which the learning rate rises."""
+    decay_fraction: float = 0.9
+    """Share of the steps, the last ones, in which it falls."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay; biases and norms are spared."""
     max_grad_norm: float = 1.0
@@ -70,6 +72,8 @@ class TrainingConfig:
         for name in ("learning_rate", "max_grad_norm"):
             _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number > 0")
         _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "a number in [0, 1)")
+        most = 1 - self.warmup_fraction
+        _require(0 <= self.decay_fraction <= most, "decay_fraction", self.decay_fraction, f"a number in [0, {most:g}]")
         _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
         _require(self.device in DEVICES, "device", self.device, " or ".join(DEVICES))
         stages = self.progressive_segments
@@ -140,6 +144,8 @@ class GMMTrainingConfig(TrainingConfig):
     """`segment` or `document`: what one softmax spans."""
     expert_init_strategies: list[str] | None = None
     """One of `learned`, `zeros`, `uniform`, `orthogonal` for each expert; None: all learned."""
+    expert_dropout: float = 0.0
+    """In training, the probability with which a document does without an expert; one always remains."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +158,7 @@ class GMMTrainingConfig(TrainingConfig):
             "num_memory_experts": self.num_memory_experts if self.use_gmm_memory else 0,
             "memory_slots": self.memory_num_tokens if self.use_gmm_memory else 0,
             "expert_init_strategies": self.expert_init_strategies if self.use_gmm_memory else None,
+            "expert_dropout": self.expert_dropout,
             "bptt_segments": self.bptt_segments,
             "span_loss": self.span_loss,
         }

@@ -1,7 +1,7 @@
 """`GMMTrainer`: transformers' Trainer, for documents.
 
-It adds the batches (documents of like length, cut by the curriculum), the losses' parts in the log, and a record of every
-step. Optimizer, schedule, mixed precision, devices and the progress bar are the Trainer's.
+It adds the batches (documents of like length, cut by the curriculum), the losses' parts in the log, and a record of
+every step. Optimizer, schedule, mixed precision, devices and the progress bar are the Trainer's.
 """
 
 import csv
@@ -34,6 +34,7 @@ LOSS_SETTINGS = (
     "memory_reconstruction_weight",
     "span_loss",
     "bptt_segments",
+    "expert_dropout",
 )
 
 
@@ -161,6 +162,12 @@ class GMMTrainer(Trainer):
         )
         return self.accelerator.prepare(self._curriculum.loader)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The learning rate's rise, plateau and fall, now that the number of steps is known."""
+        falling = round(self.config.decay_fraction * num_training_steps)
+        self.args.lr_scheduler_kwargs = {"num_decay_steps": falling, "decay_type": "linear"}
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
@@ -192,7 +199,7 @@ class GMMTrainer(Trainer):
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
-    """The Trainer's arguments for a configuration; deterministic algorithms are the caller's choice (`seed_everything`)."""
+    """The Trainer's arguments for a configuration; deterministic algorithms are the caller's choice."""
     precision = "float16" if config.fp16 else config.precision
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device is cuda, but torch sees no GPU here; use auto or cpu")
@@ -211,7 +218,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused",
-        lr_scheduler_type="linear",
+        lr_scheduler_type="warmup_stable_decay",  # `create_scheduler` adds how many steps it falls
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=config.device == "cpu",

@@ -75,7 +75,7 @@ def tensor_hash(tensor: torch.Tensor) -> str:
 
 def _probe_batch(config: GMMXLNetConfig) -> dict[str, torch.Tensor]:
     """Random words in segments of the usual layout; the first document has a segment less than the second."""
-    m = config.memory_slots if config.has_memory_tokens else 0
+    m = config.memory_num_tokens
     L = PROBE_TOKENS + 2 * m
     rng = np.random.default_rng(0)
     ids = rng.integers(0, config.vocab_size - 2 * m, size=(PROBE_DOCUMENTS, PROBE_SEGMENTS, L))

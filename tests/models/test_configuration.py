@@ -15,7 +15,7 @@ GMM = {"memory_type": "gmm", "num_memory_experts": 4, "memory_slots": 16}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"memory_type": "lstm"}, "memory_type must be one of none, token, gmm, not 'lstm'"),
+        ({"memory_type": "lstm"}, "memory_type must be one of none, mems, token, differentiable, gmm, not 'lstm'"),
         ({"num_memory_experts": 1}, r"num_memory_experts must be an integer in \[2, 8\], not 1"),
         ({"num_memory_experts": 9}, r"num_memory_experts must be an integer in \[2, 8\], not 9"),
         ({"memory_slots": 0}, "memory_num_tokens must be > 0 and at most 32 when memory_type is gmm, not 0"),

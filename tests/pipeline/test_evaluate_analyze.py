@@ -79,10 +79,11 @@ def test_again_the_same_bytes(gmm):
     assert {name: (gmm / "reports" / name).read_bytes() for name in REPORTS} == before
 
 
-def test_model_without_routing_says_so(make_workspace):
-    workspace = make_workspace("none")
+@pytest.mark.parametrize("memory_type", ["none", "mems", "differentiable"])
+def test_model_without_routing_says_so(make_workspace, memory_type):
+    workspace = make_workspace(memory_type)
     routing = read(workspace, "routing.json")
-    assert routing.pop("note") == "memory_type none has no experts to choose from"
+    assert routing.pop("note") == f"memory_type {memory_type} has no experts to choose from"
     assert set(routing.values()) == {None}
     assert [path.name for path in (workspace / "reports" / "plots").iterdir()] == ["memory_ablation.png"]
 

@@ -131,23 +131,30 @@ def test_a_wrong_value_is_named_with_what_would_do(changed, key, value, words):
     assert refusal(changed({key: value})).startswith(words)
 
 
-@pytest.mark.parametrize("value", ["mems", "differentiable"])
-def test_memory_types_still_to_come_are_refused(changed, value):
-    assert "is not available yet; use none, token or gmm" in refusal(changed({"memory_type": value}))
+@pytest.mark.parametrize("value", ["none", "mems", "token", "differentiable", "gmm"])
+def test_the_whole_family_is_known(changed, value):
+    assert load_params(changed({"memory_type": value})).memory_type == value
 
 
 def test_adapters_still_to_come_are_refused(changed):
     assert refusal(changed({"adapter": "lora"})) == "adapter lora is not available yet; use none"
 
 
-@pytest.mark.parametrize("memory_type", ["gmm", "token"])
+@pytest.mark.parametrize("memory_type", ["gmm", "token", "differentiable"])
 def test_memory_needs_slots(changed, memory_type):
     message = refusal(changed({"memory_type": memory_type, "memory_num_tokens": 0}))
     assert message.startswith(f"memory_num_tokens must be > 0 with memory_type {memory_type}, not 0")
 
 
-def test_no_memory_needs_no_slots(changed):
-    assert load_params(changed({"memory_type": "none", "memory_num_tokens": 0})).memory_num_tokens == 0
+@pytest.mark.parametrize("memory_type", ["none", "mems"])
+def test_no_slots_are_needed_where_there_are_none(changed, memory_type):
+    assert load_params(changed({"memory_type": memory_type, "memory_num_tokens": 0})).memory_num_tokens == 0
+
+
+def test_a_bank_is_cut_into_equal_heads(changed):
+    message = refusal(changed({"memory_type": "differentiable", "memory_heads": 3}))
+    assert message == "memory_heads must divide scratch_size.d_model = 128, and 3 does not"
+    assert load_params(changed({"memory_heads": 3})).memory_heads == 3
 
 
 def test_one_strategy_for_each_expert(changed):

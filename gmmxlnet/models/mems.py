@@ -1,0 +1,107 @@
+"""XLNet's own segment recurrence: each layer also attends to its cached input of the segments before.
+
+After Dai et al. 2019 (https://arxiv.org/abs/1901.02860) and Yang et al. 2019 (https://arxiv.org/abs/1906.08237). The
+cache holds a document's last `mem_len` tokens as the layers saw them, with whole inputs: context, question and special
+tokens of each segment. It has no parameters, and no gradient enters it.
+
+Two things differ from `transformers`, where padding in the cache is attended to and cached tokens forget their segment
+ids: here padding is masked, and the ids are kept. Besides, a document's cache ends where its next segment begins,
+however much padding that has: distances are those of the tokens one after another.
+
+Shapes: B documents, n documents that have a segment, L tokens, M cached tokens, K = M + L, l layers, d hidden size.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.models.recurrence import Reading, Segment, State
+
+
+@dataclass
+class CacheState(State):
+    """Each layer's input at the last M <= `mem_len` tokens, one row a document; shorter ones are padded on the left.
+
+    inputs_BMld: the layers' inputs. attention_mask_BM: 0 for padding. token_type_ids_BM: segment ids.
+    """
+
+    inputs_BMld: Tensor
+    attention_mask_BM: Tensor
+    token_type_ids_BM: Tensor
+
+    def followed_by(self, rest: Self) -> Self:
+        """These documents' state, then the rest's, which may have ended when less was cached."""
+        missing = self.attention_mask_BM.shape[1] - rest.attention_mask_BM.shape[1]
+        return super().followed_by(type(rest)(*(_padded_left(x, missing) for x in vars(rest).values())))
+
+
+class CacheRecurrence:
+    """`mems` as a document is read.
+
+    A segment is read so: (1) the cache is moved up to the segment's first token; (2) each layer attends to its cached
+    inputs and to its own; (3) the last `mem_len` of both are the new cache.
+    """
+
+    def __init__(self, config: GMMXLNetConfig, encoder: XLNetEncoder, *, length: int) -> None:
+        self.encoder, self.length = encoder, length
+        self.mem_len, self.num_layers = config.mem_len, config.n_layer
+        self.position_keys: dict[int, list[Tensor]] = {}  # by K: the cache grows until it holds mem_len tokens
+
+    def start(self, num_documents: int) -> CacheState:
+        """An empty cache: M = 0."""
+        weight = self.encoder.word_embedding.weight
+        nothing_B0 = torch.zeros(num_documents, 0, dtype=torch.int64, device=weight.device)
+        return CacheState(weight.new_zeros(num_documents, 0, self.num_layers, weight.shape[1]), nothing_B0, nothing_B0)
+
+    def read(self, segment: Segment, state: CacheState, *, zeroed: bool = False) -> tuple[Reading, CacheState]:
+        """One segment; `zeroed` hides the cache."""
+        if zeroed:
+            state = self.start(segment.num_documents)
+        joint = _Joint(segment.attention_mask_nL, state)
+        mask_nK = joint.of(state.attention_mask_BM, segment.attention_mask_nL)
+        types_nK = joint.of(state.token_type_ids_BM, segment.token_type_ids_nL)
+        inputs: list[Tensor] = []
+
+        def context(i: int, hidden_nLd: Tensor) -> Tensor:
+            joined_nKd = joint.of(state.inputs_BMld[:, :, i], hidden_nLd)
+            inputs.append(joined_nKd[:, -self.mem_len :].detach())
+            return joined_nKd
+
+        hidden_nLd = self.encoder(
+            self.encoder.word_embedding(segment.input_ids_nL), mask_nK, types_nK, self._keys(mask_nK.shape[1]), context
+        )
+        new = CacheState(torch.stack(inputs, dim=2), mask_nK[:, -self.mem_len :], types_nK[:, -self.mem_len :])
+        return Reading(hidden_nLd), new
+
+    def _keys(self, num_keys: int) -> list[Tensor]:
+        if num_keys not in self.position_keys:
+            self.position_keys[num_keys] = self.encoder.position_keys(self.length, num_keys)
+        return self.position_keys[num_keys]
+
+
+class _Joint:
+    """Where cached tokens and a segment's go when they are put in a row: padding, then the cache, then the segment."""
+
+    def __init__(self, attention_mask_nL: Tensor, state: CacheState) -> None:
+        self.M, self.L = state.attention_mask_BM.shape[1], attention_mask_nL.shape[1]
+        padding_n1 = (attention_mask_nL.cumsum(-1) == 0).sum(-1, keepdim=True)
+        column_K = torch.arange(self.M + self.L, device=attention_mask_nL.device)
+        self.is_segment_nK = column_K >= self.M + padding_n1
+        self.source_nK = (column_K - padding_n1) % (self.M + self.L)  # the cache, followed by L zeros, turned right
+
+    def of(self, cached_nM: Tensor, segment_nL: Tensor) -> Tensor:
+        """(n, M, ...) and (n, L, ...) to (n, K, ...); the cached part carries no gradient."""
+        shape = self.source_nK.shape + (1,) * (segment_nL.dim() - 2)
+        cached_nK = F.pad(cached_nM, (0, 0) * (segment_nL.dim() - 2) + (0, self.L))
+        moved_nK = cached_nK.take_along_dim(self.source_nK.view(shape), dim=1)
+        return torch.where(self.is_segment_nK.view(shape), _padded_left(segment_nL, self.M), moved_nK)
+
+
+def _padded_left(x_BM: Tensor, count: int) -> Tensor:
+    """(B, M, ...) with `count` zeros before dimension 1."""
+    return F.pad(x_BM, (0, 0) * (x_BM.dim() - 2) + (count, 0))
