@@ -24,7 +24,8 @@ def write_params(folder, *, profile=None, **other):
     """The repository's parameters with a small model, three steps and what else is given."""
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params |= {"device": "cpu", "memory_num_tokens": 2, "num_memory_experts": 3, **other}
+    of_memory = {"memory_num_tokens": 2, "num_memory_experts": 3, "memory_reconstruction_weight": 0.3}
+    params |= {"device": "cpu", **of_memory, **other}
     size = {"scratch_size": SMALL, "max_seq_length": 48, "doc_stride": 8, "max_question_length": 16, "batch_size": 8}
     params["profiles"]["sample"] |= {**size, "max_steps": 3, **(profile or {})}
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:

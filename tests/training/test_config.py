@@ -67,6 +67,8 @@ def test_memory_settings_are_what_the_model_takes():
         ({"max_grad_norm": 0.0}, "max_grad_norm must be a number > 0"),
         ({"warmup_fraction": 1.0}, r"warmup_fraction must be a number in \[0, 1\)"),
         ({"warmup_fraction": -0.1}, r"warmup_fraction must be a number in \[0, 1\)"),
+        ({"decay_fraction": -0.1}, r"decay_fraction must be a number in \[0, 0\.9\]"),
+        ({"warmup_fraction": 0.5, "decay_fraction": 0.6}, r"decay_fraction must be a number in \[0, 0\.5\]"),
         ({"precision": "fp8"}, "precision must be float32 or bfloat16 or float16, not 'fp8'"),
         ({"device": "gpu"}, "device must be auto or cpu or cuda, not 'gpu'"),
         ({"progressive_segments": []}, "progressive_segments must be null or a list of integers >= 1"),
