@@ -28,7 +28,8 @@ def load_model(params: Params) -> GMMXLNetForQA:
     if params.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("params.yaml: device is cuda, but torch sees no GPU here; use auto or cpu")
     use_gpu = params.device != "cpu" and torch.cuda.is_available()
-    return GMMXLNetForQA.from_pretrained(str(MODEL)).to("cuda" if use_gpu else "cpu")
+    model = GMMXLNetForQA.from_pretrained(str(MODEL))
+    return model.to("cuda" if use_gpu else "cpu")  # type: ignore[arg-type]  # transformers wraps `to` without its types
 
 
 def main() -> None:
