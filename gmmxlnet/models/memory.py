@@ -175,8 +175,7 @@ class ExpertUpdater(nn.Module):
         gate, candidate = out.unflatten(1, (B, m)).transpose(0, 1).chunk(2, dim=-1)
         gate, candidate = gate.to(experts_Bkmd.dtype), candidate.to(experts_Bkmd.dtype)  # autocast gives 16 bits
         step = probs_Bk[:, :, None, None].to(gate.dtype) * gate.sigmoid()
-        dtype = experts_Bkmd.dtype  # in mixed precision the products are of a lower one
-        return torch.lerp(experts_Bkmd, candidate.tanh().to(dtype), step.to(dtype))
+        return torch.lerp(experts_Bkmd, candidate.tanh(), step)
 
 
 class AggregatedMemoryReader(nn.Module):
