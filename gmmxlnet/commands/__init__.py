@@ -1,0 +1,1 @@
+"""The subcommands of `gmmxlnet`; see `gmmxlnet/cli.py`."""
