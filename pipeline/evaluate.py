@@ -13,7 +13,7 @@ from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.seeding import seed_everything
-from pipeline.params import Params, load_params, run_stage
+from pipeline.params import Params, load_params, point_to_base, run_stage
 from pipeline.tracking import experiment_run
 
 CHUNKS = Path("data/chunks")
@@ -27,6 +27,7 @@ def load_model(params: Params) -> GMMXLNetForQA:
     """The trained model on the device that the parameters ask for."""
     if params.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("params.yaml: device is cuda, but torch sees no GPU here; use auto or cpu")
+    point_to_base(params)
     use_gpu = params.device != "cpu" and torch.cuda.is_available()
     model = GMMXLNetForQA.from_pretrained(str(MODEL))
     return model.to("cuda" if use_gpu else "cpu")  # type: ignore[arg-type]  # transformers wraps `to` without its types

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.error import MarkedYAMLError
 
 from gmmxlnet.errors import ConfigError, GMMXLNetError
+from gmmxlnet.models.adapter_settings import BASE_VARIABLE
 from pipeline.params_errors import explain
 
 InitStrategy = Literal["learned", "zeros", "uniform", "orthogonal"]
@@ -123,6 +124,9 @@ class Params(Section):
     span_loss: Annotated[Literal["segment", "document"], Field(description="segment or document")]
     bptt_segments: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null for all segments")]
     adapter: Annotated[Literal["none", "lora"], Field(description="none or lora")]
+    lora_rank: Positive
+    lora_alpha: Positive
+    lora_dropout: Share
     hub_model_id: Annotated[
         str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of a Hub repository, or null")
     ]
@@ -144,6 +148,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     for check in (
         _check_profile,
         _check_memory,
+        _check_adapter,
         _check_scratch_size,
         _check_windows,
         _check_schedule,
@@ -184,6 +189,16 @@ def find_local(name: str) -> str:
     return str(main / name) if not Path(name).exists() and (main / name).exists() else name
 
 
+def point_to_base(params: Params) -> None:
+    """Tell whoever loads a checkpoint with an adapter, here or in a fresh process, where the main repository's base is.
+
+    The checkpoint names the base as `params.yaml` does, so that its bytes do not depend on where it was trained.
+    """
+    found = find_local(params.active.base_model)
+    if params.adapter != "none" and found != params.active.base_model:
+        os.environ.setdefault(BASE_VARIABLE, found)
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; an error that a user is meant to read becomes one line on stderr and exit status 1."""
     stage = Path(sys.argv[0]).stem
@@ -201,8 +216,6 @@ def _check_profile(params: Params) -> str | None:
 
 
 def _check_memory(params: Params) -> str | None:
-    if params.adapter != "none":
-        return f"adapter {params.adapter} is not available yet; use none"
     if params.memory_num_tokens == 0 and params.memory_type not in ("none", "mems"):
         return (
             f"memory_num_tokens must be > 0 with memory_type {params.memory_type}, not 0: it is the number of "
@@ -213,6 +226,15 @@ def _check_memory(params: Params) -> str | None:
         return (
             f"expert_init_strategies must be one name or a list of num_memory_experts = {params.num_memory_experts} "
             f"names, not of {len(strategies)}"
+        )
+    return None
+
+
+def _check_adapter(params: Params) -> str | None:
+    if params.adapter == "lora" and params.active.base_model == "scratch":
+        return (
+            f"adapter lora needs a pretrained encoder, and profiles.{params.profile}.base_model is scratch; give it a "
+            "folder or a Hub id, or set adapter to none"
         )
     return None
 
@@ -268,4 +290,12 @@ def _check_precision(params: Params) -> str | None:
     return None
 
 
-CHECKS = (_check_profile, _check_memory, _check_scratch_size, _check_windows, _check_schedule, _check_precision)
+CHECKS = (
+    _check_profile,
+    _check_memory,
+    _check_adapter,
+    _check_scratch_size,
+    _check_windows,
+    _check_schedule,
+    _check_precision,
+)

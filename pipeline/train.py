@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.build import pretrained_model, scratch_model
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.utils.files import atomic_folder
@@ -65,8 +66,14 @@ def build_model(params: Params, tokenizer: PreTrainedTokenizerBase) -> GMMXLNetF
     active = params.active
     if active.base_model == "scratch":
         return scratch_model(active.scratch_size.model_dump(), tokenizer, memory_settings(params))
+    lora = AdapterSize(rank=params.lora_rank, alpha=params.lora_alpha, dropout=params.lora_dropout)
     return pretrained_model(
-        find_local(active.base_model), active.base_model_revision, tokenizer, memory_settings(params)
+        find_local(active.base_model),
+        active.base_model_revision,
+        tokenizer,
+        memory_settings(params),
+        adapter=lora if params.adapter == "lora" else None,
+        recorded_name=active.base_model,
     )
 
 
@@ -92,7 +99,8 @@ def main() -> None:
         trainer.record.write_throughput_csv(THROUGHPUT)
         run.log_folder(MODEL, "model")
         run.log_file(STEPS, "reports")
-    print(f"train: {trainer.state.global_step:,} steps, {model.num_parameters():,} parameters -> {MODEL}, {STEPS}")
+    parameters = f"{model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters trained"
+    print(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {STEPS}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.utils.determinism import check_reload
 from gmmxlnet.utils.files import write_json
-from pipeline.params import load_params, run_stage
+from pipeline.params import load_params, point_to_base, run_stage
 
 MODEL = Path("models/gmm")
 REPORT = Path("reports/determinism.json")
@@ -13,7 +13,9 @@ REPORT = Path("reports/determinism.json")
 
 def main() -> None:
     """Compare, report, and fail where anything differs."""
-    report = check_reload(MODEL, load_params().seed)
+    params = load_params()
+    point_to_base(params)
+    report = check_reload(MODEL, params.seed)
     write_json(REPORT, report)
     if not report["bit_identical"]:
         raise CheckpointError(

@@ -1,15 +1,19 @@
 """A model for an experiment: from random weights, or around an encoder that somebody trained."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedTokenizerBase, XLNetForQuestionAnsweringSimple
+from transformers import PreTrainedTokenizerBase
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models.adapter_settings import AdapterSettings, AdapterSize
+from gmmxlnet.models.adapters import install_adapter
+from gmmxlnet.models.base import read_base, read_base_config
 from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES, GMMXLNetConfig
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
+from gmmxlnet.utils.hashing import weights_hash
 
 
 def scratch_model(size: dict[str, Any], tokenizer: PreTrainedTokenizerBase, memory: dict[str, Any]) -> GMMXLNetForQA:
@@ -50,42 +54,38 @@ def match_tokens_from_the_start(model: GMMXLNetForQA) -> None:
 
 
 def pretrained_model(
-    name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase, memory: dict[str, Any]
+    name: str,
+    revision: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    memory: dict[str, Any],
+    *,
+    adapter: AdapterSize | None = None,
+    recorded_name: str | None = None,
 ) -> GMMXLNetForQA:
     """A model around a pretrained XLNet (a folder or a Hub id); whatever the checkpoint lacks is drawn: seed before.
 
+    Args:
+        adapter: leave the encoder as it is and train LoRA beside it; without it everything is trained.
+        recorded_name: what a checkpoint with an adapter shall call the base; `name` when left out.
+
     Raises CheckpointError where it cannot be read, is no XLNet, or has another vocabulary than the tokenizer.
     """
-    try:
-        base_config = AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
-    if base_config.model_type != "xlnet":
-        raise CheckpointError(f"base_model {name!r} is of type {base_config.model_type!r}, expected 'xlnet'")
-    if base_config.vocab_size != len(tokenizer):
+    vocab_size = read_base_config(name, revision).vocab_size
+    if vocab_size != len(tokenizer):
         raise CheckpointError(
-            f"base_model {name!r} has a vocabulary of {base_config.vocab_size}, the tokenizer one of {len(tokenizer)}; "
+            f"base_model {name!r} has a vocabulary of {vocab_size}, the tokenizer one of {len(tokenizer)}; "
             "set tokenizer to the one that belongs to the base model"
         )
-    try:
-        base, loading = XLNetForQuestionAnsweringSimple.from_pretrained(
-            name, revision=revision, dtype=torch.float32, output_loading_info=True
+    base = read_base(name, revision)
+    model = GMMXLNetForQA(extended_config(base.model.config, **memory))
+    convert_xlnet_weights(base.model, model)
+    if adapter is not None:
+        settings = AdapterSettings(
+            **asdict(adapter),
+            base_model=recorded_name or name,
+            base_revision=base.commit,
+            base_sha256=weights_hash(base.encoder_tensors()),
         )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise _unreadable(name, error) from None
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("qa_outputs."))
-    if missing:  # transformers would draw them at random
-        raise CheckpointError(
-            f"base_model {name!r} lacks {len(missing)} of the encoder's tensors, such as {missing[0]}"
-        )
-    model = GMMXLNetForQA(extended_config(base.config, **memory))
-    convert_xlnet_weights(base, model)
+        model.config.adapter = settings.to_dict()
+        install_adapter(model)
     return model
-
-
-def _unreadable(name: str, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0]
-    return CheckpointError(
-        f"base_model {name!r} cannot be read ({reason}); give a Hub id that this machine can reach, "
-        "a folder with config.json and model.safetensors, or scratch"
-    )

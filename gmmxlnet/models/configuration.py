@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import XLNetConfig
 
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.models.adapter_settings import AdapterSettings
 
 FORMAT_VERSION = "1.0"
 MEMORY_TYPES = ("none", "mems", "token", "differentiable", "gmm")
@@ -39,6 +40,7 @@ class GMMXLNetConfig(XLNetConfig):
         load_balance_weight, entropy_regularization_weight, memory_reconstruction_weight: weights of the loss's parts.
         span_loss: `segment` (one softmax a segment) or `document` (one over all segments of a document).
         bptt_segments: gradients cross at most this many segments, less one; None for no limit.
+        adapter: `AdapterSettings` of a model whose encoder is frozen and has LoRA beside it; None where all is trained.
         sep_token_id: separates context, question and `<cls>`; tells content from structure.
 
     `vocab_size` counts the memory tokens: the last 2·m ids, the m read tokens first, then the m write tokens.
@@ -66,6 +68,7 @@ class GMMXLNetConfig(XLNetConfig):
     memory_reconstruction_weight: float | int = 0.0
     span_loss: str = "segment"
     bptt_segments: int | None = None
+    adapter: dict[str, Any] | None = None
     sep_token_id: int | None = 4
     version: str = FORMAT_VERSION
 
@@ -85,6 +88,8 @@ class GMMXLNetConfig(XLNetConfig):
             self.expert_init_strategies = ["learned"] * self.num_memory_experts
         super().__post_init__(**kwargs)
         self._check_memory()
+        if self.adapter is not None:
+            AdapterSettings.from_dict(self.adapter)
 
     def _check_memory(self) -> None:
         _one_of("memory_type", self.memory_type, MEMORY_TYPES)

@@ -4,6 +4,8 @@ Shapes: B documents, S segments, L tokens of a segment, N segments of all docume
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from transformers import initialization as init
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import losses
+from gmmxlnet.models.adapter_files import HUB_OPTIONS, load_adapter_checkpoint, save_adapter_checkpoint
+from gmmxlnet.models.adapters import install_adapter
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.differentiable import BankRecurrence, MemoryBank
@@ -90,6 +94,37 @@ class GMMXLNetForQA(PreTrainedModel):
         self.post_init()
         if base_model is not None:
             convert_xlnet_weights(base_model, self)
+        if config.adapter is not None:
+            install_adapter(self)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *args: Any,
+        base_model: str | None = None,
+        **kwargs: Any,
+    ) -> "GMMXLNetForQA":
+        """As transformers', from a folder or a Hub id.
+
+        A checkpoint with an adapter fetches the base that it names; `base_model` says where that is now, if elsewhere.
+        """
+        name = os.fspath(pretrained_model_name_or_path)
+        hub = {key: kwargs[key] for key in ("revision", "subfolder", *HUB_OPTIONS) if key in kwargs}
+        if GMMXLNetConfig.get_config_dict(name, **hub)[0].get("adapter") is None:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        config = kwargs.pop("config", None) or GMMXLNetConfig.from_pretrained(name, **hub)
+        return load_adapter_checkpoint(cls, name, config, base_model=base_model, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As transformers'; a model with an adapter writes that, its memory and its head, but not the base.
+
+        Then `kwargs` (of shards, of the state to write) mean nothing: it is small.
+        """
+        if self.config.adapter is None:
+            super().save_pretrained(save_directory, **kwargs)
+        else:
+            save_adapter_checkpoint(self, Path(save_directory))
 
     @classmethod
     def is_custom_code(cls) -> bool:

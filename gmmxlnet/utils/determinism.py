@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models.adapter_files import ADAPTER_WEIGHTS
 from gmmxlnet.utils.fingerprint import Fingerprint
 
 WEIGHTS = "model.safetensors"
@@ -31,11 +32,12 @@ def check_reload(folder: Path, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         altered_folder = Path(scratch) / "altered"
         shutil.copytree(folder, altered_folder)
+        weights = ADAPTER_WEIGHTS if (folder / ADAPTER_WEIGHTS).exists() else WEIGHTS
         try:
-            _flip_one_bit(altered_folder / WEIGHTS)
+            _flip_one_bit(altered_folder / weights)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"{folder / WEIGHTS}: cannot be loaded ({error}); train again: dvc repro -f train"
+                f"{folder / weights}: cannot be loaded ({error}); train again: dvc repro -f train"
             ) from None
         loaded, altered = _fingerprints_in_fresh_process([folder, altered_folder], seed + 1)
     names = sorted(set(trained.tensors) | set(loaded.tensors))

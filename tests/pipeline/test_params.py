@@ -136,8 +136,10 @@ def test_the_whole_family_is_known(changed, value):
     assert load_params(changed({"memory_type": value})).memory_type == value
 
 
-def test_adapters_still_to_come_are_refused(changed):
-    assert refusal(changed({"adapter": "lora"})) == "adapter lora is not available yet; use none"
+def test_an_adapter_needs_a_pretrained_encoder(changed):
+    refused = refusal(changed({"adapter": "lora"}))
+    assert refused.startswith("adapter lora needs a pretrained encoder, and profiles.sample.base_model is scratch;")
+    assert load_params(changed({"adapter": "lora", "profile": "squad_v2"})).adapter == "lora"
 
 
 @pytest.mark.parametrize("memory_type", ["gmm", "token", "differentiable"])

@@ -1,0 +1,21 @@
+"""Hashes of tensors: what tells whether two models are the same."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of dtype, shape and bytes."""
+    tensor = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and hashes of all tensors, whatever their order and their files."""
+    lines = "".join(f"{name} {tensor_hash(tensors[name])}\n" for name in sorted(tensors))
+    return hashlib.sha256(lines.encode()).hexdigest()
