@@ -4,7 +4,6 @@
 verify stage runs it in a fresh process and compares with what the trained model in memory wrote beside its weights.
 """
 
-import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import torch
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.utils.files import write_json
+from gmmxlnet.utils.tensors import tensor_hash
 
 FILE_NAME = "fingerprint.json"
 PROBE_DOCUMENTS, PROBE_SEGMENTS, PROBE_TOKENS = 2, 3, 24
@@ -63,14 +63,6 @@ class Fingerprint:
         if len(self.logits) != len(other.logits):
             return float("inf")
         return float(np.abs(np.subtract(self.logits, other.logits)).max())
-
-
-def tensor_hash(tensor: torch.Tensor) -> str:
-    """SHA-256 of dtype, shape and bytes."""
-    tensor = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _probe_batch(config: GMMXLNetConfig) -> dict[str, torch.Tensor]:
