@@ -21,5 +21,9 @@ class CheckpointError(GMMXLNetError):
     """A checkpoint is incomplete, damaged, or of another kind than the one asked for."""
 
 
+class CheckpointConfigError(CheckpointError, ConfigError):
+    """The configuration in a checkpoint is impossible, or newer than this program."""
+
+
 class HubError(GMMXLNetError):
     """The Hugging Face Hub refused something, cannot be reached, or holds other bytes than were sent."""

@@ -1,12 +1,16 @@
 """`GMMXLNetConfig`: the architecture of an encoder and of the memory that travels through it, as in `config.json`."""
 
+import functools
 import math
-from typing import Any
+import re
+from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import XLNetConfig
+from transformers.activations import ACT2FN
 
-from gmmxlnet.errors import ConfigError
+from gmmxlnet.errors import CheckpointConfigError, ConfigError
 from gmmxlnet.models.adapter_settings import AdapterSettings
 
 FORMAT_VERSION = "1.0"
@@ -18,9 +22,35 @@ INIT_STRATEGIES = ("learned", "zeros", "uniform", "orthogonal")
 SPAN_LOSSES = ("segment", "document")
 MIN_EXPERTS, MAX_EXPERTS = 2, 8
 MAX_MEMORY_SLOTS = 32
+MAX_SIZE = 2**31  # of any dimension: what lies above is a damaged file, and would overflow a product
+MAX_FLOAT = 3.4e38  # of float32
 _ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
+# In a file attn_type is this list instead of "bi". A class of transformers that is made to read one of our checkpoints
+# would draw all its weights at random and only warn; a list where it expects a string makes it fail, and quote this.
+_ATTN_TYPE_IN_FILES = ["bi", "this is a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained"]
 
 
+def _with_own_errors(cls: type) -> type:
+    """Let wrong types, which `strict` and transformers report in errors of their own, be ConfigErrors."""
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except ConfigError:
+            raise
+        except StrictDataclassError as error:
+            cause = str(error).strip().splitlines()[-1].strip()
+            raise ConfigError(f"config: {cause.split(': ', 1)[-1]}") from None
+        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # transformers, on its general keys
+            raise ConfigError(f"config: {' '.join(str(error).split())}") from None
+
+    cls.__init__ = __init__
+    return cls
+
+
+@_with_own_errors
 @strict
 class GMMXLNetConfig(XLNetConfig):
     """An XLNet encoder's keys (`transformers.XLNetConfig`) and, beside them, the memory's and the losses'.
@@ -84,12 +114,48 @@ class GMMXLNetConfig(XLNetConfig):
             self.num_memory_experts = 1
         elif self.memory_type != "gmm":
             self.num_memory_experts = 0
-        if self.expert_init_strategies is None:
+        if self.expert_init_strategies is None and 0 <= self.num_memory_experts <= MAX_EXPERTS:
             self.expert_init_strategies = ["learned"] * self.num_memory_experts
+        if self.n_head < 1:
+            raise ConfigError(f"n_head must be an integer >= 1, not {self.n_head}")
         super().__post_init__(**kwargs)
+        self._check_version()
+        self._check_encoder()
         self._check_memory()
         if self.adapter is not None:
             AdapterSettings.from_dict(self.adapter)
+
+    def _check_version(self) -> None:
+        if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", self.version):
+            raise ConfigError(f"version must be a format's number such as {FORMAT_VERSION}, not {self.version[:40]!r}")
+        if _numbers(self.version) > _numbers(FORMAT_VERSION):
+            raise ConfigError(
+                f"version {self.version} of the format is newer than {FORMAT_VERSION}, the newest that this gmmxlnet "
+                "reads; install a newer one: pip install --upgrade gmmxlnet"
+            )
+
+    def _check_encoder(self) -> None:
+        for name in ("vocab_size", "d_model", "n_layer", "n_head", "d_inner", "d_head"):
+            if not 1 <= getattr(self, name) < MAX_SIZE:
+                raise ConfigError(f"{name} must be an integer in [1, {MAX_SIZE:,}), not {getattr(self, name)}")
+        if self.d_model % 2:
+            raise ConfigError(f"d_model must be even, not {self.d_model}: positions are sines and cosines in pairs")
+        if self.d_head != self.d_model // self.n_head:
+            raise ConfigError(f"d_head must be d_model // n_head = {self.d_model // self.n_head}, not {self.d_head}")
+        if self.vocab_size <= 2 * self.memory_num_tokens:
+            raise ConfigError(
+                f"vocab_size must exceed the {2 * self.memory_num_tokens} memory tokens, not {self.vocab_size}"
+            )
+        if self.attn_type != "bi" or self.bi_data:
+            raise ConfigError(f"attn_type must be 'bi' and bi_data false, not {self.attn_type!r} and {self.bi_data}")
+        _one_of("ff_activation", self.ff_activation, tuple(ACT2FN))
+        for name in ("dropout", "summary_last_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        if not (0 < self.layer_norm_eps < 1):
+            raise ConfigError(f"layer_norm_eps must be in (0, 1), not {self.layer_norm_eps}")
+        if not (0 <= self.initializer_range and math.isfinite(self.initializer_range)):
+            raise ConfigError(f"initializer_range must be >= 0 and finite, not {self.initializer_range}")
 
     def _check_memory(self) -> None:
         _one_of("memory_type", self.memory_type, MEMORY_TYPES)
@@ -109,10 +175,10 @@ class GMMXLNetConfig(XLNetConfig):
                 f"memory_heads must be >= 1 and divide d_model, which is {self.d_model}, not {self.memory_heads}"
             )
         for name in ("routing_temperature", "memory_sharpness"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+            if not 0 < getattr(self, name) <= MAX_FLOAT:
                 raise ConfigError(f"{name} must be > 0 and finite, not {getattr(self, name)}")
         for name in ("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+            if not 0 <= getattr(self, name) <= MAX_FLOAT:
                 raise ConfigError(f"{name} must be >= 0 and finite, not {getattr(self, name)}")
         if self.bptt_segments is not None and self.bptt_segments < 1:
             raise ConfigError(f"bptt_segments must be null or an integer >= 1, not {self.bptt_segments}")
@@ -153,9 +219,27 @@ class GMMXLNetConfig(XLNetConfig):
         """Id of `[MEM_WRITE_0]`."""
         return self.vocab_size - self.memory_num_tokens
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """From what `config.json` says. Raises CheckpointConfigError, which is a ConfigError too."""
+        if config_dict.get("attn_type") == _ATTN_TYPE_IN_FILES:
+            config_dict = {**config_dict, "attn_type": _ATTN_TYPE_IN_FILES[0]}
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except ConfigError as error:
+            raise CheckpointConfigError(str(error)) from None
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return {**super().to_diff_dict(), "attn_type": _ATTN_TYPE_IN_FILES}
+
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` shows it: with `num_experts` and `hidden_dim`, the names that other readers use."""
         return {**super().to_dict(), "num_experts": self.num_memory_experts, "hidden_dim": self.d_model}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -4,9 +4,9 @@ Shapes: B documents, S segments, L tokens of a segment, N segments of all docume
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
 """
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from transformers import initialization as init
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import losses
-from gmmxlnet.models.adapter_files import HUB_OPTIONS, load_adapter_checkpoint, save_adapter_checkpoint
 from gmmxlnet.models.adapters import install_adapter
+from gmmxlnet.models.checkpoint import load_model, save_model
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.differentiable import BankRecurrence, MemoryBank
@@ -98,33 +98,80 @@ class GMMXLNetForQA(PreTrainedModel):
             install_adapter(self)
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # transformers lets far more pass, and mends it at random
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        *args: Any,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str = "",
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        use_safetensors: bool = True,
+        dtype: torch.dtype | str | None = None,
         base_model: str | None = None,
-        **kwargs: Any,
-    ) -> "GMMXLNetForQA":
-        """As transformers', from a folder or a Hub id.
+        output_loading_info: bool = False,
+        **asked: Any,
+    ) -> Self:
+        """A trained model from a folder or a Hub id, in evaluation mode, strictly (`gmmxlnet.models.checkpoint`).
 
-        A checkpoint with an adapter fetches the base that it names; `base_model` says where that is now, if elsewhere.
+        Args:
+            revision, subfolder, cache_dir, token, local_files_only, force_download: as everywhere in transformers.
+            use_safetensors: False reads an older `pytorch_model.bin` (with `weights_only`); nothing else ever unpickles.
+            dtype: to cast to; the stored one when left out.
+            base_model: of an adapter's checkpoint: where the model is that it was trained on (a folder or a Hub id), if
+                not where the checkpoint or the environment variable GMMXLNET_BASE_MODEL says.
+            asked: what the checkpoint has to be (`memory_type="gmm"`, `num_experts=4`, ...: refused where it is not),
+                and what training it further may change: dropout, loss weights, `routing_temperature`, `bptt_segments`.
+
+        Raises CheckpointError.
         """
-        name = os.fspath(pretrained_model_name_or_path)
-        hub = {key: kwargs[key] for key in ("revision", "subfolder", *HUB_OPTIONS) if key in kwargs}
-        if GMMXLNetConfig.get_config_dict(name, **hub)[0].get("adapter") is None:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        config = kwargs.pop("config", None) or GMMXLNetConfig.from_pretrained(name, **hub)
-        return load_adapter_checkpoint(cls, name, config, base_model=base_model, **kwargs)
+        for name in ("_from_auto", "trust_remote_code", "adapter_kwargs", "_commit_hash"):  # the Auto classes' own
+            asked.pop(name, None)
+        model = load_model(
+            cls,
+            pretrained_model_name_or_path,
+            asked=asked,
+            dtype=dtype,
+            use_safetensors=use_safetensors,
+            base_model=base_model,
+            revision=revision,
+            subfolder=subfolder,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        empty: list[str] = []
+        info = dict.fromkeys(("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"), empty)
+        return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As transformers'; a model with an adapter writes that, its memory and its head, but not the base.
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        max_shard_size: int | str = "5GB",
+        push_to_hub: bool = False,
+        **hub: Any,
+    ) -> None:
+        """Write config.json, safetensors and checkpoint.json (`gmmxlnet.models.checkpoint`).
 
-        Then `kwargs` (of shards, of the state to write) mean nothing: it is small.
+        Args:
+            is_main_process: whether this process is the one that writes.
+            state_dict: tensors to save instead of the model's own.
+            max_shard_size: of one file of weights, in bytes or as "5GB".
+            push_to_hub: push the model afterwards; `hub` is what `push_to_hub` takes.
+
+        Raises CheckpointError.
         """
-        if self.config.adapter is None:
-            super().save_pretrained(save_directory, **kwargs)
-        else:
-            save_adapter_checkpoint(self, Path(save_directory))
+        if not is_main_process:
+            return
+        save_model(self, save_directory, state_dict=state_dict, max_shard_size=max_shard_size)
+        if push_to_hub:
+            self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
 
     @classmethod
     def is_custom_code(cls) -> bool:

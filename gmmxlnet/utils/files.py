@@ -1,12 +1,15 @@
 """Files that are complete or absent: written beside their place, synced, renamed."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+MAX_JSON_BYTES = 64 * 2**20  # a configuration or an index of this size is none
 
 
 def sync_folder(folder: Path) -> None:
@@ -60,3 +63,43 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, keys in their given order, NaN refused, complete or absent."""
     with atomic_file(path) as scratch:
         scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file says; ValueError where it says nothing, or one thing twice.
+
+    Refused beside what is no JSON: NaN and infinities, a key given twice, endless nesting, more than 64 MiB.
+    """
+    path = Path(path)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"has {path.stat().st_size:,} bytes, at most {MAX_JSON_BYTES:,} make sense")
+    try:
+        return json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_no_constant, object_pairs_hook=_each_key_once
+        )
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the canonical JSON (sorted keys, no spaces) of `value`, however a file lays it out."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"holds {name}, which JSON does not know")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"gives {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return values

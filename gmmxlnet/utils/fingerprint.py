@@ -15,7 +15,7 @@ import torch
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.utils.files import write_json
-from gmmxlnet.utils.hashing import tensor_hash
+from gmmxlnet.utils.tensors import tensor_hash
 
 FILE_NAME = "fingerprint.json"
 PROBE_DOCUMENTS, PROBE_SEGMENTS, PROBE_TOKENS = 2, 3, 24

@@ -7,7 +7,8 @@ import torch
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.utils.fingerprint import FILE_NAME, Fingerprint, tensor_hash
+from gmmxlnet.utils.fingerprint import FILE_NAME, Fingerprint
+from gmmxlnet.utils.tensors import tensor_hash
 
 
 @pytest.fixture(scope="module")

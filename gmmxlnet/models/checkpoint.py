@@ -1,0 +1,345 @@
+"""Save and load a model, strictly both ways: what was saved is what is loaded, or a CheckpointError says why not.
+
+    save_model(model, folder)                  config.json, model.safetensors (or shards), checkpoint.json
+    load_model(GMMXLNetForQA, folder_or_hub_id)
+
+`GMMXLNetForQA.save_pretrained` and `.from_pretrained` are these. Loading checks, in this order: the folder, config.json,
+what the caller asked for, the tensors' names, shapes and dtypes in the files' headers, then hashes, then values. A
+folder of transformers' own XLNet for question answering loads as a model without memory (`older.py`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmmxlnet.errors import CheckpointError, ConfigError
+from gmmxlnet.models.asked import apply_asked
+from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.manifest import CONFIG, MANIFEST, Manifest, file_record, seal
+from gmmxlnet.models.older import load_xlnet
+from gmmxlnet.models.source import locate
+from gmmxlnet.models.weights import (
+    DTYPE_NAMES,
+    DTYPES,
+    OLD_WEIGHTS,
+    Stored,
+    is_weights,
+    read_headers,
+    read_old_weights,
+    read_tensors,
+    write_tensors,
+)
+from gmmxlnet.utils.files import atomic_file, read_json
+from gmmxlnet.utils.tensors import first_not_finite, tensor_hash
+
+__all__ = ["MANIFEST", "Manifest", "adopt", "load_model", "save_model", "seal"]
+
+_BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the architecture
+
+
+# Saving
+
+
+def save_model(
+    model: nn.Module, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, max_shard_size: int | str
+) -> None:
+    """Write a `GMMXLNetForQA`; the manifest comes last, so that a folder half written does not load.
+
+    Args:
+        state_dict: the tensors to save instead of the model's own, under the same names.
+        max_shard_size: of a file, in bytes or as "5GB".
+
+    Raises CheckpointError where tensors hold NaN, differ in dtype or are not the model's, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    tensors = {name: tensor.detach() for name, tensor in (state_dict or model.state_dict()).items()}
+    _check_names(tensors, model.state_dict(), "the tensors to be saved", "")
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) > 1 or not dtypes <= set(DTYPE_NAMES):
+        raise CheckpointError(
+            f"{folder}: the model's tensors are {', '.join(sorted(map(str, dtypes)))}; cast them to one of "
+            f"{', '.join(map(str, DTYPE_NAMES))} with model.to(dtype) before it is saved"
+        )
+    bad = first_not_finite(tensors)
+    if bad is not None:
+        raise CheckpointError(
+            f"{folder}: {bad} holds NaN or infinity, so the model is not saved; its training diverged: lower "
+            "learning_rate or max_grad_norm, or use precision float32"
+        )
+    config = model.config
+    config.dtype, config.architectures = dtypes.pop(), [type(model).__name__]
+    shared = _shared_names(model)
+    own = {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if name not in shared}
+    try:
+        _write(folder, config, own, shared, max_shard_size)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); nothing that can be loaded was left") from error
+
+
+def _write(
+    folder: Path, config: GMMXLNetConfig, tensors: dict[str, Tensor], shared: dict[str, str], max_shard_size: int | str
+) -> None:
+    if folder.is_file():
+        raise CheckpointError(f"{folder}: is a file, expected a folder to save into")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if is_weights(path.name):  # shards of another number would lie beside the new ones
+            path.unlink()
+    with atomic_file(folder / CONFIG) as scratch:
+        scratch.write_text(config.to_json_string(use_diff=True), encoding="utf-8")
+    # A view of a larger tensor, or two views of one, are saved as tensors of their own.
+    files = write_tensors(folder, {name: tensor.clone() for name, tensor in tensors.items()}, max_shard_size)
+    Manifest(
+        version=config.version,
+        config=read_json(folder / CONFIG),
+        tensors={name: _record(tensor) for name, tensor in tensors.items()},
+        shared=shared,
+        files={name: file_record(folder / name) for name in sorted([CONFIG, *files])},
+    ).write(folder)
+
+
+def adopt(folder: str | Path) -> None:
+    """Write the manifest of a folder as it stands: for a checkpoint edited on purpose. What does not fit is refused."""
+    folder = Path(folder)
+    config = _read_config(folder)
+    stored = read_headers(folder)
+    shared: dict[str, str] = Manifest.read(folder).shared if (folder / MANIFEST).exists() else {}
+    _build(config, _checked_tensors(folder, config, stored, shared), shared)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    Manifest(
+        version=config.version,
+        config=_config_values(folder),
+        tensors={name: _record(tensor) for name, tensor in sorted(read_tensors(stored).items())},
+        shared=shared,
+        files={CONFIG: file_record(folder / CONFIG)},
+    ).write(folder)
+    seal(folder)
+
+
+def _record(tensor: Tensor) -> dict[str, Any]:
+    return {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "sha256": tensor_hash(tensor)}
+
+
+def _shared_names(model: nn.Module) -> dict[str, str]:
+    """Names of parameters that are a parameter of an earlier name, and that name."""
+    first: dict[int, str] = {}
+    names = model.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in names if first.setdefault(id(p), name) != name}
+
+
+# Loading
+
+
+def load_model(
+    cls: type,
+    name: str | Path,
+    *,
+    asked: dict[str, Any],
+    dtype: torch.dtype | str | None = None,
+    use_safetensors: bool = True,
+    **source: Any,
+) -> Any:
+    """A `GMMXLNetForQA` from a folder or the Hub, in evaluation mode.
+
+    Args:
+        asked: what the model is to be, by the names of `GMMXLNetConfig` and of the model's constructor; `apply_asked`.
+        dtype: to cast to; None for the one it is stored in.
+        use_safetensors: False reads `pytorch_model.bin`, which older versions of transformers wrote.
+        source: `locate`'s.
+    """
+    folder = locate(name, use_safetensors=use_safetensors, **source)
+    values = _config_values(folder)
+    if values.get("model_type") == "xlnet":
+        model = load_xlnet(cls, folder, values, asked=asked, use_safetensors=use_safetensors)
+    else:
+        model = _load_own(folder, asked, use_safetensors)
+    model.config.name_or_path = str(name)
+    if dtype not in (None, "auto"):
+        model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    return model.eval()
+
+
+def _load_own(folder: Path, asked: dict[str, Any], use_safetensors: bool) -> nn.Module:
+    config = _read_config(folder)
+    wanted = apply_asked(config, asked, folder)
+    if not use_safetensors:
+        tensors = read_old_weights(folder)
+        expected = _expected(config)
+        _check_names(tensors, expected, str(folder / OLD_WEIGHTS), "get the checkpoint again")
+        _check_shapes(tensors, expected, folder / OLD_WEIGHTS)
+        _check_finite(folder, tensors)
+        return _build(wanted, tensors, {})
+    stored = read_headers(folder)
+    check_sizes(folder, config, stored)
+    manifest = Manifest.read(folder)
+    _check_headers(folder, config, stored, manifest.shared)
+    _check_config(folder, config, manifest)
+    manifest.check_files(folder)
+    return _build(wanted, _checked_tensors(folder, config, stored, manifest.shared), manifest.shared)
+
+
+def _config_values(folder: Path) -> dict[str, Any]:
+    """What `config.json` says. Raises CheckpointError."""
+    path = folder / CONFIG
+    try:
+        values = read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file; a checkpoint has config.json and weights") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({' '.join(str(error).split())}); get the checkpoint again") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: must be an object with keys and values, not a {type(values).__name__}")
+    return values
+
+
+def _read_config(folder: Path) -> GMMXLNetConfig:
+    values = _config_values(folder)
+    kind = values.get("model_type")
+    if kind != GMMXLNetConfig.model_type:
+        raise CheckpointError(
+            f"{folder}: is of model_type {str(kind)[:40]!r}, expected {GMMXLNetConfig.model_type!r}, or 'xlnet' for a "
+            "model without memory; load it with transformers' AutoModelForQuestionAnswering"
+        )
+    try:
+        return GMMXLNetConfig.from_dict(values)
+    except ConfigError as error:
+        raise type(error)(f"{folder / CONFIG}: {error}") from None
+
+
+def _check_config(folder: Path, config: GMMXLNetConfig, manifest: Manifest) -> None:
+    """`config.json` must mean what was saved; `memory_type` may be left out or `standard` where that is `none`."""
+    found = _config_values(folder)
+    if found.get("memory_type") == "standard":
+        found["memory_type"] = "none"
+    manifest.check_config(folder, found)
+    own, saved = (x.to_dict() for x in (config, GMMXLNetConfig.from_dict(manifest.config)))
+    for key in sorted({*own, *saved} - set(_BOOKKEEPING)):
+        if own.get(key) != saved.get(key):
+            raise CheckpointError(
+                f"{folder / CONFIG}: {key} is left out, which means {own.get(key)!r}, but was saved as "
+                f"{saved.get(key)!r}; get the checkpoint again"
+            )
+
+
+def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored]) -> None:
+    """The sizes that `config.json` gives must be those of the weights; before a model of them is made."""
+    for key, size in sizes_in(stored).items():
+        if size is not None and getattr(config, key) != size:
+            raise CheckpointError(
+                f"{folder}: {CONFIG} says {key} {getattr(config, key)}, but the weights have {size}; they belong to "
+                "different checkpoints: get both from one"
+            )
+
+
+def sizes_in(stored: Mapping[str, Stored]) -> dict[str, int | None]:
+    """The keys of a configuration that can be seen from weights, None where the tensor that shows it is not there."""
+
+    def size(name: str, dimension: int) -> int | None:
+        shape = stored[name].shape if name in stored else ()
+        return shape[dimension] if dimension < len(shape) else None
+
+    def count(prefix: str) -> int:
+        return len({name[len(prefix) :].split(".")[0] for name in stored if name.startswith(prefix)})
+
+    attention = "encoder.layers.0.attention.r_w_bias"
+    slots = "memory_bank.initial_slots" if count("memory_bank.") else "expert_mixture.expert_0"
+    return {
+        "vocab_size": size("encoder.word_embedding.weight", 0),
+        "d_model": size("encoder.word_embedding.weight", 1),
+        "n_layer": count("encoder.layers."),
+        "d_inner": size("encoder.layers.0.inner.weight", 0),
+        "n_head": size(attention, 0),
+        "d_head": size(attention, 1),
+        "num_memory_experts": count("expert_mixture."),
+        "memory_slots": size(slots, 0),
+    }
+
+
+def _expected(config: GMMXLNetConfig) -> dict[str, Tensor]:
+    """The model's tensors, without memory for their values."""
+    return _empty(config).state_dict()
+
+
+def _empty(config: GMMXLNetConfig) -> Any:
+    from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA  # which imports this module
+
+    with torch.device("meta"):
+        return GMMXLNetForQA(config)
+
+
+def _check_headers(
+    folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored], shared: Mapping[str, str]
+) -> None:
+    """Names, shapes and dtypes of what the files hold against the model that `config.json` describes."""
+    expected = _expected(config)
+    own = {name: tensor for name, tensor in expected.items() if name not in shared}
+    where = next(iter(stored.values())).file.name if len({x.file for x in stored.values()}) == 1 else "the shards"
+    _check_names(stored, own, f"{folder}: {where}", f"expected the tensors of a {_kind(config)} model")
+    _check_shapes(stored, own, folder)
+    dtypes = sorted({tensor.dtype for tensor in stored.values()})
+    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+        odd = next(name for name in stored if stored[name].dtype != dtypes[0] or dtypes[0] not in DTYPES)
+        raise CheckpointError(f"{folder}: {odd} is {stored[odd].dtype}, expected all tensors in one of {', '.join(DTYPES)}")
+    if config.dtype is not None and config.dtype != DTYPES[dtypes[0]]:
+        raise CheckpointError(
+            f"{folder}: the tensors are {DTYPES[dtypes[0]]}, {CONFIG} says dtype {config.dtype}; get the checkpoint again"
+        )
+    for name, first in shared.items():
+        if name not in expected or first not in own or expected[name].shape != expected[first].shape:
+            raise CheckpointError(f"{folder / MANIFEST}: {name} cannot share {first}; get the checkpoint again")
+
+
+def _kind(config: GMMXLNetConfig) -> str:
+    experts = f" with {config.num_memory_experts} experts and {config.routing_mode} routing"
+    return config.memory_type + (experts if config.memory_type == "gmm" else "")
+
+
+def _check_names(found: Mapping[str, Any], expected: Mapping[str, Any], where: str, remedy: str) -> None:
+    end = f"; {remedy}" if remedy else ""
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise CheckpointError(f"{where}: lacks {len(missing)} of {len(expected)} tensors, such as {missing[0]}{end}")
+    stray = sorted(set(found) - set(expected))
+    if stray:
+        raise CheckpointError(
+            f"{where}: holds {len(stray)} tensors that the model has not, such as {stray[0][:80]!r}{end}"
+        )
+
+
+def _check_shapes(found: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
+    for name, tensor in expected.items():
+        if tuple(found[name].shape) != tuple(tensor.shape):
+            raise CheckpointError(
+                f"{where}: {name} has the shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}; "
+                "weights and config.json belong to different checkpoints"
+            )
+
+
+def _checked_tensors(
+    folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored], shared: Mapping[str, str]
+) -> dict[str, Tensor]:
+    check_sizes(folder, config, stored)
+    _check_headers(folder, config, stored, shared)
+    tensors = read_tensors(stored)
+    _check_finite(folder, tensors)
+    return tensors
+
+
+def _check_finite(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    bad = first_not_finite(tensors)
+    if bad is not None:
+        raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")
+
+
+def _build(config: GMMXLNetConfig, tensors: Mapping[str, Tensor], shared: Mapping[str, str]) -> nn.Module:
+    """The model around these tensors; shared ones are one parameter again."""
+    model = _empty(config)
+    model.load_state_dict({**tensors, **{name: tensors[first] for name, first in shared.items()}}, assign=True)
+    for name, first in shared.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(module), attribute, model.get_parameter(first))
+    return model

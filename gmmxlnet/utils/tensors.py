@@ -1,0 +1,20 @@
+"""What tensors hold, in bits."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of dtype, shape and bytes."""
+    tensor = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of a tensor that holds NaN or infinity; None where all are numbers."""
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
