@@ -57,10 +57,11 @@ class Experiment:
     @property
     def name(self) -> str:
         """A name people recognise in a list of runs, such as `gmm-k4-write`."""
-        memory_type = str(self.parameters["memory_type"])
-        if memory_type != "gmm":
-            return memory_type
-        return f"gmm-k{self.parameters['num_memory_experts']}-{self.parameters['routing_mode'].removesuffix('-based')}"
+        name = str(self.parameters["memory_type"])
+        if name == "gmm":
+            routing = self.parameters["routing_mode"].removesuffix("-based")
+            name = f"gmm-k{self.parameters['num_memory_experts']}-{routing}"
+        return f"{name}-lora" if self.parameters.get("adapter") == "lora" else name
 
 
 def canonical_parameters(params: Params) -> dict[str, Any]:

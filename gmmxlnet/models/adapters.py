@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.adapter_settings import AdapterSettings
@@ -21,6 +21,10 @@ from gmmxlnet.models.adapter_settings import AdapterSettings
 # Matched as a whole: no name is taken for another that begins or ends like it.
 PROJECTIONS = r"encoder\.layers\.\d+\.(attention\.(qkv|position|output)|inner|outer)"
 ADAPTER_NAME = "default"  # peft's; it stands in the names of parameters, not in files
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
+OWN_WEIGHTS = "memory_and_head.safetensors"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_WEIGHTS)
+_PREFIX = "base_model.model."  # of peft's names in files
 WORD_EMBEDDING = "encoder.word_embedding"
 
 
@@ -70,14 +74,14 @@ def install_adapter(model: PreTrainedModel) -> None:
         model.encoder.word_embedding = PartlyTrainedEmbedding(
             model.encoder.word_embedding, 2 * model.config.memory_num_tokens
         )
-    peft.inject_adapter_in_model(lora_config(model), model, adapter_name=ADAPTER_NAME)
+    peft.inject_adapter_in_model(lora_config(model.config), model, adapter_name=ADAPTER_NAME)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not is_frozen(name))
 
 
-def lora_config(model: PreTrainedModel) -> "peft.LoraConfig":  # noqa: F821 (imported when it is needed)
-    """What `adapter_config.json` says."""
-    settings = AdapterSettings.from_dict(model.config.adapter)
+def lora_config(config: PreTrainedConfig) -> "peft.LoraConfig":  # noqa: F821 (imported when it is needed)
+    """What `adapter_config.json` says of a model with this configuration."""
+    settings = AdapterSettings.from_dict(config.adapter)
     return import_peft().LoraConfig(
         base_model_name_or_path=settings.base_model,
         revision=settings.base_revision,
@@ -98,6 +102,17 @@ def is_lora(name: str) -> bool:
 def is_frozen(name: str) -> bool:
     """Whether a parameter of a model with an adapter is the base's."""
     return name.startswith("encoder.") and not is_lora(name) and name != f"{WORD_EMBEDDING}.memory_tokens"
+
+
+def name_in_file(name: str) -> str:
+    """The name that a parameter of the adapter has in peft's file."""
+    return _PREFIX + name.replace(f".{ADAPTER_NAME}.", ".")
+
+
+def name_in_model(key: str) -> str:
+    """The parameter that a tensor in peft's file is; for others a name that no parameter has."""
+    name = re.sub(r"\.(lora_[AB])\.weight$", rf".\1.{ADAPTER_NAME}.weight", key.removeprefix(_PREFIX))
+    return name if is_lora(name) and name_in_file(name) == key else f"{ADAPTER_WEIGHTS}:{key}"
 
 
 def name_in_adapted_model(name: str, *, has_memory_tokens: bool) -> str:

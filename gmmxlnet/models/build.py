@@ -13,7 +13,7 @@ from gmmxlnet.models.base import read_base, read_base_config
 from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES, GMMXLNetConfig
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
-from gmmxlnet.utils.hashing import weights_hash
+from gmmxlnet.utils.tensors import weights_hash
 
 
 def scratch_model(size: dict[str, Any], tokenizer: PreTrainedTokenizerBase, memory: dict[str, Any]) -> GMMXLNetForQA:

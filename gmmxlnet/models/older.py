@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
+from transformers.initialization import no_init_weights
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.asked import apply_asked
@@ -21,9 +22,7 @@ from gmmxlnet.utils.tensors import first_not_finite
 _INSTEAD = "GMMXLNetForQA(base_model=XLNetForQuestionAnsweringSimple.from_pretrained(...), num_experts=...)"
 
 
-def load_xlnet(
-    cls: type, folder: Path, values: dict[str, Any], *, asked: dict[str, Any], use_safetensors: bool
-) -> Any:
+def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[str, Any], use_safetensors: bool) -> Any:
     """The model of memory type `none` with the same weights and scores. Raises CheckpointError."""
     base, config = _configs(folder, values)
     if asked.get("memory_type", "none") not in ("none", "standard") or asked.get("use_gmm_memory"):
@@ -47,7 +46,7 @@ def load_xlnet(
     bad = first_not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = cls(wanted)
     model.load_state_dict({name: x.contiguous() for name, x in xlnet_tensors(tensors).items()}, assign=True)
     return model
@@ -71,7 +70,7 @@ def _configs(folder: Path, values: dict[str, Any]) -> tuple[XLNetConfig, GMMXLNe
 
 def _check(folder: Path, base: XLNetConfig, found: Any) -> None:
     """Names, shapes and dtypes against transformers' class."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         expected: dict[str, Tensor] = XLNetForQuestionAnsweringSimple(base).state_dict()
     if not any(name.startswith("qa_outputs.") for name in found):
         raise CheckpointError(

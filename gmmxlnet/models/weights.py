@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models.adapters import ADAPTER_FILES, ADAPTER_WEIGHTS, OWN_WEIGHTS, name_in_model
 from gmmxlnet.utils.files import read_json, write_json
 
 WEIGHTS = "model.safetensors"
@@ -36,12 +37,17 @@ class Stored:
     dtype: str  # a safetensors name, such as F32
     shape: tuple[int, ...]
     file: Path
+    key: str  # its name in the file, which is another than in the model for an adapter's
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: one, or the shards that its index names. Raises CheckpointError."""
     shards = sorted(path for path in folder.glob("model-*.safetensors") if _SHARD.fullmatch(path.name))
     single, index = folder / WEIGHTS, folder / INDEX
+    adapter = [folder / ADAPTER_WEIGHTS, folder / OWN_WEIGHTS]
+    if any(path.exists() for path in adapter):
+        _check_adapter_files(folder, adapter, [path for path in (single, index, *shards) if path.exists()])
+        return adapter
     if single.exists() and (index.exists() or shards):
         raise CheckpointError(
             f"{folder}: holds {WEIGHTS} and, besides, {(index if index.exists() else shards[0]).name}; two models lie in "
@@ -54,13 +60,28 @@ def weight_files(folder: Path) -> list[Path]:
         _check_shards(folder, named, shards)
         return named
     if shards:
-        raise CheckpointError(f"{folder}: holds shards such as {shards[0].name}, but no {INDEX}; get the checkpoint again")
+        raise CheckpointError(
+            f"{folder}: holds shards such as {shards[0].name}, but no {INDEX}; get the checkpoint again"
+        )
     if (folder / OLD_WEIGHTS).exists() or (folder / OLD_INDEX).exists():
         raise CheckpointError(
             f"{folder}: holds {OLD_WEIGHTS}, expected {WEIGHTS}; if you trust its source, read it with "
             "from_pretrained(..., use_safetensors=False) and save it again with save_pretrained"
         )
     raise CheckpointError(f"{folder}: holds no weights, expected {WEIGHTS} or {INDEX}; get the checkpoint again")
+
+
+def _check_adapter_files(folder: Path, adapter: list[Path], merged: list[Path]) -> None:
+    missing = [path.name for path in adapter if not path.exists()]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: lacks {missing[0]}, which an adapter's checkpoint has; get the checkpoint again"
+        )
+    if merged:
+        raise CheckpointError(
+            f"{folder}: holds an adapter and, besides, {merged[0].name}; an adapter's checkpoint has no base in it: "
+            "remove one of the two"
+        )
 
 
 def _check_shards(folder: Path, named: list[Path], there: list[Path]) -> None:
@@ -121,7 +142,12 @@ def _header(path: Path) -> dict[str, Stored]:
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            return {name: Stored(x.get_dtype(), tuple(x.get_shape()), path) for name, x in slices.items()}
+            return {
+                name_in_model(key) if path.name == ADAPTER_WEIGHTS else key: Stored(
+                    x.get_dtype(), tuple(x.get_shape()), path, key
+                )
+                for key, x in slices.items()
+            }
     except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from None
 
@@ -133,7 +159,7 @@ def read_tensors(stored: Mapping[str, Stored]) -> dict[str, Tensor]:
         try:
             with safe_open(path, framework="pt") as file:
                 names = [name for name, tensor in stored.items() if tensor.file == path]
-                tensors |= {name: file.get_tensor(name).clone() for name in names}
+                tensors |= {name: file.get_tensor(stored[name].key).clone() for name in names}
         except (OSError, SafetensorError) as error:
             raise _damaged(path, error) from None
     return {name: tensors[name] for name in stored}
@@ -180,5 +206,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: i
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file's name is one that `write_tensors` gives."""
-    return name in (WEIGHTS, INDEX) or (name.endswith(".safetensors") and _SHARD.fullmatch(name) is not None)
+    """Whether a file's name is one that `write_tensors` or `write_adapter` gives."""
+    return name in (WEIGHTS, INDEX, *ADAPTER_FILES) or (
+        name.endswith(".safetensors") and _SHARD.fullmatch(name) is not None
+    )

@@ -18,3 +18,9 @@ def tensor_hash(tensor: Tensor) -> str:
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of a tensor that holds NaN or infinity; None where all are numbers."""
     return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and hashes of all tensors, whatever their order and their files."""
+    lines = "".join(f"{name} {tensor_hash(tensors[name])}\n" for name in sorted(tensors))
+    return hashlib.sha256(lines.encode()).hexdigest()
