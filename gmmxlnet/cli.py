@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError
 
-COMMANDS: tuple[str, ...] = ()  # names of modules in gmmxlnet/commands, as typed in the shell
+COMMANDS: tuple[str, ...] = ("verify",)  # names of modules in gmmxlnet/commands, as typed in the shell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.build import pretrained_model, scratch_model
+from gmmxlnet.models.checkpoint import seal
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.utils.files import atomic_folder
 from gmmxlnet.utils.fingerprint import Fingerprint
@@ -88,6 +89,7 @@ def main() -> None:
             tokenizer.save_pretrained(folder)
             Fingerprint.of(model).write(folder)
             experiment.write(folder)
+            seal(folder)
         trainer.record.write_csv(STEPS)
         trainer.record.write_throughput_csv(THROUGHPUT)
         run.log_folder(MODEL, "model")

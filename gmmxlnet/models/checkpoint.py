@@ -3,17 +3,19 @@
     save_model(model, folder)                  config.json, model.safetensors (or shards), checkpoint.json
     load_model(GMMXLNetForQA, folder_or_hub_id)
 
-`GMMXLNetForQA.save_pretrained` and `.from_pretrained` are these. Loading checks, in this order: the folder, config.json,
-what the caller asked for, the tensors' names, shapes and dtypes in the files' headers, then hashes, then values. A
-folder of transformers' own XLNet for question answering loads as a model without memory (`older.py`).
+`GMMXLNetForQA.save_pretrained` and `.from_pretrained` are these. Loading checks, in this order: the folder, its
+config.json, what the caller asked for, the tensors' names, shapes and dtypes in the files' headers, then hashes, then
+values. A folder of transformers' own XLNet for question answering loads as a model without memory (`older.py`).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from gmmxlnet.errors import CheckpointError, ConfigError
 from gmmxlnet.models.asked import apply_asked
@@ -52,7 +54,7 @@ def save_model(
         state_dict: the tensors to save instead of the model's own, under the same names.
         max_shard_size: of a file, in bytes or as "5GB".
 
-    Raises CheckpointError where tensors hold NaN, differ in dtype or are not the model's, or the folder cannot be written.
+    Raises CheckpointError where tensors hold NaN, differ in dtype or are not the model's, or where writing fails.
     """
     folder = Path(folder)
     tensors = {name: tensor.detach() for name, tensor in (state_dict or model.state_dict()).items()}
@@ -76,7 +78,9 @@ def save_model(
     try:
         _write(folder, config, own, shared, max_shard_size)
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); nothing that can be loaded was left") from error
+        raise CheckpointError(
+            f"{folder}: cannot be written ({error.strerror}); nothing that can be loaded was left"
+        ) from error
 
 
 def _write(
@@ -105,10 +109,12 @@ def _write(
 def adopt(folder: str | Path) -> None:
     """Write the manifest of a folder as it stands: for a checkpoint edited on purpose. What does not fit is refused."""
     folder = Path(folder)
-    config = _read_config(folder)
-    stored = read_headers(folder)
+    config, stored = read_config(folder), read_headers(folder)
     shared: dict[str, str] = Manifest.read(folder).shared if (folder / MANIFEST).exists() else {}
-    _build(config, _checked_tensors(folder, config, stored, shared), shared)
+    check_sizes(folder, config, stored)
+    model = _empty(config)
+    _check_headers(folder, config, stored, shared, model.state_dict())
+    _filled(folder, model, read_tensors(stored), shared)
     (folder / MANIFEST).unlink(missing_ok=True)
     Manifest(
         version=config.version,
@@ -164,22 +170,38 @@ def load_model(
 
 
 def _load_own(folder: Path, asked: dict[str, Any], use_safetensors: bool) -> nn.Module:
-    config = _read_config(folder)
+    config = read_config(folder)
     wanted = apply_asked(config, asked, folder)
     if not use_safetensors:
         tensors = read_old_weights(folder)
-        expected = _expected(config)
-        _check_names(tensors, expected, str(folder / OLD_WEIGHTS), "get the checkpoint again")
-        _check_shapes(tensors, expected, folder / OLD_WEIGHTS)
-        _check_finite(folder, tensors)
-        return _build(wanted, tensors, {})
-    stored = read_headers(folder)
+        check_sizes(folder, config, tensors)
+        model = _empty(wanted)
+        _check_names(tensors, model.state_dict(), str(folder / OLD_WEIGHTS), "get the checkpoint again")
+        _check_shapes(tensors, model.state_dict(), folder / OLD_WEIGHTS)
+        return _filled(folder, model, tensors, {})
+    opened = open_checkpoint(folder)
+    opened.manifest.check_files(folder)
+    model = _empty(wanted)
+    return _filled(folder, model, read_tensors(opened.stored), opened.manifest.shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A checkpoint of which everything was checked but the bytes of its files."""
+
+    config: GMMXLNetConfig
+    stored: dict[str, Stored]
+    manifest: Manifest
+
+
+def open_checkpoint(folder: Path) -> Opened:
+    """Check config.json, headers and manifest against each other; reads no weights. Raises CheckpointError."""
+    config, stored = read_config(folder), read_headers(folder)
     check_sizes(folder, config, stored)
     manifest = Manifest.read(folder)
-    _check_headers(folder, config, stored, manifest.shared)
+    _check_headers(folder, config, stored, manifest.shared, _empty(config).state_dict())
     _check_config(folder, config, manifest)
-    manifest.check_files(folder)
-    return _build(wanted, _checked_tensors(folder, config, stored, manifest.shared), manifest.shared)
+    return Opened(config=config, stored=stored, manifest=manifest)
 
 
 def _config_values(folder: Path) -> dict[str, Any]:
@@ -190,13 +212,16 @@ def _config_values(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; a checkpoint has config.json and weights") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({' '.join(str(error).split())}); get the checkpoint again") from None
+        raise CheckpointError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); get the checkpoint again"
+        ) from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: must be an object with keys and values, not a {type(values).__name__}")
     return values
 
 
-def _read_config(folder: Path) -> GMMXLNetConfig:
+def read_config(folder: Path) -> GMMXLNetConfig:
+    """The configuration of a checkpoint of ours. Raises CheckpointError."""
     values = _config_values(folder)
     kind = values.get("model_type")
     if kind != GMMXLNetConfig.model_type:
@@ -225,7 +250,7 @@ def _check_config(folder: Path, config: GMMXLNetConfig, manifest: Manifest) -> N
             )
 
 
-def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored]) -> None:
+def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored | Tensor]) -> None:
     """The sizes that `config.json` gives must be those of the weights; before a model of them is made."""
     for key, size in sizes_in(stored).items():
         if size is not None and getattr(config, key) != size:
@@ -235,7 +260,7 @@ def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Store
             )
 
 
-def sizes_in(stored: Mapping[str, Stored]) -> dict[str, int | None]:
+def sizes_in(stored: Mapping[str, Stored | Tensor]) -> dict[str, int | None]:
     """The keys of a configuration that can be seen from weights, None where the tensor that shows it is not there."""
 
     def size(name: str, dimension: int) -> int | None:
@@ -259,23 +284,22 @@ def sizes_in(stored: Mapping[str, Stored]) -> dict[str, int | None]:
     }
 
 
-def _expected(config: GMMXLNetConfig) -> dict[str, Tensor]:
-    """The model's tensors, without memory for their values."""
-    return _empty(config).state_dict()
-
-
 def _empty(config: GMMXLNetConfig) -> Any:
+    """The model, without memory for its tensors."""
     from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA  # which imports this module
 
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         return GMMXLNetForQA(config)
 
 
 def _check_headers(
-    folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored], shared: Mapping[str, str]
+    folder: Path,
+    config: GMMXLNetConfig,
+    stored: Mapping[str, Stored],
+    shared: Mapping[str, str],
+    expected: Mapping[str, Tensor],
 ) -> None:
     """Names, shapes and dtypes of what the files hold against the model that `config.json` describes."""
-    expected = _expected(config)
     own = {name: tensor for name, tensor in expected.items() if name not in shared}
     where = next(iter(stored.values())).file.name if len({x.file for x in stored.values()}) == 1 else "the shards"
     _check_names(stored, own, f"{folder}: {where}", f"expected the tensors of a {_kind(config)} model")
@@ -283,10 +307,13 @@ def _check_headers(
     dtypes = sorted({tensor.dtype for tensor in stored.values()})
     if len(dtypes) > 1 or dtypes[0] not in DTYPES:
         odd = next(name for name in stored if stored[name].dtype != dtypes[0] or dtypes[0] not in DTYPES)
-        raise CheckpointError(f"{folder}: {odd} is {stored[odd].dtype}, expected all tensors in one of {', '.join(DTYPES)}")
+        raise CheckpointError(
+            f"{folder}: {odd} is {stored[odd].dtype}, expected all tensors in one of {', '.join(DTYPES)}"
+        )
     if config.dtype is not None and config.dtype != DTYPES[dtypes[0]]:
         raise CheckpointError(
-            f"{folder}: the tensors are {DTYPES[dtypes[0]]}, {CONFIG} says dtype {config.dtype}; get the checkpoint again"
+            f"{folder}: the tensors are {DTYPES[dtypes[0]]}, {CONFIG} says dtype {config.dtype}; they belong to "
+            "different checkpoints: get both from one"
         )
     for name, first in shared.items():
         if name not in expected or first not in own or expected[name].shape != expected[first].shape:
@@ -319,25 +346,11 @@ def _check_shapes(found: Mapping[str, Any], expected: Mapping[str, Any], where: 
             )
 
 
-def _checked_tensors(
-    folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored], shared: Mapping[str, str]
-) -> dict[str, Tensor]:
-    check_sizes(folder, config, stored)
-    _check_headers(folder, config, stored, shared)
-    tensors = read_tensors(stored)
-    _check_finite(folder, tensors)
-    return tensors
-
-
-def _check_finite(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def _filled(folder: Path, model: Any, tensors: Mapping[str, Tensor], shared: Mapping[str, str]) -> Any:
+    """The model around these tensors, which must be numbers; shared ones are one parameter again."""
     bad = first_not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")
-
-
-def _build(config: GMMXLNetConfig, tensors: Mapping[str, Tensor], shared: Mapping[str, str]) -> nn.Module:
-    """The model around these tensors; shared ones are one parameter again."""
-    model = _empty(config)
     model.load_state_dict({**tensors, **{name: tensors[first] for name, first in shared.items()}}, assign=True)
     for name, first in shared.items():
         module, _, attribute = name.rpartition(".")

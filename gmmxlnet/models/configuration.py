@@ -26,7 +26,7 @@ MAX_FLOAT = 3.4e38  # of float32
 _ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
 # In a file attn_type is this list instead of "bi". A class of transformers that is made to read one of our checkpoints
 # would draw all its weights at random and only warn; a list where it expects a string makes it fail, and quote this.
-_ATTN_TYPE_IN_FILES = ["bi", "this is a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained"]
+_ATTN_TYPE_IN_FILES = ["bi", "a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained"]
 
 
 def _with_own_errors(cls: type) -> type:
@@ -34,7 +34,7 @@ def _with_own_errors(cls: type) -> type:
     init = cls.__init__
 
     @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             init(self, *args, **kwargs)
         except ConfigError:
@@ -45,7 +45,7 @@ def _with_own_errors(cls: type) -> type:
         except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # transformers, on its general keys
             raise ConfigError(f"config: {' '.join(str(error).split())}") from None
 
-    cls.__init__ = __init__
+    cls.__init__ = checked
     return cls
 
 
@@ -149,7 +149,7 @@ class GMMXLNetConfig(XLNetConfig):
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if not (0 < self.layer_norm_eps < 1):
             raise ConfigError(f"layer_norm_eps must be in (0, 1), not {self.layer_norm_eps}")
-        if not (0 <= self.initializer_range and math.isfinite(self.initializer_range)):
+        if not (self.initializer_range >= 0 and math.isfinite(self.initializer_range)):
             raise ConfigError(f"initializer_range must be >= 0 and finite, not {self.initializer_range}")
 
     def _check_memory(self) -> None:

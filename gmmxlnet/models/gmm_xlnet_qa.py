@@ -114,7 +114,7 @@ class GMMXLNetForQA(PreTrainedModel):
 
         Args:
             revision, subfolder, cache_dir, token, local_files_only, force_download: as everywhere in transformers.
-            use_safetensors: False reads an older `pytorch_model.bin` (with `weights_only`); nothing else ever unpickles.
+            use_safetensors: False reads an older `pytorch_model.bin`, with `weights_only`; nothing else is unpickled.
             dtype: to cast to; the stored one when left out.
             asked: what the checkpoint has to be (`memory_type="gmm"`, `num_experts=4`, ...: refused where it is not),
                 and what training it further may change: dropout, loss weights, `routing_temperature`, `bptt_segments`.

@@ -54,7 +54,9 @@ class Manifest:
                 f"again with save_pretrained, or, if you trust it as it is: {adopt_command(folder)}"
             ) from None
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: damaged ({' '.join(str(error).split())}); get the checkpoint again") from None
+            raise CheckpointError(
+                f"{path}: damaged ({' '.join(str(error).split())}); get the checkpoint again"
+            ) from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise CheckpointError(f"{path}: is not a manifest of {FORMAT}; get the checkpoint again")
         digest = values.get("sha256")

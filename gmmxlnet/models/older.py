@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
+from transformers.initialization import no_init_weights
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.asked import apply_asked
@@ -21,9 +22,7 @@ from gmmxlnet.utils.tensors import first_not_finite
 _INSTEAD = "GMMXLNetForQA(base_model=XLNetForQuestionAnsweringSimple.from_pretrained(...), num_experts=...)"
 
 
-def load_xlnet(
-    cls: type, folder: Path, values: dict[str, Any], *, asked: dict[str, Any], use_safetensors: bool
-) -> Any:
+def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[str, Any], use_safetensors: bool) -> Any:
     """The model of memory type `none` with the same weights and scores. Raises CheckpointError."""
     base, config = _configs(folder, values)
     if asked.get("memory_type", "none") not in ("none", "standard") or asked.get("use_gmm_memory"):
@@ -40,14 +39,14 @@ def load_xlnet(
     if len(layers) != base.n_layer or words is None or tuple(words.shape) != (base.vocab_size, base.d_model):
         raise CheckpointError(
             f"{folder}: config.json says {base.n_layer} layers and {base.vocab_size} x {base.d_model} embeddings, the "
-            f"weights have {len(layers)} and {'none' if words is None else tuple(words.shape)}; get both from one checkpoint"
+            f"weights have {len(layers)} and {'none' if words is None else tuple(words.shape)}; get both from one place"
         )
     _check(folder, base, found)
     tensors = read_tensors(stored) if tensors is None else tensors
     bad = first_not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = cls(wanted)
     model.load_state_dict({name: x.contiguous() for name, x in xlnet_tensors(tensors).items()}, assign=True)
     return model
@@ -71,12 +70,12 @@ def _configs(folder: Path, values: dict[str, Any]) -> tuple[XLNetConfig, GMMXLNe
 
 def _check(folder: Path, base: XLNetConfig, found: Any) -> None:
     """Names, shapes and dtypes against transformers' class."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         expected: dict[str, Tensor] = XLNetForQuestionAnsweringSimple(base).state_dict()
     if not any(name.startswith("qa_outputs.") for name in found):
         raise CheckpointError(
-            f"{folder}: is an XLNet without a span head (qa_outputs), expected XLNetForQuestionAnsweringSimple; to train "
-            f"one call {_INSTEAD}"
+            f"{folder}: is an XLNet without a span head (qa_outputs), expected XLNetForQuestionAnsweringSimple; to "
+            f"train one call {_INSTEAD}"
         )
     missing, stray = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or stray:
@@ -89,6 +88,5 @@ def _check(folder: Path, base: XLNetConfig, found: Any) -> None:
             )
     dtypes = {DTYPES.get(x.dtype, x.dtype) for x in found.values()}
     if len(dtypes) > 1 or not dtypes <= set(DTYPES.values()):
-        raise CheckpointError(
-            f"{folder}: the tensors are {', '.join(sorted(map(str, dtypes)))}, expected all in one of {', '.join(DTYPES)}"
-        )
+        kinds, known = (", ".join(names) for names in (sorted(map(str, dtypes)), DTYPES))
+        raise CheckpointError(f"{folder}: the tensors are {kinds}, expected all in one of {known}")

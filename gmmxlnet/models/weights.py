@@ -44,8 +44,8 @@ def weight_files(folder: Path) -> list[Path]:
     single, index = folder / WEIGHTS, folder / INDEX
     if single.exists() and (index.exists() or shards):
         raise CheckpointError(
-            f"{folder}: holds {WEIGHTS} and, besides, {(index if index.exists() else shards[0]).name}; two models lie in "
-            "one folder: remove one"
+            f"{folder}: holds {WEIGHTS} and, besides, {(index if index.exists() else shards[0]).name}; two models lie "
+            "in one folder: remove one"
         )
     if single.exists():
         return [single]
@@ -54,7 +54,9 @@ def weight_files(folder: Path) -> list[Path]:
         _check_shards(folder, named, shards)
         return named
     if shards:
-        raise CheckpointError(f"{folder}: holds shards such as {shards[0].name}, but no {INDEX}; get the checkpoint again")
+        raise CheckpointError(
+            f"{folder}: holds shards such as {shards[0].name}, but no {INDEX}; get the checkpoint again"
+        )
     if (folder / OLD_WEIGHTS).exists() or (folder / OLD_INDEX).exists():
         raise CheckpointError(
             f"{folder}: holds {OLD_WEIGHTS}, expected {WEIGHTS}; if you trust its source, read it with "

@@ -1,11 +1,12 @@
 """What a model is, in bits: the hash of every tensor, and logits on a batch that depends on the configuration alone.
 
-`python -m gmmxlnet.utils.fingerprint FOLDER…` loads checkpoints and prints their fingerprints as JSON, a line each; the
-verify stage runs it in a fresh process and compares with what the trained model in memory wrote beside its weights.
+`python -m gmmxlnet.utils.fingerprint --seed N FOLDER…` loads checkpoints and prints their fingerprints as JSON, a line
+each; `gmmxlnet verify` runs it in a fresh process and compares with what training wrote beside the weights.
 """
 
+import argparse
+import copy
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
-from gmmxlnet.utils.files import write_json
+from gmmxlnet.utils.files import read_json, write_json
 from gmmxlnet.utils.tensors import tensor_hash
 
 FILE_NAME = "fingerprint.json"
@@ -32,22 +33,14 @@ class Fingerprint:
     def of(cls, model: GMMXLNetForQA) -> "Fingerprint":
         """Of a model as it stands in memory; computed on the CPU, in evaluation mode, on one thread."""
         tensors = {name: tensor_hash(tensor) for name, tensor in sorted(model.state_dict().items())}
-        probe = GMMXLNetForQA(model.config)
-        probe.load_state_dict(model.state_dict())
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with torch.no_grad():
-            output = probe.eval()(**_probe_batch(model.config))
-        torch.set_num_threads(threads)
-        logits = torch.stack([output.start_logits, output.end_logits]).double()
-        return cls(tensors, logits.flatten().tolist())
+        return cls(tensors, probe_logits(model).flatten().tolist())
 
     @classmethod
     def read(cls, folder: Path) -> "Fingerprint":
         """What `write` left in a checkpoint's folder. Raises CheckpointError where it is missing or damaged."""
         file = folder / FILE_NAME
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = read_json(file)
             return cls(tensors=dict(values["tensors"]), logits=[float(logit) for logit in values["logits"]])
         except FileNotFoundError:
             raise CheckpointError(f"{file}: there is no such file; train again: dvc repro -f train") from None
@@ -55,7 +48,12 @@ class Fingerprint:
             raise CheckpointError(f"{file}: damaged ({error!r}); train again: dvc repro -f train") from None
 
     def write(self, folder: Path) -> None:
-        """Write `fingerprint.json` into a checkpoint's folder."""
+        """Write `fingerprint.json` into a checkpoint's folder. Raises CheckpointError where logits are no numbers."""
+        if not np.isfinite(self.logits).all():
+            raise CheckpointError(
+                f"{folder}: the trained model's logits are NaN or infinite; its training diverged: lower learning_rate "
+                "or max_grad_norm, or use precision float32"
+            )
         write_json(folder / FILE_NAME, asdict(self))
 
     def max_abs_logit_diff(self, other: "Fingerprint") -> float:
@@ -63,6 +61,17 @@ class Fingerprint:
         if len(self.logits) != len(other.logits):
             return float("inf")
         return float(np.abs(np.subtract(self.logits, other.logits)).max())
+
+
+def probe_logits(model: GMMXLNetForQA) -> torch.Tensor:
+    """Start and end logits (2, B, S, L) float64 on the probe; the model is left as it was."""
+    probe = copy.deepcopy(model).cpu().eval()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        output = probe(**_probe_batch(model.config))
+    torch.set_num_threads(threads)
+    return torch.stack([output.start_logits, output.end_logits]).double()
 
 
 def _probe_batch(config: GMMXLNetConfig) -> dict[str, torch.Tensor]:
@@ -86,7 +95,12 @@ def _probe_batch(config: GMMXLNetConfig) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     """Print the fingerprints of the checkpoints named on the command line."""
-    for folder in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seed", type=int, required=True, help="of whatever loading would draw")
+    parser.add_argument("folders", nargs="+")
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    for folder in arguments.folders:
         print(json.dumps(asdict(Fingerprint.of(GMMXLNetForQA.from_pretrained(folder)))))
 
 

@@ -1,0 +1,28 @@
+"""`gmmxlnet verify DIR`: is this checkpoint what was saved? Exit status 0 only when every check passes."""
+
+import argparse
+import json
+
+from gmmxlnet.verification import LEVELS, verify
+
+HELP = "check that a checkpoint is whole, unaltered and alive"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("folder", metavar="DIR", help="a checkpoint's folder")
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        default="structure",
+        help="quick: files, settings, headers; structure: every tensor; full: load in a fresh process, perturb, damage",
+    )
+    parser.add_argument("--against", metavar="DIR2", help="another checkpoint that must be the same")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify and print."""
+    report = verify(arguments.folder, arguments.level, against=arguments.against)
+    print(json.dumps(report.to_json(), indent=2) if arguments.json else report.to_text())
+    return 0 if report.passed else 1
