@@ -17,13 +17,14 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test reproduce lint ui clean
+.PHONY: help install repro test reproduce fuzz lint ui clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make repro      the whole experiment: dvc repro on the profile that params.yaml names"
 	@echo "make test       the tests (TESTS=tests/data for some)"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
+	@echo "make fuzz       5,000 damaged checkpoints and 5,000 damaged SQuAD files: read right, or refused"
 	@echo "make lint       ruff and mypy"
 	@echo "make ui         MLflow's pages about the runs so far"
 	@echo "make install    only make .venv"
@@ -39,6 +40,9 @@ test: $(STAMP)
 
 reproduce: $(STAMP)
 	python scripts/reproduce.py
+
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 python scripts/fuzz.py
 
 lint: $(STAMP)
 	ruff check .

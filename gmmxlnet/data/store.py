@@ -1,6 +1,6 @@
 """The folder of chunks: token arrays (.npy, memory-mapped), texts (JSON), and a manifest with the hash of every file.
 
-    chunks/manifest.json                     format, version, settings, layout, files with their SHA-256
+    chunks/manifest.json                     format, version, settings, layout, files with their SHA-256, its own
     chunks/tokenizer/                        without memory tokens
     chunks/{train,calibration,dev}/*.npy     the arrays of `SplitChunks`
     chunks/{train,calibration,dev}/texts.json
@@ -8,7 +8,6 @@
 It is written whole or not at all, and a folder that is damaged or of another version does not open.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -19,9 +18,10 @@ import numpy as np
 
 from gmmxlnet.data.segments import SegmentLayout
 from gmmxlnet.errors import DataError
+from gmmxlnet.utils.files import digest_of, read_json, sha256_of, write_json
 
 FORMAT = "gmmxlnet-chunks"
-VERSION = 1
+VERSION = 2  # since 2 the manifest has a digest of itself
 SPLITS = ("train", "calibration", "dev")
 MANIFEST = "manifest.json"
 _NPY_HEADER = 128  # bytes of a .npy file before its first element
@@ -78,7 +78,9 @@ def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
 
 def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout) -> None:
     """Write what `ChunkStore` checks; comes last, when all other files are there."""
-    files = {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    files = {
+        file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*")) if file.is_file()
+    }
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -86,7 +88,7 @@ def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout
         "layout": asdict(layout),
         "files": files,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, manifest | {"sha256": digest_of(manifest)})
 
 
 class ChunkStore:
@@ -101,7 +103,7 @@ class ChunkStore:
         self.settings: dict[str, Any] = manifest["settings"]
         self.layout = SegmentLayout(**manifest["layout"])
         for name, digest in manifest["files"].items():
-            if name.startswith(f"{split}/"):
+            if name.startswith((f"{split}/", "tokenizer/")):
                 _check_file(folder / name, digest)
         self.chunks = SplitChunks(
             **{field.name: _load_array(self.folder / f"{field.name}.npy") for field in fields(SplitChunks)}
@@ -117,10 +119,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a chunks folder, if it is one and of this version; DataError otherwise."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: is damaged ({' '.join(str(error).split())}); {_REMEDY}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path}: is not a manifest of {FORMAT}; name a folder that the chunk stage made")
@@ -137,6 +139,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         or any(f"{split}/{name}" not in manifest["files"] for split in SPLITS for name in _split_files())
     ):
         raise DataError(f"{path}: is incomplete; {_REMEDY}")
+    if manifest.pop("sha256", None) != digest_of(manifest):
+        raise DataError(f"{path}: is not what was written (its SHA-256 differs); {_REMEDY}")
     return manifest
 
 
@@ -146,16 +150,11 @@ def _split_files() -> list[str]:
 
 def _check_file(path: Path, digest: str) -> None:
     try:
-        found = _sha256(path)
+        found = sha256_of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
     if found != digest:
         raise DataError(f"{path}: is not what was written (its SHA-256 differs); {_REMEDY}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _load_array(path: Path) -> np.ndarray:

@@ -41,13 +41,21 @@ def load_tokenizer(source: str, revision: str | None = None) -> XLNetTokenizerFa
     """XLNet's tokenizer from a folder or the Hub; raises DataError where the vocabulary is not really there."""
     try:
         tokenizer = XLNetTokenizerFast.from_pretrained(source, revision=revision or "main")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"tokenizer {source!r}: cannot be loaded ({type(error).__name__}: {reason}); "
-            "give a folder with tokenizer.json or spiece.model, or a Hub id"
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _unreadable(source, error) from error
+    except Exception as error:
+        if type(error) is not Exception:  # the Rust of tokenizers raises that class itself, and none below it
+            raise
+        raise _unreadable(source, error) from error
     return checked_tokenizer(tokenizer, source)
+
+
+def _unreadable(source: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(
+        f"tokenizer {source!r}: cannot be loaded ({type(error).__name__}: {reason}); "
+        "give a folder with tokenizer.json or spiece.model, or a Hub id"
+    )
 
 
 def checked_tokenizer(tokenizer: XLNetTokenizerFast, source: str) -> XLNetTokenizerFast:

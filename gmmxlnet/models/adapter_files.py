@@ -81,7 +81,7 @@ def check_adapter_config(folder: Path, config: GMMXLNetConfig) -> None:
 
 
 def base_tensors(
-    folder: Path, config: GMMXLNetConfig, base_model: str | None = None, **download: Any
+    folder: Path, config: GMMXLNetConfig, base_model: str | None = None, *, dtype: torch.dtype, **download: Any
 ) -> dict[str, Tensor]:
     """The frozen tensors by their names in the model, from the base that was trained on and no other.
 
@@ -90,6 +90,7 @@ def base_tensors(
     Args:
         base_model: where the base is: a folder or a Hub id; by default what the environment variable
             GMMXLNET_BASE_MODEL says, or else the checkpoint.
+        dtype: of the model.
         download: cache_dir, token and local_files_only, as for transformers' `from_pretrained`.
 
     Raises CheckpointError where it cannot be had, or is another.
@@ -113,6 +114,6 @@ def base_tensors(
             f"base_model=… or {BASE_VARIABLE}"
         )
     return {
-        name_in_adapted_model(name, has_memory_tokens=config.has_memory_tokens): tensor.to(config.dtype).contiguous()
+        name_in_adapted_model(name, has_memory_tokens=config.has_memory_tokens): tensor.to(dtype).contiguous()
         for name, tensor in tensors.items()
     }

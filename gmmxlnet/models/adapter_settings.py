@@ -6,6 +6,7 @@ from typing import Any
 from gmmxlnet.errors import ConfigError
 
 BASE_VARIABLE = "GMMXLNET_BASE_MODEL"  # environment variable: where the base is, when not where the checkpoint says
+LARGEST = 65_536
 DEFAULT_RANK, DEFAULT_ALPHA, DEFAULT_DROPOUT = 8, 16, 0.05
 
 
@@ -37,8 +38,8 @@ class AdapterSettings(AdapterSize):
             raise ConfigError(f"config: adapter.{wrong[0]} {what}; its keys are {', '.join(sorted(known))}")
         for name, is_right, needs in (
             ("type", values["type"] == "lora", "lora"),
-            ("rank", _is_int(values["rank"]) and values["rank"] >= 1, "an integer >= 1"),
-            ("alpha", _is_int(values["alpha"]) and values["alpha"] >= 1, "an integer >= 1"),
+            ("rank", _is_size(values["rank"]), f"an integer in [1, {LARGEST:,}]"),
+            ("alpha", _is_size(values["alpha"]), f"an integer in [1, {LARGEST:,}]"),
             ("dropout", _is_number(values["dropout"]) and 0 <= values["dropout"] < 1, "a number in [0, 1)"),
             ("base_model", isinstance(values["base_model"], str) and values["base_model"], "a folder or a Hub id"),
             ("base_revision", isinstance(values["base_revision"], str | None), "a commit, or null"),
@@ -53,8 +54,8 @@ class AdapterSettings(AdapterSize):
         return asdict(self)
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
 
 
 def _is_number(value: Any) -> bool:

@@ -122,7 +122,7 @@ def adopt(folder: str | Path) -> None:
     if config.adapter is not None:
         check_adapter_config(folder, config)
     tensors = read_tensors(stored)
-    _filled(folder, model, tensors | base_tensors(folder, config), shared)
+    _filled(folder, model, tensors | base_tensors(folder, config, dtype=_dtype(tensors)), shared)
     (folder / MANIFEST).unlink(missing_ok=True)
     Manifest(
         version=config.version,
@@ -136,6 +136,10 @@ def adopt(folder: str | Path) -> None:
 
 def _record(tensor: Tensor) -> dict[str, Any]:
     return {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "sha256": tensor_hash(tensor)}
+
+
+def _dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    return next(iter(tensors.values())).dtype
 
 
 def _shared_names(model: nn.Module) -> dict[str, str]:
@@ -195,8 +199,9 @@ def _load_own(
     opened = open_checkpoint(folder)
     opened.manifest.check_files(folder)
     model = _empty(wanted)
-    base = base_tensors(folder, opened.config, base_model, **download)
-    return _filled(folder, model, read_tensors(opened.stored) | base, opened.manifest.shared)
+    tensors = read_tensors(opened.stored)
+    tensors |= base_tensors(folder, opened.config, base_model, dtype=_dtype(tensors), **download)
+    return _filled(folder, model, tensors, opened.manifest.shared)
 
 
 @dataclass(frozen=True, kw_only=True)

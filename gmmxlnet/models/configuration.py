@@ -27,10 +27,7 @@ MAX_FLOAT = 3.4e38  # of float32
 _ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
 # In a file attn_type is this list instead of "bi". A class of transformers that is made to read one of our checkpoints
 # would draw all its weights at random and only warn; a list where it expects a string makes it fail, and quote this.
-_ATTN_TYPE_IN_FILES = [
-    "bi",
-    "this is a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained",
-]
+_ATTN_TYPE_IN_FILES = ["bi", "a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained"]
 
 
 def _with_own_errors(cls: type) -> type:
@@ -38,18 +35,18 @@ def _with_own_errors(cls: type) -> type:
     init = cls.__init__
 
     @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             init(self, *args, **kwargs)
         except ConfigError:
             raise
         except StrictDataclassError as error:
             cause = str(error).strip().splitlines()[-1].strip()
-            raise ConfigError(f"config: {cause.split(': ', 1)[-1]}") from None
+            raise ConfigError(f"config: {cause.split(': ', 1)[-1][:300]}") from None
         except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # transformers, on its general keys
-            raise ConfigError(f"config: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"config: {' '.join(str(error).split())[:300]}") from None
 
-    cls.__init__ = __init__
+    cls.__init__ = checked
     return cls
 
 

@@ -118,7 +118,7 @@ class GMMXLNetForQA(PreTrainedModel):
 
         Args:
             revision, subfolder, cache_dir, token, local_files_only, force_download: as everywhere in transformers.
-            use_safetensors: False reads an older `pytorch_model.bin` (with `weights_only`); nothing else ever unpickles.
+            use_safetensors: False reads an older `pytorch_model.bin`, with `weights_only`; nothing else is unpickled.
             dtype: to cast to; the stored one when left out.
             base_model: of an adapter's checkpoint: where the model is that it was trained on (a folder or a Hub id), if
                 not where the checkpoint or the environment variable GMMXLNET_BASE_MODEL says.

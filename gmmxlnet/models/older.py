@@ -39,7 +39,7 @@ def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[s
     if len(layers) != base.n_layer or words is None or tuple(words.shape) != (base.vocab_size, base.d_model):
         raise CheckpointError(
             f"{folder}: config.json says {base.n_layer} layers and {base.vocab_size} x {base.d_model} embeddings, the "
-            f"weights have {len(layers)} and {'none' if words is None else tuple(words.shape)}; get both from one checkpoint"
+            f"weights have {len(layers)} and {'none' if words is None else tuple(words.shape)}; get both from one place"
         )
     _check(folder, base, found)
     tensors = read_tensors(stored) if tensors is None else tensors
@@ -74,8 +74,8 @@ def _check(folder: Path, base: XLNetConfig, found: Any) -> None:
         expected: dict[str, Tensor] = XLNetForQuestionAnsweringSimple(base).state_dict()
     if not any(name.startswith("qa_outputs.") for name in found):
         raise CheckpointError(
-            f"{folder}: is an XLNet without a span head (qa_outputs), expected XLNetForQuestionAnsweringSimple; to train "
-            f"one call {_INSTEAD}"
+            f"{folder}: is an XLNet without a span head (qa_outputs), expected XLNetForQuestionAnsweringSimple; to "
+            f"train one call {_INSTEAD}"
         )
     missing, stray = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or stray:
@@ -88,6 +88,5 @@ def _check(folder: Path, base: XLNetConfig, found: Any) -> None:
             )
     dtypes = {DTYPES.get(x.dtype, x.dtype) for x in found.values()}
     if len(dtypes) > 1 or not dtypes <= set(DTYPES.values()):
-        raise CheckpointError(
-            f"{folder}: the tensors are {', '.join(sorted(map(str, dtypes)))}, expected all in one of {', '.join(DTYPES)}"
-        )
+        kinds, known = (", ".join(names) for names in (sorted(map(str, dtypes)), DTYPES))
+        raise CheckpointError(f"{folder}: the tensors are {kinds}, expected all in one of {known}")

@@ -47,7 +47,7 @@ def locate(
             reason = " ".join(str(error).split())[:300]
             at = f" at {revision}" if revision else ""
             raise CheckpointError(
-                f"{name}{at}: neither a folder here nor a repository that can be fetched from the Hub ({reason}); check "
-                "the name, the revision, the connection and, for a private one, `hf auth login`"
+                f"{name}{at}: neither a folder here nor a repository that can be fetched from the Hub ({reason}); "
+                "check the name, the revision, the connection and, for a private one, `hf auth login`"
             ) from error
     return folder / subfolder

@@ -50,8 +50,8 @@ def weight_files(folder: Path) -> list[Path]:
         return adapter
     if single.exists() and (index.exists() or shards):
         raise CheckpointError(
-            f"{folder}: holds {WEIGHTS} and, besides, {(index if index.exists() else shards[0]).name}; two models lie in "
-            "one folder: remove one"
+            f"{folder}: holds {WEIGHTS} and, besides, {(index if index.exists() else shards[0]).name}; two models lie "
+            "in one folder: remove one"
         )
     if single.exists():
         return [single]

@@ -1,0 +1,1 @@
+"""Generators of damaged inputs, for `scripts/fuzz.py` and the tests."""
