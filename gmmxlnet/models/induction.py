@@ -1,4 +1,4 @@
-"""A start for encoders from scratch: half of a layer's heads look for equal tokens or for neighbors from the first step.
+"""A start for encoders from scratch: half of the heads look for equal tokens or for neighbors from the first step.
 
 Extractive reading begins with one discovery: this word of the text is the one that the question asks about, and the
 answer stands beside it. Trained models do it with pairs of heads, one that matches and one that looks at a fixed
