@@ -17,6 +17,7 @@ from pipeline.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = {"n_layer": 2, "d_model": 32, "n_head": 2, "d_inner": 64, "initializer_range": 0.2}
+BASE = "pretrained/xlnet/tiny"  # no Hub id, which would be asked for where the folder is missing
 ADAPTER = {"adapter": "lora", "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.0}
 
 
@@ -42,13 +43,13 @@ def workspace(tmp_path_factory, sample_chunks, sample_tokenizer):
     shutil.copytree(sample_chunks, folder / "data" / "chunks")
     torch.manual_seed(0)
     XLNetForQuestionAnsweringSimple(XLNetConfig(vocab_size=len(sample_tokenizer), **SIZE)).save_pretrained(
-        folder / "base"
+        folder / BASE
     )
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params |= {"device": "cpu", "memory_num_tokens": 2, "num_memory_experts": 2, **ADAPTER}
     size = {"max_seq_length": 48, "doc_stride": 8, "max_question_length": 16, "batch_size": 8, "max_steps": 3}
-    params["profiles"]["sample"] |= {**size, "base_model": "base"}
+    params["profiles"]["sample"] |= {**size, "base_model": BASE}
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(params, stream)
     return folder
@@ -63,7 +64,7 @@ def trained(workspace):
 def test_the_checkpoint_names_the_base_and_holds_the_adapter(trained):
     folder = trained / "models" / "gmm"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["adapter"]
-    assert (config["base_model"], config["rank"], config["alpha"], config["dropout"]) == ("base", 2, 4, 0.0)
+    assert (config["base_model"], config["rank"], config["alpha"], config["dropout"]) == (BASE, 2, 4, 0.0)
     assert not (folder / "model.safetensors").exists()
     moved = load_file(folder / "adapter_model.safetensors")
     assert all(tensor.any() for tensor in moved.values())  # B too, which was zero
@@ -80,8 +81,8 @@ def test_verify_evaluate_and_analyze_take_the_folder_alone(trained):
 
 def test_in_a_queued_experiment_the_main_repositorys_base_is_taken(trained, tmp_path, monkeypatch):
     """It runs in a copy that lacks what git does not track."""
-    shutil.copytree(trained, tmp_path / "queued", ignore=shutil.ignore_patterns("base"))
-    with pytest.raises(CheckpointError, match="needs its base model, and base_model 'base' cannot be read"):
+    shutil.copytree(trained, tmp_path / "queued", ignore=shutil.ignore_patterns("pretrained"))
+    with pytest.raises(CheckpointError, match=f"needs its base model, and base_model '{BASE}' cannot be read"):
         run_in(tmp_path / "queued", evaluate)
     monkeypatch.setenv("DVC_ROOT", str(trained))
     before = (trained / "models" / "gmm" / "config.json").read_bytes()
@@ -98,10 +99,10 @@ def test_again_the_same_bytes(trained):
 
 def test_a_base_that_changed_since_is_refused(trained, tmp_path):
     copied = Path(shutil.copytree(trained, tmp_path / "copied"))
-    base = XLNetForQuestionAnsweringSimple.from_pretrained(copied / "base")
+    base = XLNetForQuestionAnsweringSimple.from_pretrained(copied / BASE)
     with torch.no_grad():
         base.transformer.layer[1].ff.layer_1.bias[0] += 1e-3
-    base.save_pretrained(copied / "base")
+    base.save_pretrained(copied / BASE)
     with pytest.raises(CheckpointError, match="has other weights than the one trained on"):
         run_in(copied, evaluate)
 
@@ -109,6 +110,6 @@ def test_a_base_that_changed_since_is_refused(trained, tmp_path):
 def test_the_model_in_the_folder_is_trained_with_its_encoder_unmoved(trained, monkeypatch):
     monkeypatch.chdir(trained)
     loaded = GMMXLNetForQA.from_pretrained("models/gmm").state_dict()
-    base = XLNetForQuestionAnsweringSimple.from_pretrained("base").state_dict()
+    base = XLNetForQuestionAnsweringSimple.from_pretrained(BASE).state_dict()
     assert torch.equal(loaded["encoder.word_embedding.words"], base["transformer.word_embedding.weight"])
     assert not torch.equal(loaded["qa_head.weight"], base["qa_outputs.weight"])
