@@ -15,6 +15,7 @@ from transformers import AutoModelForQuestionAnswering, XLNetConfig, XLNetForQue
 from gmmxlnet.errors import CheckpointError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSettings, AdapterSize
+from gmmxlnet.models.base import read_base
 from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.verification import verify
@@ -237,6 +238,24 @@ def test_a_base_with_other_weights_is_refused(copied, tmp_path):
 def test_a_base_of_another_size_is_refused(copied, tmp_path):
     other = save_base(tmp_path / "other", 5, n_layer=1)
     assert "has other weights than the one trained on" in refusal(copied, base_model=other)
+
+
+def test_a_base_from_the_hub_is_fetched_at_the_commit_that_was_trained_on(base, make, tmp_path):
+    """From the Hub's cache, whose newest commit is another one by now."""
+    old, new = "a" * 40, "b" * 40
+    repository = tmp_path / "cache" / "models--owner--base"
+    shutil.copytree(base, repository / "snapshots" / old)
+    save_base(repository / "snapshots" / new, 5)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(new)
+    cache = {"cache_dir": str(tmp_path / "cache"), "local_files_only": True}
+    found = read_base("owner/base", old, **cache)
+    assert (found.commit, read_base("owner/base", None, **cache).commit) == (old, new)
+    model = make()
+    model.config.adapter = {**model.config.adapter, "base_model": "owner/base", "base_revision": found.commit}
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["revision"] == old
+    assert Fingerprint.of(GMMXLNetForQA.from_pretrained(tmp_path / "saved", **cache)) == Fingerprint.of(model)
 
 
 @pytest.fixture
