@@ -1,4 +1,4 @@
-"""Feed damaged checkpoints and SQuAD files to their readers: each is read right, or refused with the project's own error.
+"""Feed damaged checkpoints and SQuAD files to their readers: each is read right, or refused by our own errors.
 
     make fuzz                                              # 5,000 of each
     python scripts/fuzz.py --squad 0 --seed 3 --only 421   # one case again, with its traceback

@@ -78,7 +78,9 @@ def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
 
 def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout) -> None:
     """Write what `ChunkStore` checks; comes last, when all other files are there."""
-    files = {file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    files = {
+        file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*")) if file.is_file()
+    }
     manifest = {
         "format": FORMAT,
         "version": VERSION,

@@ -202,7 +202,7 @@ def _tensors(rng: Random, folder: Path, cases: CheckpointCases) -> None:
     elif how == 5:
         tensors[name], tensors[other] = tensors[other].clone(), tensors[name].clone()
     elif how == 6:
-        tensors[name] = tensors[name][:0]
+        tensors[name] = tensors[name].flatten()[:0]
     elif how == 7:
         tensors = {key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}
     else:

@@ -11,7 +11,7 @@ from gmmxlnet.data.squad import as_passages, parse_squad
 from gmmxlnet.data.tokenizer import scratch_tokenizer
 from scripts.fuzzing.damage import damaged_bytes, damaged_json
 
-CONTEXTS = ("The Seine flows through Paris. Paris is in France.", "Dr. Ünal wrote “½ … and\u00a0more” in １９９８.")
+CONTEXTS = ("The Seine flows through Paris. Paris is in France.", "Dr. Ünal wrote “½ … and\u00a0more” in \uff11\uff19.")
 
 
 class SquadCases:
