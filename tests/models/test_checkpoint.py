@@ -268,6 +268,7 @@ def test_offline_a_hub_id_that_is_not_cached_is_refused(tmp_path):
         ({"n_head": 0}, "n_head must be an integer >= 1, not 0"),
         ({"ff_activation": "nothing"}, "ff_activation must be one of"),
         ({"layer_norm_eps": -1.0}, "layer_norm_eps must be in"),
+        ({"architectures": []}, "config.json: "),
         ({"dtype": "bogus"}, "config.json: config: .*bogus"),
         ({"dtype": "float16"}, "the tensors are torch.float32, .* says dtype torch.float16"),
         ({"attn_type": "uni"}, "attn_type must be 'bi'"),
@@ -294,11 +295,13 @@ def test_settings_other_than_the_saved_ones_are_refused(folder, changes, words):
         ("null", "must be an object"),
         ("\udcff", "cannot be read"),
         ('{"dropout": NaN}', "holds NaN, which JSON does not know"),
+        ('{"dropout": 1e999}', "holds 1e999, which is beyond all numbers"),
+        ('{"memory_type": "\\ud800"}', "surrogates not allowed"),
         ('{"dropout": 1, "dropout": 2}', "gives 'dropout' twice"),
         ("[" * 100_000, "is nested too deeply"),
         ("1" * 5_000, "cannot be read"),
     ],
-    ids=["empty", "list", "null", "not UTF-8", "NaN", "twice", "deep", "digits"],
+    ids=["empty", "list", "null", "not UTF-8", "NaN", "infinite", "half", "twice", "deep", "digits"],
 )
 def test_a_config_that_is_no_json_is_refused(folder, text, words):
     (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
