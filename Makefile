@@ -42,7 +42,7 @@ reproduce: $(STAMP)
 	python scripts/reproduce.py
 
 fuzz: $(STAMP)
-	OMP_NUM_THREADS=1 python scripts/fuzz.py
+	OMP_NUM_THREADS=1 python -m scripts.fuzz
 
 lint: $(STAMP)
 	ruff check .

@@ -1,7 +1,7 @@
-"""Feed damaged checkpoints and SQuAD files to their readers: each is read right, or refused with the project's own error.
+"""Feed damaged checkpoints and SQuAD files to their readers: each is read right, or refused by our own errors.
 
     make fuzz                                              # 5,000 of each
-    python scripts/fuzz.py --squad 0 --seed 3 --only 421   # one case again, with its traceback
+    python -m scripts.fuzz --squad 0 --seed 3 --only 421   # one case again, with its traceback
 
 Case n of a seed is always the same. Any other exception, more than 10 seconds of processor time for one case, more than
 256 MiB of memory that one case adds, and a model that is not what the files say: each is a failure, and is listed.
@@ -18,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gmmxlnet.errors import GMMXLNetError
 from scripts.fuzzing.checkpoints import CheckpointCases

@@ -116,7 +116,7 @@ def adopt(folder: str | Path) -> None:
     folder = Path(folder)
     config, stored = read_config(folder), read_headers(folder)
     shared: dict[str, str] = Manifest.read(folder).shared if (folder / MANIFEST).exists() else {}
-    check_sizes(folder, config, stored)
+    check_sizes(folder, config, _with_shared(stored, shared))
     model = _empty(config)
     _check_headers(folder, config, stored, shared, model.state_dict())
     if config.adapter is not None:
@@ -195,6 +195,7 @@ def _load_own(
         model = _empty(wanted)
         _check_names(tensors, model.state_dict(), str(folder / OLD_WEIGHTS), "get the checkpoint again")
         _check_shapes(tensors, model.state_dict(), folder / OLD_WEIGHTS)
+        _check_dtypes(folder, {name: DTYPE_NAMES.get(x.dtype, str(x.dtype)) for name, x in tensors.items()})
         return _filled(folder, model, tensors, {})
     opened = open_checkpoint(folder)
     opened.manifest.check_files(folder)
@@ -215,14 +216,18 @@ class Opened:
 
 def open_checkpoint(folder: Path) -> Opened:
     """Check config.json, headers and manifest against each other; reads no weights. Raises CheckpointError."""
-    config, stored = read_config(folder), read_headers(folder)
-    check_sizes(folder, config, stored)
-    manifest = Manifest.read(folder)
+    config, stored, manifest = read_config(folder), read_headers(folder), Manifest.read(folder)
+    check_sizes(folder, config, _with_shared(stored, manifest.shared))
     _check_headers(folder, config, stored, manifest.shared, _empty(config).state_dict())
     _check_config(folder, config, manifest)
     if config.adapter is not None:
         check_adapter_config(folder, config)
     return Opened(config=config, stored=stored, manifest=manifest)
+
+
+def _with_shared(held: Mapping[str, Any], shared: Mapping[str, str]) -> dict[str, Any]:
+    """What is held by name, under the names that share it too."""
+    return {**held, **{name: held[first] for name, first in shared.items() if first in held}}
 
 
 def _config_values(folder: Path) -> dict[str, Any]:
@@ -325,15 +330,10 @@ def _check_headers(
     where = next(iter(stored.values())).file.name if len({x.file for x in stored.values()}) == 1 else "the weights"
     _check_names(stored, own, f"{folder}: {where}", f"expected the tensors of a {_kind(config)} model")
     _check_shapes(stored, own, folder)
-    dtypes = sorted({tensor.dtype for tensor in stored.values()})
-    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
-        odd = next(name for name in stored if stored[name].dtype != dtypes[0] or dtypes[0] not in DTYPES)
+    dtype = _check_dtypes(folder, {name: tensor.dtype for name, tensor in stored.items()})
+    if config.dtype is not None and config.dtype != dtype:
         raise CheckpointError(
-            f"{folder}: {odd} is {stored[odd].dtype}, expected all tensors in one of {', '.join(DTYPES)}"
-        )
-    if config.dtype is not None and config.dtype != DTYPES[dtypes[0]]:
-        raise CheckpointError(
-            f"{folder}: the tensors are {DTYPES[dtypes[0]]}, {CONFIG} says dtype {config.dtype}; they belong to "
+            f"{folder}: the tensors are {dtype}, {CONFIG} says dtype {config.dtype}; they belong to "
             "different checkpoints: get both from one"
         )
     for name, first in shared.items():
@@ -367,12 +367,21 @@ def _check_shapes(found: Mapping[str, Any], expected: Mapping[str, Any], where: 
             )
 
 
+def _check_dtypes(folder: Path, dtypes: Mapping[str, str]) -> torch.dtype:
+    """The dtype of all tensors, by name as in safetensors; there must be one, and a known one."""
+    most = sorted(set(dtypes.values()))
+    if len(most) > 1 or most[0] not in DTYPES:
+        odd = next(name for name, dtype in dtypes.items() if dtype != most[0] or most[0] not in DTYPES)
+        raise CheckpointError(f"{folder}: {odd} is {dtypes[odd]}, expected all tensors in one of {', '.join(DTYPES)}")
+    return DTYPES[most[0]]
+
+
 def _filled(folder: Path, model: Any, tensors: Mapping[str, Tensor], shared: Mapping[str, str]) -> Any:
     """The model around these tensors, which must be numbers; shared ones are one parameter again."""
     bad = first_not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")
-    model.load_state_dict({**tensors, **{name: tensors[first] for name, first in shared.items()}}, assign=True)
+    model.load_state_dict(_with_shared(tensors, shared), assign=True)
     for name, first in shared.items():
         module, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(module), attribute, model.get_parameter(first))

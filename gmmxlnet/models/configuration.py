@@ -43,7 +43,13 @@ def _with_own_errors(cls: type) -> type:
         except StrictDataclassError as error:
             cause = str(error).strip().splitlines()[-1].strip()
             raise ConfigError(f"config: {cause.split(': ', 1)[-1][:300]}") from None
-        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:  # transformers, on its general keys
+        except (
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+        ) as error:  # transformers, on its general keys
             raise ConfigError(f"config: {' '.join(str(error).split())[:300]}") from None
 
     cls.__init__ = checked

@@ -63,7 +63,7 @@ def _configs(folder: Path, values: dict[str, Any]) -> tuple[XLNetConfig, GMMXLNe
     config = GMMXLNetConfig.from_dict(own)  # checks all values that count
     try:
         base = XLNetConfig.from_dict(values)
-    except (StrictDataclassError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (StrictDataclassError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{folder}: config.json: {' '.join(str(error).split())}") from None
     return base, extended_config(base, memory_type=config.memory_type)
 

@@ -176,11 +176,17 @@ def read_old_weights(folder: Path) -> dict[str, Tensor]:
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise _damaged(path, error) from None
         if not isinstance(values, dict) or not all(
-            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in values.items()
+            isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)
+            for name, tensor in values.items()
         ):
             raise CheckpointError(f"{path}: holds something else than tensors by name; it is no model's weights")
         tensors |= values
     return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has its numbers in memory, all of them."""
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -68,15 +69,21 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """What a JSON file says; ValueError where it says nothing, or one thing twice.
 
-    Refused beside what is no JSON: NaN and infinities, a key given twice, endless nesting, more than 64 MiB.
+    Refused beside what is no JSON: NaN, infinities and numbers that become one, half characters (lone surrogates), a key
+    given twice, endless nesting, more than 64 MiB.
     """
     path = Path(path)
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"has {path.stat().st_size:,} bytes, at most {MAX_JSON_BYTES:,} make sense")
     try:
-        return json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=_no_constant, object_pairs_hook=_each_key_once
+        value = json.loads(
+            path.read_text(encoding="utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_each_key_once,
         )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on lone surrogates
+        return value
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -95,6 +102,12 @@ def digest_of(value: Any) -> str:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"holds {name}, which JSON does not know")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(float(text)):
+        raise ValueError(f"holds {text[:40]}, which is beyond all numbers")
+    return float(text)
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gmmxlnet.models.checkpoint import MANIFEST, Opened, adopt
 from gmmxlnet.models.memory import MemoryGatingNetwork
 from gmmxlnet.utils.fingerprint import FILE_NAME, Fingerprint, probe_logits
 
-SOFTEST_ROUTING = 20.0  # temperature at which an expert that the router has given up still counts
+SOFTEST_ROUTING = 1000.0  # temperature at which an expert that the router has given up still counts
 
 
 # Load in a fresh process

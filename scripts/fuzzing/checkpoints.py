@@ -27,7 +27,7 @@ from gmmxlnet.models.convert import xlnet_tensors
 from gmmxlnet.utils.fingerprint import Fingerprint, probe_logits
 from scripts.fuzzing.damage import damaged_bytes, damaged_json
 
-SIZE = {"d_model": 8, "n_head": 2, "n_layer": 1, "d_inner": 8, "initializer_range": 0.3}
+SIZE: dict[str, Any] = {"d_model": 8, "n_head": 2, "n_layer": 1, "d_inner": 8, "initializer_range": 0.3}
 WORDS = " ".join(f"word{n}" for n in range(60))
 KINDS: dict[str, dict[str, Any]] = {
     "gmm2": {"memory_type": "gmm", "num_memory_experts": 2, "memory_slots": 2},
@@ -202,7 +202,7 @@ def _tensors(rng: Random, folder: Path, cases: CheckpointCases) -> None:
     elif how == 5:
         tensors[name], tensors[other] = tensors[other].clone(), tensors[name].clone()
     elif how == 6:
-        tensors[name] = tensors[name][:0]
+        tensors[name] = tensors[name].flatten()[:0]
     elif how == 7:
         tensors = {key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}
     else:

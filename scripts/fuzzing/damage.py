@@ -7,7 +7,7 @@ from typing import Any
 
 DEEP = "[" * 20_000
 HUGE = "1" * 5_000
-ODD = [
+ODD: list[Any] = [
     *(None, True, False, 0, -1, 1, 2, 3, 7, 2**31, 2**63, 10**30, -(10**30), 0.5, -0.0, 1e-300, 1e308),
     *("", "x", "none", "gmm", "standard", "float16", "2.0", "../../etc/passwd", "a\nb", "\x00", "é", "9" * 100),
     *([], [[]], {}, {"": None}, ["learned"], [1, 2], {"a": {"b": {"c": 1}}}),
@@ -64,9 +64,9 @@ def damaged_json(rng: Random, value: Any) -> str:
 def _places(value: Any) -> list[tuple[Any, Any]]:
     """Where every value inside a JSON value stands: (container, key)."""
     found: list[tuple[Any, Any]] = []
-    stack = [[value]]
+    stack: list[Any] = [[value]]
     while stack:
-        node: Any = stack.pop()
+        node = stack.pop()
         items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
         for key, inner in items:
             found.append((node, key))

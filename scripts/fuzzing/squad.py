@@ -11,7 +11,7 @@ from gmmxlnet.data.squad import as_passages, parse_squad
 from gmmxlnet.data.tokenizer import scratch_tokenizer
 from scripts.fuzzing.damage import damaged_bytes, damaged_json
 
-CONTEXTS = ("The Seine flows through Paris. Paris is in France.", "Dr. Ünal wrote “½ … and\u00a0more” in １９９８.")
+CONTEXTS = ("The Seine flows through Paris. Paris is in France.", "Dr. Ünal wrote “½ … and\u00a0more” in \uff11\uff19.")
 
 
 class SquadCases:
@@ -21,7 +21,12 @@ class SquadCases:
 
     def __init__(self, scratch: Path) -> None:
         self.tokenizer = scratch_tokenizer(CONTEXTS)
-        sizes = {"max_seq_length": 48, "doc_stride": 4, "memory_num_tokens": 2, "max_question_length": 8}
+        sizes: dict[str, int] = {
+            "max_seq_length": 48,
+            "doc_stride": 4,
+            "memory_num_tokens": 2,
+            "max_question_length": 8,
+        }
         self.layout = make_layout(self.tokenizer, **sizes)
 
     def __call__(self, seed: int, number: int) -> tuple[str, Callable[[], None]]:
@@ -57,12 +62,12 @@ class SquadCases:
 
 def sound(version: str) -> dict[str, Any]:
     """A SQuAD file of this version without fault."""
-    first = {
+    first: dict[str, Any] = {
         "id": "q1",
         "question": "Where is Paris?",
         "answers": [{"text": "France", "answer_start": 43}, {"text": "in France", "answer_start": 40}],
     }
-    second = {"id": "q2", "question": "Wer?", "answers": [{"text": "Ünal", "answer_start": 4}]}
+    second: dict[str, Any] = {"id": "q2", "question": "Wer?", "answers": [{"text": "Ünal", "answer_start": 4}]}
     questions: list[list[dict[str, Any]]] = [[first], [second]]
     if version == "2.0":
         first |= {"is_impossible": False, "question_type": "local", "condition": "capital"}

@@ -1,0 +1,1 @@
+"""What developers run: the check of reproducibility, the fuzzing."""
