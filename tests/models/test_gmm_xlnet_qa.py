@@ -148,9 +148,9 @@ def test_last_routing_probs_are_those_of_the_last_call(tiny_model, batch):
     assert torch.equal(model.last_routing_probs, probs)
     assert not model.last_routing_probs.requires_grad
     assert probs.shape == (3, 3, 3)
-    assert probs.dtype == torch.float32
+    assert probs.dtype == model.dtype
     has_segment = torch.arange(3) < batch["num_segments"][:, None]
-    torch.testing.assert_close(probs.sum(-1), has_segment.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(probs.sum(-1), has_segment.to(probs.dtype), rtol=0, atol=1e-6)
 
 
 def test_one_segment_has_no_dimension_for_segments(tiny_model, batch):
