@@ -4,6 +4,8 @@ Shapes: B documents, S segments, L tokens of a segment, N segments of all docume
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
 """
 
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from transformers import initialization as init
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import losses
-from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.configuration import MAX_EXPERTS, MAX_MEMORY_SLOTS, MIN_EXPERTS, GMMXLNetConfig
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.differentiable import BankRecurrence, MemoryBank
 from gmmxlnet.models.encoder import RelativeAttention, XLNetEncoder
@@ -74,6 +76,7 @@ class GMMXLNetForQA(PreTrainedModel):
         if (config is None) == (base_model is None):
             raise ConfigError("GMMXLNetForQA needs either a config or a base_model")
         if base_model is not None:
+            _check_arguments(num_experts, memory_slots, use_gmm_memory, memory)
             memory.setdefault("memory_type", ("token" if num_experts == 1 else "gmm") if use_gmm_memory else "none")
             config = extended_config(
                 base_model.config, num_memory_experts=num_experts, memory_slots=memory_slots, **memory
@@ -333,3 +336,20 @@ class GMMXLNetForQA(PreTrainedModel):
             & (segment.input_ids_nL < self.config.read_token_id)
             & (segment.input_ids_nL != self.config.sep_token_id)
         )
+
+
+def _check_arguments(num_experts: object, memory_slots: object, use_gmm_memory: object, memory: dict[str, Any]) -> None:
+    """What would otherwise be found late, or never: wrong types, and names that no configuration has."""
+    if type(num_experts) is not int:
+        raise ConfigError(
+            f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], not {num_experts!r}"
+        )
+    if type(memory_slots) is not int:
+        raise ConfigError(f"memory_slots must be an integer in [1, {MAX_MEMORY_SLOTS}], not {memory_slots!r}")
+    if type(use_gmm_memory) is not bool:
+        raise ConfigError(f"use_gmm_memory must be true or false, not {use_gmm_memory!r}")
+    known = {field.name for field in fields(GMMXLNetConfig)}
+    for name in memory:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            raise ConfigError(f"GMMXLNetForQA has no argument {name!r}" + "".join(f"; {x!r} is near" for x in nearest))

@@ -120,6 +120,12 @@ class GMMTrainer(Trainer):
         train_dataset: Any = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
+        config.__post_init__()  # what was set since it was made counts too
+        if config.use_differentiable_memory and model.config.memory_type != "differentiable":
+            raise ConfigError(
+                f"use_differentiable_memory is set, but the model's memory_type is {model.config.memory_type}; "
+                "build it with memory_type='differentiable'"
+            )
         self.config = config
         self.record = StepRecord()
         self._micro_batches: list[dict[str, Tensor]] = []
