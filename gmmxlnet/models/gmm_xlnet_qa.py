@@ -5,6 +5,8 @@ Documents are sorted by their number of segments, so that those still being read
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +19,7 @@ from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import losses
 from gmmxlnet.models.adapters import install_adapter
 from gmmxlnet.models.checkpoint import load_model, save_model
-from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.configuration import MAX_EXPERTS, MAX_MEMORY_SLOTS, MIN_EXPERTS, GMMXLNetConfig
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.differentiable import BankRecurrence, MemoryBank
 from gmmxlnet.models.encoder import RelativeAttention, XLNetEncoder
@@ -34,14 +36,17 @@ from gmmxlnet.models.mems import CacheRecurrence
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.models.recurrence import (
     MEMORY_ABLATIONS,
-    Reading,
+    Kept,
     Recurrence,
     Segment,
+    SortedDocuments,
     State,
-    active_segments,
     padded,
     read_in_turn,
+    sort_documents,
 )
+
+ROWS_TOGETHER = 64  # segments that a model without memory encodes at once when it is not trained
 
 
 class GMMXLNetForQA(PreTrainedModel):
@@ -75,6 +80,7 @@ class GMMXLNetForQA(PreTrainedModel):
         if (config is None) == (base_model is None):
             raise ConfigError("GMMXLNetForQA needs either a config or a base_model")
         if base_model is not None:
+            _check_arguments(num_experts, memory_slots, use_gmm_memory, memory)
             memory.setdefault("memory_type", ("token" if num_experts == 1 else "gmm") if use_gmm_memory else "none")
             config = extended_config(
                 base_model.config, num_memory_experts=num_experts, memory_slots=memory_slots, **memory
@@ -266,40 +272,65 @@ class GMMXLNetForQA(PreTrainedModel):
             )
         if num_segments is None:
             num_segments = attention_mask.any(-1).sum(-1)
-        order_B = num_segments.argsort(descending=True, stable=True)
-        rank_B = order_B.argsort()
-        segments = active_segments(num_segments, *(x[order_B] for x in (input_ids, attention_mask, token_type_ids)))
-        if self.config.memory_type == "none":
-            readings, state = self._read_alone(segments), None
-        else:
-            recurrence = self._recurrence(*input_ids.shape[::2])
-            readings, state = read_in_turn(
-                recurrence,
-                segments,
-                recurrence.start(len(order_B)) if memory_state is None else memory_state.rows(order_B),
-                ablation=memory_ablation,
-                donor_B=None if memory_permutation is None else rank_B[memory_permutation[order_B]],
-                bptt_segments=self.config.bptt_segments,
-            )
-            state = state.rows(rank_B)
-        output = self._output(
-            segments, readings, state, order_B, rank_B, input_ids.shape[:2], start_positions, end_positions
+        labels = None if start_positions is None or end_positions is None else (start_positions, end_positions)
+        documents = sort_documents(input_ids, attention_mask, token_type_ids, num_segments, labels)
+        recurrence, state = self.start_reading(documents)
+        kept, state = self.read_segments(
+            documents.segments,
+            recurrence,
+            state if memory_state is None else memory_state.rows(documents.order_B),
+            ablation=memory_ablation,
+            donor_B=None if memory_permutation is None else documents.rank_B[memory_permutation[documents.order_B]],
+            bptt_segments=self.config.bptt_segments,
         )
+        output = self.output_of(documents, kept, state)
+        if labels is not None:
+            parts = self.loss_parts(documents.segments, kept)
+            output.loss = self.weighted(parts)
+            output.loss_parts = {name: part.detach() for name, part in parts.items()}
         if single:
             for name in ("start_logits", "end_logits", "routing_probs", "routing_logits"):
                 if name in output:
                     output[name] = output[name].squeeze(1)
         return output
 
-    def _read_alone(self, segments: list[Segment]) -> list[Reading]:
-        """Encode all segments of all documents in one batch: without memory none waits for another."""
+    def start_reading(self, documents: SortedDocuments) -> tuple[Recurrence | None, State | None]:
+        """The memory as these documents are read, and the state before their first segment; None without memory."""
+        if self.config.memory_type == "none":
+            return None, None
+        B = len(documents.order_B)
+        recurrence = self._recurrence(B, documents.segments[0].input_ids_nL.shape[1])
+        return recurrence, recurrence.start(B)
+
+    def read_segments(
+        self, segments: list[Segment], recurrence: Recurrence | None, state: State | None, **how: Any
+    ) -> tuple[list[Kept], State | None]:
+        """Read these segments on from `state`, as `read_in_turn` does; `how` are its further arguments."""
+        if recurrence is None:
+            return self._read_alone(segments), None
+        keep_memory = self.config.memory_reconstruction_weight > 0 and segments[0].labels_n2 is not None
+        return read_in_turn(recurrence, segments, state, head=self.qa_head, keep_memory=keep_memory, **how)
+
+    def _read_alone(self, segments: list[Segment]) -> list[Kept]:
+        """Encode the segments of all documents together: without memory none waits for another.
+
+        When no gradient is wanted, at most `ROWS_TOGETHER` at once, so that long documents take no more room.
+        """
+        counts = [segment.num_documents for segment in segments]
+        rows = sum(counts) if torch.is_grad_enabled() else ROWS_TOGETHER
         ids, mask, types = (
-            torch.cat([getattr(segment, name) for segment in segments])
+            torch.cat([getattr(segment, name) for segment in segments]).split(rows)
             for name in ("input_ids_nL", "attention_mask_nL", "token_type_ids_nL")
         )
-        L = ids.shape[1]
-        hidden_NLd = self.encoder(self.encoder.word_embedding(ids), mask, types, self.encoder.position_keys(L, L))
-        return [Reading(hidden) for hidden in hidden_NLd.split([segment.num_documents for segment in segments])]
+        L = ids[0].shape[1]
+        position_keys = self.encoder.position_keys(L, L)
+        logits_NL2 = torch.cat(
+            [
+                self.qa_head(self.encoder(self.encoder.word_embedding(ids_nL), *masks, position_keys))
+                for ids_nL, *masks in zip(ids, mask, types, strict=True)
+            ]
+        )
+        return [Kept(logits) for logits in logits_NL2.split(counts)]
 
     def _recurrence(self, num_documents: int, length: int) -> Recurrence:
         """The memory for one call, with what all segments share computed once."""
@@ -322,64 +353,46 @@ class GMMXLNetForQA(PreTrainedModel):
             kept_Bk=kept_Bk,
         )
 
-    def _output(
-        self,
-        segments: list[Segment],
-        readings: list[Reading],
-        state: State | None,
-        order_B: Tensor,
-        rank_B: Tensor,
-        shape: tuple[int, int],
-        start_positions: Tensor | None,
-        end_positions: Tensor | None,
-    ) -> GMMXLNetOutput:
-        logits = [self.qa_head(reading.hidden_nLd) for reading in readings]  # (n, L, 2) each
-        start_BSL, end_BSL = padded(logits, shape)[rank_B].unbind(-1)
-        output = GMMXLNetOutput(start_logits=start_BSL, end_logits=end_BSL, memory_state=state)
+    def output_of(self, documents: SortedDocuments, kept: list[Kept], state: State | None) -> GMMXLNetOutput:
+        """What was kept of all segments in the order of the batch's rows; the loss is left to the caller."""
+        rank_B, shape = documents.rank_B, documents.shape
+        start_BSL, end_BSL = padded([one.logits_nL2 for one in kept], shape)[rank_B].unbind(-1)
+        output = GMMXLNetOutput(start_logits=start_BSL, end_logits=end_BSL)
+        output.memory_state = None if state is None else state.rows(rank_B)
         if self.config.memory_type == "gmm":
-            output.routing_probs = padded([reading.routing.probs_Bk for reading in readings], shape)[rank_B]
-            output.routing_logits = padded([reading.routing.logits_Bk for reading in readings], shape)[rank_B]
+            output.routing_probs = padded([one.routing.probs_Bk for one in kept], shape)[rank_B]
+            output.routing_logits = padded([one.routing.logits_Bk for one in kept], shape)[rank_B]
             self.last_routing_probs = output.routing_probs.detach()
-        if start_positions is not None and end_positions is not None:
-            positions = (start_positions[order_B], end_positions[order_B])
-            parts = self._loss_parts(segments, readings, logits, positions)
-            output.loss = self._weighted(parts)
-            output.loss_parts = {name: part.detach() for name, part in parts.items()}
         return output
 
-    def _loss_parts(
-        self,
-        segments: list[Segment],
-        readings: list[Reading],
-        logits: list[Tensor],
-        positions: tuple[Tensor, Tensor],
-    ) -> dict[str, Tensor]:
-        """The unweighted parts of the loss; all inputs sorted by number of segments."""
+    def loss_parts(self, segments: list[Segment], kept: list[Kept]) -> dict[str, Tensor]:
+        """The unweighted parts of the loss on these segments, each a mean over them (`document` over documents)."""
         content = [self._content(segment) for segment in segments]
         cls = [(segment.token_type_ids_nL == 2) & segment.attention_mask_nL.bool() for segment in segments]
+        candidates = [a | b for a, b in zip(content, cls, strict=True)]
+        shape = (segments[0].num_documents, len(segments))
         span = 0.0
-        for boundary, labels_BS in enumerate(positions):
-            boundary_logits = [x[..., boundary] for x in logits]
-            candidates = [a | b for a, b in zip(content, cls, strict=True)]
+        for boundary in (0, 1):
+            logits = [one.logits_nL2[..., boundary] for one in kept]
+            labels = [segment.labels_n2[..., boundary] for segment in segments]
             if self.config.span_loss == "document":
                 span = span + losses.document_span_loss(
-                    padded(boundary_logits, labels_BS.shape),
-                    labels_BS,
-                    padded(candidates, labels_BS.shape),
-                    padded(cls, labels_BS.shape),
+                    padded(logits, shape),
+                    padded(labels, shape, fill=-1),
+                    padded(candidates, shape),
+                    padded(cls, shape),
                 )
             else:
-                labels_N = torch.cat([labels_BS[: segment.num_documents, s] for s, segment in enumerate(segments)])
-                span = span + losses.segment_span_loss(torch.cat(boundary_logits), labels_N, torch.cat(candidates))
+                span = span + losses.segment_span_loss(torch.cat(logits), torch.cat(labels), torch.cat(candidates))
         parts = {"span": span / 2}
         if self.config.memory_type == "gmm":
-            probs = [reading.routing.probs_Bk for reading in readings]
+            probs = [one.routing.probs_Bk for one in kept]
             parts["load_balance"] = losses.load_balance_loss(probs)
             parts["entropy"] = routing_entropy(torch.cat(probs)).mean()
-        if readings[0].read_nmd is not None and self.config.memory_reconstruction_weight > 0:
+        if kept[0].read_nmd is not None:
             speaker = self.memory_reader if self.config.has_memory_tokens else self.memory_bank
             parts["reconstruction"] = losses.reconstruction_loss(
-                speaker.as_embeddings(torch.cat([reading.read_nmd for reading in readings])),
+                speaker.as_embeddings(torch.cat([one.read_nmd for one in kept])),
                 self.encoder.word_embedding.weight[: self.config.read_token_id],
                 torch.cat([segment.input_ids_nL for segment in segments]),
                 torch.cat(content),
@@ -387,7 +400,8 @@ class GMMXLNetForQA(PreTrainedModel):
             )
         return parts
 
-    def _weighted(self, parts: dict[str, Tensor]) -> Tensor:
+    def weighted(self, parts: dict[str, Tensor]) -> Tensor:
+        """The loss that these parts, all or some, add up to."""
         weight = {
             "span": 1.0,
             "load_balance": self.config.load_balance_weight,
@@ -404,3 +418,20 @@ class GMMXLNetForQA(PreTrainedModel):
             & (segment.input_ids_nL < self.config.read_token_id)
             & (segment.input_ids_nL != self.config.sep_token_id)
         )
+
+
+def _check_arguments(num_experts: object, memory_slots: object, use_gmm_memory: object, memory: dict[str, Any]) -> None:
+    """What would otherwise be found late, or never: wrong types, and names that no configuration has."""
+    if type(num_experts) is not int:
+        raise ConfigError(
+            f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], not {num_experts!r}"
+        )
+    if type(memory_slots) is not int:
+        raise ConfigError(f"memory_slots must be an integer in [1, {MAX_MEMORY_SLOTS}], not {memory_slots!r}")
+    if type(use_gmm_memory) is not bool:
+        raise ConfigError(f"use_gmm_memory must be true or false, not {use_gmm_memory!r}")
+    known = {field.name for field in fields(GMMXLNetConfig)}
+    for name in memory:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            raise ConfigError(f"GMMXLNetForQA has no argument {name!r}" + "".join(f"; {x!r} is near" for x in nearest))

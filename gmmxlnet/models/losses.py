@@ -12,6 +12,11 @@ from torch.nn import functional as F  # noqa: N812
 SHARPNESS = 8.0  # nats by which a vector that is some word's embedding scores that word above an unrelated one
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """16 bits to 32, so that sums over many values keep their digits; 64 stay 64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def segment_span_loss(logits_NL: Tensor, positions_N: Tensor, candidates_NL: Tensor) -> Tensor:
     """Mean cross-entropy of one boundary, a softmax a segment.
 
@@ -22,7 +27,7 @@ def segment_span_loss(logits_NL: Tensor, positions_N: Tensor, candidates_NL: Ten
 
     Returns: scalar, in nats.
     """
-    return F.cross_entropy(logits_NL.float().masked_fill(~candidates_NL, _LOWEST), positions_N)
+    return F.cross_entropy(at_least_float32(logits_NL).masked_fill(~candidates_NL, _LOWEST), positions_N)
 
 
 def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL: Tensor, cls_BSL: Tensor) -> Tensor:
@@ -41,7 +46,7 @@ def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL:
     target_BSL = torch.arange(logits_BSL.shape[-1], device=logits_BSL.device) == positions_BS[..., None]
     answer_BSL = target_BSL & ~cls_BSL
     target_BSL = torch.where(answer_BSL.flatten(1).any(1)[:, None, None], answer_BSL, target_BSL)
-    scores_BSL = logits_BSL.float().masked_fill(~candidates_BSL, _LOWEST)
+    scores_BSL = at_least_float32(logits_BSL).masked_fill(~candidates_BSL, _LOWEST)
     total_B = scores_BSL.flatten(1).logsumexp(1)
     gold_B = scores_BSL.masked_fill(~target_BSL, _LOWEST).flatten(1).logsumexp(1)
     return (total_B - gold_B).mean()
@@ -84,7 +89,7 @@ def reconstruction_loss(
     Returns: scalar, in nats per content token; each segment weighs the same.
     """
     m = vectors_Nmd.shape[1]
-    scores_NmV = (vectors_Nmd @ embedding_Vd.T).float() * (SHARPNESS / norm.detach() ** 2)
+    scores_NmV = at_least_float32(vectors_Nmd @ embedding_Vd.T) * (SHARPNESS / norm.detach() ** 2)
     log_probs_NV = scores_NmV.log_softmax(-1).logsumexp(1) - math.log(m)
     log_probs_NL = log_probs_NV.gather(1, token_ids_NL.masked_fill(~content_NL, 0))
     weight_NL = content_NL / content_NL.sum(-1, keepdim=True).clamp(min=1)

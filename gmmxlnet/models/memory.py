@@ -16,6 +16,7 @@ from transformers import initialization as init
 
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.models.losses import at_least_float32
 from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
 
 NOISE = 0.3  # of near-identity initial weights, relative to a random matrix that keeps lengths
@@ -116,7 +117,7 @@ class SlotPooling(nn.Module):
 
 
 class MemoryGatingNetwork(nn.Module):
-    """The router: p = softmax(W_gate · pool(states) / T), computed in float32 whatever the model's dtype."""
+    """The router: p = softmax(W_gate · pool(states) / T), computed in float32 where the model has 16 bits."""
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ class MemoryGatingNetwork(nn.Module):
         """Route each document by the states of its m tokens, among the experts it keeps (bool; all when left out)."""
         with torch.autocast(states_Bmd.device.type, enabled=False):
             pooled = self.pooling(states_Bmd.to(self.W_gate.weight.dtype))
-            logits = F.linear(pooled.float(), self.W_gate.weight.float(), self.W_gate.bias.float()) / self.temperature
+            logits = F.linear(*map(at_least_float32, (pooled, self.W_gate.weight, self.W_gate.bias))) / self.temperature
             kept = logits if kept_Bk is None else logits.masked_fill(~kept_Bk, -torch.inf)
             return Routing(logits, kept.softmax(-1))
 

@@ -17,8 +17,8 @@ class GMMXLNetOutput(ModelOutput):
     loss: scalar, where labels were given; loss_parts: its unweighted parts, detached scalars by name.
     start_logits, end_logits: (B, S, L); zeros in segments that a document does not have.
     memory_state: after each document's last segment; None without memory.
-    routing_probs, routing_logits: (B, S, k) float32, zeros in segments that a document does not have; None
-        without router.
+    routing_probs, routing_logits: (B, S, k) float32 (float64 in a float64 model), zeros in segments that a document
+        does not have; None without router.
     """
 
     loss: Tensor | None = None

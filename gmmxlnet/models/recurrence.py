@@ -7,6 +7,7 @@ Shapes: B documents, S segments, n documents that have a segment, L tokens, m sl
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -18,11 +19,12 @@ MEMORY_ABLATIONS = ("normal", "zeroed", "shuffled", "reset")
 
 @dataclass
 class Segment:
-    """One segment of the n documents that have it."""
+    """One segment of the n documents that have it; `labels_n2`: first and last token of the answer, where known."""
 
     input_ids_nL: Tensor
     attention_mask_nL: Tensor
     token_type_ids_nL: Tensor
+    labels_n2: Tensor | None = None
 
     @property
     def num_documents(self) -> int:
@@ -32,7 +34,7 @@ class Segment:
 
 @dataclass
 class Routing:
-    """How the active documents' segment was written: logits and probabilities (B, k), both float32."""
+    """How the active documents' segment was written: logits and probabilities (B, k), at least float32."""
 
     logits_Bk: Tensor
     probs_Bk: Tensor
@@ -49,6 +51,23 @@ class Reading:
     hidden_nLd: Tensor
     routing: Routing | None = None
     read_nmd: Tensor | None = None
+
+
+@dataclass
+class Kept:
+    """What is kept of a reading until the document ends: no hidden states, which are a thousand times larger.
+
+    logits_nL2: start and end logits. routing, read_nmd: as in `Reading`; the latter only for a loss that asks for it.
+    """
+
+    logits_nL2: Tensor
+    routing: Routing | None = None
+    read_nmd: Tensor | None = None
+
+    def detach(self) -> Self:
+        """Logits and routing without what they were computed from, and nothing else."""
+        routing = self.routing and Routing(self.routing.logits_Bk.detach(), self.routing.probs_Bk.detach())
+        return type(self)(self.logits_nL2.detach(), routing)
 
 
 @dataclass
@@ -79,11 +98,38 @@ class Recurrence(Protocol):
         """Encode a segment with what the state holds, or with nothing when `zeroed`; and the state after it."""
 
 
-def active_segments(num_segments_B: Tensor, ids_BSL: Tensor, mask_BSL: Tensor, types_BSL: Tensor) -> list[Segment]:
-    """Each segment of the documents that have it; documents sorted by falling number of segments."""
-    counts = num_segments_B.tolist()
+@dataclass
+class SortedDocuments:
+    """A batch in reading order: sorted by falling number of segments.
+
+    segments: each segment of the documents that have it. order_B: which row of the batch is read as which; rank_B: the
+    way back. shape: (B, S) of the batch.
+    """
+
+    segments: list[Segment]
+    order_B: Tensor
+    rank_B: Tensor
+    shape: tuple[int, int]
+
+
+def sort_documents(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    token_type_ids: Tensor,
+    num_segments: Tensor,
+    labels: tuple[Tensor, Tensor] | None = None,
+) -> SortedDocuments:
+    """Documents (B, S, L) with their numbers of segments (B,) and labels (B, S) each, in reading order."""
+    order_B = num_segments.argsort(descending=True, stable=True)
+    counts = num_segments.tolist()
     active = [sum(count > s for count in counts) for s in range(max(counts))]
-    return [Segment(ids_BSL[:n, s], mask_BSL[:n, s], types_BSL[:n, s]) for s, n in enumerate(active)]
+    ids_BSL, mask_BSL, types_BSL = (x[order_B] for x in (input_ids, attention_mask, token_type_ids))
+    labels_BS2 = None if labels is None else torch.stack(labels, dim=-1)[order_B]
+    segments = [
+        Segment(ids_BSL[:n, s], mask_BSL[:n, s], types_BSL[:n, s], None if labels_BS2 is None else labels_BS2[:n, s])
+        for s, n in enumerate(active)
+    ]
+    return SortedDocuments(segments, order_B, order_B.argsort(), (input_ids.shape[0], input_ids.shape[1]))
 
 
 def read_in_turn(
@@ -91,19 +137,23 @@ def read_in_turn(
     segments: list[Segment],
     start: State,
     *,
+    head: Callable[[Tensor], Tensor],
+    keep_memory: bool,
     ablation: str = "normal",
     donor_B: Tensor | None = None,
     bptt_segments: int | None = None,
-) -> tuple[list[Reading], State]:
+) -> tuple[list[Kept], State]:
     """Read all segments; a document that has ended keeps its state.
 
     Args:
+        head: hidden states (n, L, d) to logits (n, L, 2), taken at once.
+        keep_memory: whether the memory as it stands after each segment is kept, for a loss.
         ablation: one of `MEMORY_ABLATIONS`.
         donor_B: for `shuffled`, the row whose memory each document is handed before every segment. What comes of it is
             in the reading alone: each goes on with its own.
         bptt_segments: gradients cross at most this many segments, less one; None for no limit.
     """
-    state, readings = start, []
+    state, kept = start, []
     for s, segment in enumerate(segments):
         n = segment.num_documents
         if ablation == "reset":
@@ -113,13 +163,13 @@ def read_in_turn(
         reading, new = recurrence.read(segment, state.rows(slice(n)), zeroed=ablation == "zeroed")
         if ablation == "shuffled":
             reading, _ = recurrence.read(segment, state.rows(donor_B[:n]))
-        readings.append(reading)
+        kept.append(Kept(head(reading.hidden_nLd), reading.routing, reading.read_nmd if keep_memory else None))
         state = new.followed_by(state.rows(slice(n, None)))
-    return readings, state
+    return kept, state
 
 
-def padded(per_segment: list[Tensor], shape: tuple[int, int]) -> Tensor:
-    """Values (n, ...) of each segment's n documents as one tensor (B, S, ...), zeros where there is none."""
+def padded(per_segment: list[Tensor], shape: tuple[int, int], fill: int = 0) -> Tensor:
+    """Values (n, ...) of each segment's n documents as one tensor (B, S, ...), `fill` where there is none."""
     B, S = shape
-    rows = [torch.cat([x, x.new_zeros(B - len(x), *x.shape[1:])]) for x in per_segment]
-    return torch.stack(rows + [torch.zeros_like(rows[0])] * (S - len(rows)), dim=1)
+    rows = [torch.cat([x, x.new_full((B - len(x), *x.shape[1:]), fill)]) for x in per_segment]
+    return torch.stack(rows + [torch.full_like(rows[0], fill)] * (S - len(rows)), dim=1)

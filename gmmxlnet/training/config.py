@@ -8,7 +8,7 @@ from types import GenericAlias, NoneType, UnionType
 from typing import Any, Self, get_type_hints
 
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.configuration import MAX_EXPERTS, MAX_MEMORY_SLOTS, MIN_EXPERTS, GMMXLNetConfig
 from gmmxlnet.utils.files import write_json
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -28,6 +28,8 @@ class TrainingConfig:
     """Of the initial weights, the order of documents and dropout."""
     memory_num_tokens: int = 16
     """m: memory slots per expert, and read and write tokens per segment."""
+    use_differentiable_memory: bool = False
+    """The model trained has the memory without special tokens, for which `memory_num_tokens` may be 0."""
     num_epochs: int = 3
     """Passes over the documents."""
     max_steps: int | None = None
@@ -59,15 +61,28 @@ class TrainingConfig:
     logging_steps: int = 10
     """Steps between two lines of log."""
     hub_model_id: str | None = None
-    """Where `push_to_hub` would put the model."""
+    """Model repository to share the model in: `upload_checkpoint(folder, config.hub_model_id)`, or `push_to_hub`."""
+    hub_dataset_id: str | None = None
+    """Dataset repository with prepared chunks: `documents_from_hub(config.hub_dataset_id, "train", folder)`."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            _require(_is_a(getattr(self, name), hint), name, getattr(self, name), _in_words(hint))
+            wanted = (
+                f"an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}]" if name == "num_memory_experts" else _in_words(hint)
+            )
+            _require(_is_a(getattr(self, name), hint), name, getattr(self, name), wanted)
         for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
         _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null or an integer >= 1")
-        _require(self.num_workers >= 0, "num_workers", self.num_workers, "an integer >= 0")
+        for name in ("num_workers", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "an integer >= 0")
+        most = MAX_MEMORY_SLOTS
+        _require(
+            0 <= self.memory_num_tokens <= most,
+            "memory_num_tokens",
+            self.memory_num_tokens,
+            f"an integer in [0, {most}]",
+        )
         _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number >= 0")
         for name in ("learning_rate", "max_grad_norm"):
             _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number > 0")
@@ -75,6 +90,8 @@ class TrainingConfig:
         most = 1 - self.warmup_fraction
         _require(0 <= self.decay_fraction <= most, "decay_fraction", self.decay_fraction, f"a number in [0, {most:g}]")
         _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
+        if self.fp16 and self.precision == "bfloat16":
+            raise ConfigError("fp16 and precision bfloat16 contradict each other; set one of them")
         _require(self.device in DEVICES, "device", self.device, " or ".join(DEVICES))
         stages = self.progressive_segments
         _require(
@@ -148,16 +165,28 @@ class GMMTrainingConfig(TrainingConfig):
     """In training, the probability with which a document does without an expert; one always remains."""
 
     def __post_init__(self) -> None:
+        if self.use_gmm_memory and self.memory_num_tokens <= 0:
+            raise ConfigError(
+                f"memory_num_tokens must be > 0 when use_gmm_memory is True (16 is usual), not {self.memory_num_tokens}"
+            )
         super().__post_init__()
-        self.memory_settings()
+        if self.use_gmm_memory and self.use_differentiable_memory:
+            raise ConfigError("use_gmm_memory and use_differentiable_memory exclude each other: set one of them")
+        GMMXLNetConfig(**self._gmm_settings() | {"memory_slots": self.memory_num_tokens or 1})  # used or not
 
     def memory_settings(self) -> dict[str, Any]:
-        """The memory's part as `GMMXLNetConfig` takes it, checked by it."""
+        """The memory's part as `GMMXLNetConfig` takes it."""
+        if self.use_gmm_memory:
+            return self._gmm_settings()
+        none = {"memory_type": "none", "num_memory_experts": 0, "memory_slots": 0, "expert_init_strategies": None}
+        return {**self._gmm_settings(), **none}
+
+    def _gmm_settings(self) -> dict[str, Any]:
         settings = {
-            "memory_type": "gmm" if self.use_gmm_memory else "none",
-            "num_memory_experts": self.num_memory_experts if self.use_gmm_memory else 0,
-            "memory_slots": self.memory_num_tokens if self.use_gmm_memory else 0,
-            "expert_init_strategies": self.expert_init_strategies if self.use_gmm_memory else None,
+            "memory_type": "gmm",
+            "num_memory_experts": self.num_memory_experts,
+            "memory_slots": self.memory_num_tokens,
+            "expert_init_strategies": self.expert_init_strategies,
             "expert_dropout": self.expert_dropout,
             "bptt_segments": self.bptt_segments,
             "span_loss": self.span_loss,
@@ -171,7 +200,6 @@ class GMMTrainingConfig(TrainingConfig):
             "memory_reconstruction_weight",
         ):
             settings[name] = getattr(self, name)
-        GMMXLNetConfig(**settings)
         return settings
 
 

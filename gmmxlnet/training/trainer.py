@@ -23,6 +23,8 @@ from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.outputs import GMMXLNetOutput
+from gmmxlnet.training.bptt import backward_in_chunks
 from gmmxlnet.training.config import GMMTrainingConfig, TrainingConfig
 from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.files import atomic_file
@@ -118,6 +120,12 @@ class GMMTrainer(Trainer):
         train_dataset: Any = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
+        config.__post_init__()  # what was set since it was made counts too
+        if config.use_differentiable_memory and model.config.memory_type != "differentiable":
+            raise ConfigError(
+                f"use_differentiable_memory is set, but the model's memory_type is {model.config.memory_type}; "
+                "build it with memory_type='differentiable'"
+            )
         self.config = config
         self.record = StepRecord()
         self._micro_batches: list[dict[str, Tensor]] = []
@@ -173,6 +181,32 @@ class GMMTrainer(Trainer):
     ) -> Any:
         """The model's own loss; its parts are kept for the record."""
         output = model(**inputs)
+        self._record(output, inputs)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The Trainer's; on documents of more than `bptt_segments` segments the backward pass runs chunk by chunk.
+
+        A model that is wrapped for several devices goes the plain way: the same gradients, in memory that grows with S.
+        """
+        limit = self.model.config.bptt_segments
+        if not (isinstance(model, GMMXLNetForQA) and limit and inputs["input_ids"].shape[1] > limit):
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        steps = self.current_gradient_accumulation_steps
+
+        def backward(loss: Tensor) -> None:
+            self.accelerator.backward(loss / steps, retain_graph=True)
+
+        output = backward_in_chunks(model, inputs, backward=backward, autocast=self.accelerator.autocast)
+        self._record(output, inputs)
+        return output.loss / steps
+
+    def _record(self, output: GMMXLNetOutput, inputs: dict[str, Tensor]) -> None:
+        """Note a batch's values, and the step's when it is complete."""
         values = {"loss": output.loss, **output.loss_parts, "tokens": inputs["attention_mask"].sum()}
         if output.routing_probs is not None:
             share_k = output.routing_probs.flatten(0, 1).sum(0) / inputs["num_segments"].sum()
@@ -180,7 +214,6 @@ class GMMTrainer(Trainer):
         self._micro_batches.append({name: value.detach() for name, value in values.items()})
         if len(self._micro_batches) == self.current_gradient_accumulation_steps:
             self._record_step()
-        return (output.loss, output) if return_outputs else output.loss
 
     def _record_step(self) -> None:
         """One line from the step's batches: tokens are added up, everything else is averaged."""

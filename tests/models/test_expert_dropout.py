@@ -25,7 +25,7 @@ def test_a_document_neither_writes_nor_reads_an_expert_it_does_without(tiny_mode
     torch.manual_seed(1)
     output = model(**batch)
     probs_BSk = output.routing_probs
-    torch.testing.assert_close(probs_BSk.sum(-1), torch.ones(8, 3))
+    torch.testing.assert_close(probs_BSk.sum(-1), torch.ones(8, 3, dtype=probs_BSk.dtype))
     dropped_BSk = probs_BSk == 0
     assert dropped_BSk.any()
     assert (dropped_BSk == dropped_BSk[:, :1]).all()  # for the whole document

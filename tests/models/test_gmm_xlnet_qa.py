@@ -75,10 +75,30 @@ def test_a_model_needs_a_config_or_an_encoder_and_one_that_fits():
     for both in ({}, {"config": GMMXLNetConfig(d_model=16, n_head=2), "base_model": xlnet()}):
         with pytest.raises(ConfigError, match="either a config or a base_model"):
             GMMXLNetForQA(**both)
-    with pytest.raises(ConfigError, match=r"must be an integer in \[2, 8\], not 9"):
-        GMMXLNetForQA(base_model=xlnet(), num_experts=9)
     with pytest.raises(CheckpointError, match="attn_type 'uni' with bi_data False is not supported"):
         GMMXLNetForQA(base_model=xlnet(attn_type="uni"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_experts": 0}, r"num_memory_experts must be an integer in \[2, 8\], not 0"),
+        ({"num_experts": 9}, r"num_memory_experts must be an integer in \[2, 8\], not 9"),
+        ({"num_experts": 2.5}, r"num_memory_experts must be an integer in \[2, 8\], not 2.5"),
+        ({"num_experts": True}, r"num_memory_experts must be an integer in \[2, 8\], not True"),
+        ({"memory_slots": 0}, "memory_num_tokens must be > 0 and at most 32 when memory_type is gmm, not 0"),
+        ({"memory_slots": 2.5}, r"memory_slots must be an integer in \[1, 32\], not 2.5"),
+        ({"routing_temperature": 0}, "routing_temperature must be > 0"),
+        ({"load_balance_weight": float("nan")}, "load_balance_weight must be >= 0 and finite, not nan"),
+        ({"expert_init_strategies": ["learned"]}, "one strategy for each of the 4 experts, not 1"),
+        ({"use_gmm_memory": "yes"}, "use_gmm_memory must be true or false, not 'yes'"),
+        ({"routing_temprature": 1.0}, "has no argument 'routing_temprature'; 'routing_temperature' is near"),
+    ],
+    ids=str,
+)
+def test_impossible_arguments_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        GMMXLNetForQA(base_model=xlnet(), **change)
 
 
 @pytest.mark.parametrize("memory_type", ["none", "token"])
@@ -149,9 +169,9 @@ def test_last_routing_probs_are_those_of_the_last_call(tiny_model, batch):
     assert torch.equal(model.last_routing_probs, probs)
     assert not model.last_routing_probs.requires_grad
     assert probs.shape == (3, 3, 3)
-    assert probs.dtype == torch.float32
+    assert probs.dtype == model.dtype
     has_segment = torch.arange(3) < batch["num_segments"][:, None]
-    torch.testing.assert_close(probs.sum(-1), has_segment.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(probs.sum(-1), has_segment.to(probs.dtype), rtol=0, atol=1e-6)
 
 
 def test_one_segment_has_no_dimension_for_segments(tiny_model, batch):

@@ -21,7 +21,7 @@ VARIANTS = [("token", 1, "write-based"), *(("gmm", k, mode) for k in (2, 4, 8) f
 MEMORY_MODULES = ("expert_mixture", "routing_network", "expert_updater", "memory_reader")
 WORDS = 60  # of the vocabulary without memory tokens, as in conftest.py
 EXACT = {"rtol": 0, "atol": 0}
-CLOSE = {"rtol": 0, "atol": 1e-5}  # routing is float32 even in a float64 model
+CLOSE = {"rtol": 0, "atol": 1e-10}
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda variant: "-".join(map(str, variant)))

@@ -76,6 +76,12 @@ def test_memory_settings_are_what_the_model_takes():
         ({"progressive_segments": 2}, "progressive_segments must be"),
         ({"progressive_segments": [1, 2, 3, 4]}, "num_epochs must be at least 4, one for each"),
         ({"seed": None}, "seed must be"),
+        ({"seed": -1}, "seed must be an integer >= 0, not -1"),
+        ({"memory_num_tokens": -3}, r"memory_num_tokens must be an integer in \[0, 32\], not -3"),
+        ({"memory_num_tokens": 2.5}, "memory_num_tokens must be an integer, not 2.5"),
+        ({"fp16": True, "precision": "bfloat16"}, "fp16 and precision bfloat16 contradict each other"),
+        ({"hub_dataset_id": 3}, "hub_dataset_id must be"),
+        ({"use_differentiable_memory": 1}, "use_differentiable_memory must be true or false"),
         ({"output_dir": None}, "output_dir must be"),
     ],
     ids=str,
@@ -89,10 +95,22 @@ def test_impossible_values_are_refused(change, message):
     ("change", "message"),
     [
         ({"memory_num_tokens": 0}, "memory_num_tokens must be > 0"),
-        ({"memory_num_tokens": 33}, "at most 32"),
+        ({"memory_num_tokens": 33}, r"memory_num_tokens must be an integer in \[0, 32\], not 33"),
         ({"num_memory_experts": 1}, r"num_memory_experts must be an integer in \[2, 8\]"),
         ({"num_memory_experts": 9}, r"num_memory_experts must be an integer in \[2, 8\]"),
-        ({"num_memory_experts": 4.0}, "num_memory_experts must be"),
+        ({"num_memory_experts": 2.5}, r"num_memory_experts must be an integer in \[2, 8\], not 2.5"),
+        ({"num_memory_experts": 9, "use_gmm_memory": False}, r"num_memory_experts must be an integer in \[2, 8\]"),
+        ({"routing_temperature": float("nan")}, "routing_temperature must be > 0 and finite, not nan"),
+        ({"load_balance_weight": float("nan")}, "load_balance_weight must be >= 0 and finite, not nan"),
+        ({"entropy_regularization_weight": float("inf")}, "entropy_regularization_weight must be >= 0 and finite"),
+        ({"memory_reconstruction_weight": float("nan")}, "memory_reconstruction_weight must be >= 0 and finite"),
+        ({"expert_init_strategies": ["learned"] * 3 + ["ones"]}, "expert_init_strategies must be one of .* not 'ones'"),
+        ({"bptt_segments": 0}, "bptt_segments must be null or an integer >= 1, not 0"),
+        ({"bptt_segments": 1.5}, "bptt_segments must be an integer or null, not 1.5"),
+        ({"expert_dropout": 1.0}, r"expert_dropout must be in \[0, 1\), not 1.0"),
+        ({"pooling_method": "sum"}, "pooling_method must be one of mean, max, attention, not 'sum'"),
+        ({"span_loss": "token"}, "span_loss must be one of segment, document, not 'token'"),
+        ({"use_differentiable_memory": True}, "use_gmm_memory and use_differentiable_memory exclude each other"),
         ({"routing_temperature": 0.0}, "routing_temperature must be > 0"),
         ({"routing_temperature": "warm"}, "routing_temperature must be"),
         ({"routing_mode": "both"}, "routing_mode must be one of"),
@@ -106,6 +124,10 @@ def test_impossible_values_are_refused(change, message):
 def test_impossible_memories_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         GMMTrainingConfig(**{"use_gmm_memory": True, **change})
+
+
+def test_a_bank_needs_no_memory_tokens():
+    assert TrainingConfig(use_differentiable_memory=True, memory_num_tokens=0).memory_num_tokens == 0
 
 
 def test_numbers_may_be_whole():
