@@ -60,13 +60,21 @@ class TrainingConfig:
     """Steps between two lines of log."""
     hub_model_id: str | None = None
     """Where `push_to_hub` would put the model."""
+    resume_dir: str | None = None
+    """Folder of the checkpoints that a killed training goes on from, of this training alone; None: none are kept."""
+    save_steps: int | None = None
+    """Steps between two of them; None: as often as saving takes 1% of the time, at most every 15 s."""
+    save_total_limit: int = 2
+    """How many of them are kept."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
             _require(_is_a(getattr(self, name), hint), name, getattr(self, name), _in_words(hint))
-        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
+        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
-        _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null or an integer >= 1")
+        for name in ("max_steps", "save_steps"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "null or an integer >= 1")
         _require(self.num_workers >= 0, "num_workers", self.num_workers, "an integer >= 0")
         _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number >= 0")
         for name in ("learning_rate", "max_grad_norm"):

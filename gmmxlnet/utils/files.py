@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (POSIX: a rename survives power loss once its folder is synced)."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's bytes or a folder's names durable: a rename survives power loss once its folder is synced."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -26,10 +26,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     scratch = path.with_name(f".{path.name}.partial")
     try:
         yield scratch
-        with scratch.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync(scratch)
         scratch.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -44,14 +43,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     scratch.mkdir()
     try:
         yield scratch
-        for file in sorted(scratch.rglob("*")):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+        for inside in [*scratch.rglob("*"), scratch]:
+            sync(inside)
         if path.exists():
             shutil.rmtree(path)
         scratch.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
