@@ -104,6 +104,36 @@ def test_a_training_that_broke_off_goes_on_in_its_run(client, experiment):
         assert run.run_id == stopped.run_id == broken.run_id
 
 
+def test_another_code_or_machine_begins_its_own_run(client, experiment):
+    with pytest.raises(RuntimeError), start_run(experiment, "code"):
+        raise RuntimeError("killed")
+    with start_run(experiment, "other code"):
+        pass
+    assert len(runs(client, experiment)) == 2
+
+
+def test_a_training_that_goes_on_logs_every_step_once(client, experiment):
+    """It was killed before step 20 had been sent whole and step 30 at all; its last checkpoint is that of step 34."""
+    control = TrainerControl()
+    history = [{"loss": 3.0, "rate": 0.1, "step": 10}, {"loss": 2.0, "rate": 0.2, "step": 20}]
+    killed = start_run(experiment, "code")
+    run = killed.__enter__()  # and no more
+    run.log_metrics({"loss": 3.0, "rate": 0.1}, step=10)
+    run.log_metrics({"loss": 2.0}, step=20)
+    run.flush()
+    first = run.run_id
+    history.append({"loss": 1.0, "rate": 0.3, "step": 30})
+    with start_run(experiment, "code") as run:
+        assert run.run_id == first
+        callback = MLflowCallback(run)
+        callback.on_train_begin(None, TrainerState(global_step=34, log_history=history), control)
+        callback.on_log(None, TrainerState(global_step=40), control, logs={"loss": 0.5, "rate": 0.4})
+    logged = {name: client.get_metric_history(run.run_id, name) for name in ("loss", "rate")}
+    assert [(m.step, m.value) for m in logged["loss"]] == [(10, 3.0), (20, 2.0), (30, 1.0), (40, 0.5)]
+    assert [(m.step, m.value) for m in logged["rate"]] == [(10, 0.1), (20, 0.2), (30, 0.3), (40, 0.4)]
+    assert "step" not in client.get_run(run.run_id).data.metrics
+
+
 def test_an_exported_run_id_is_not_followed(client, experiment, monkeypatch):
     other = Experiment(parameters=PARAMETERS, data="the other one")
     with start_run(other, "code") as parent:
