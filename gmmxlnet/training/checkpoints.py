@@ -87,9 +87,12 @@ class CheckpointStore:
                 write_json(scratch / MANIFEST, {"format_version": FORMAT_VERSION, "sha256": _hashes(scratch)})
         except (OSError, SafetensorError) as error:
             left = self._checkpoints()
-            remedy = f"the last one, {left[-1].name}, is intact: mend this and start again" if left else "mend this"
+            then = f"training goes on from {left[-1].name}, which is intact" if left else "training begins anew"
             reason = error.strerror if isinstance(error, OSError) else error
-            raise CheckpointError(f"{place}: the checkpoint cannot be written: {reason}; {remedy}") from None
+            raise CheckpointError(
+                f"{place}: the checkpoint cannot be written: {reason}; make room there or make it writable, "
+                f"and start again: {then}"
+            ) from None
         for old in self._checkpoints()[: -self.limit]:
             shutil.rmtree(old)
 

@@ -167,7 +167,9 @@ def test_a_disk_that_is_full_ends_in_one_line_and_leaves_the_last_one(store):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
-        with pytest.raises(CheckpointError, match=r"step-00000200: .* cannot be written: .* is intact") as error:
+        with pytest.raises(
+            CheckpointError, match=r"step-00000200: .* cannot be written: .* from step-00000100, which is intact"
+        ) as error:
             write(store, 200, size=100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -185,7 +187,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_folder_that_was_taken_away_ends_in_one_line(store):
     shutil.rmtree(store.folder)
     store.folder.touch()
-    with pytest.raises(CheckpointError, match=r"step-00000200: .* cannot be written: File exists; mend this$"):
+    with pytest.raises(
+        CheckpointError, match=r"step-00000200: .* cannot be written: File exists; .*training begins anew$"
+    ):
         write(store, 200)
 
 
@@ -193,7 +197,7 @@ def test_a_folder_that_was_taken_away_ends_in_one_line(store):
 def test_a_folder_that_became_read_only_ends_in_one_line(store):
     store.folder.chmod(0o500)
     try:
-        with pytest.raises(CheckpointError, match=r"cannot be written: Permission denied; the last one, step-00000100"):
+        with pytest.raises(CheckpointError, match=r"cannot be written: Permission denied; .* from step-00000100"):
             write(store, 200)
     finally:
         store.folder.chmod(0o700)
