@@ -17,12 +17,13 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test reproduce fuzz lint ui clean
+.PHONY: help install repro test kill-test reproduce fuzz lint ui clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make repro      the whole experiment: dvc repro on the profile that params.yaml names"
 	@echo "make test       the tests (TESTS=tests/data for some)"
+	@echo "make kill-test  kill a small training 20 times at random moments; each must end with the same bytes"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
 	@echo "make fuzz       5,000 damaged checkpoints and 5,000 damaged SQuAD files: read right, or refused"
 	@echo "make lint       ruff and mypy"
@@ -37,6 +38,9 @@ repro: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(TESTS)
+
+kill-test: $(STAMP)
+	KILLS=20 OMP_NUM_THREADS=1 python -m pytest tests/pipeline/test_train_killed.py
 
 reproduce: $(STAMP)
 	python scripts/reproduce.py

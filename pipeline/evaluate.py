@@ -6,11 +6,11 @@ import torch
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
-from gmmxlnet.errors import ConfigError
 from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.report import assemble_metrics
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.params import Params, load_params, point_to_base, run_stage
@@ -25,12 +25,10 @@ AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float1
 
 def load_model(params: Params) -> GMMXLNetForQA:
     """The trained model on the device that the parameters ask for."""
-    if params.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("params.yaml: device is cuda, but torch sees no GPU here; use auto or cpu")
     point_to_base(params)
-    use_gpu = params.device != "cpu" and torch.cuda.is_available()
+    device = choose_device(params.device)
     model = GMMXLNetForQA.from_pretrained(str(MODEL))
-    return model.to("cuda" if use_gpu else "cpu")  # type: ignore[arg-type]  # transformers wraps `to` without its types
+    return model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
 
 
 def main() -> None:

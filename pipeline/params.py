@@ -89,6 +89,8 @@ class Profile(Section):
     max_grad_norm: Annotated[float, Field(gt=0, description="a finite number > 0")]
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Field(description="float32, bfloat16 or float16")]
     num_workers: Annotated[int, Field(ge=0, description="an integer >= 0")]
+    save_steps: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null to choose by time")]
+    save_total_limit: Positive
     n_best_size: Positive
     max_answer_length: Positive
 

@@ -1,6 +1,6 @@
 """MLflow: one run per experiment, which never stands in a stage's way.
 
-    with start_run(Experiment.of(params, chunks)) as run:       # the train stage
+    with start_run(experiment, training_key) as run:            # the train stage
         trainer.add_callback(MLflowCallback(run)); …
         run.log_folder("models/gmm", "model")
     with experiment_run("models/gmm") as run:                   # later stages: the same run, found by its key
@@ -42,6 +42,7 @@ from pipeline.experiment import Experiment
 
 MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
 KEY_TAG = "experiment_key"
+TRAINING_TAG = "training_key"  # of the experiment, its code, the libraries and the machine: decides the numbers
 FAILURES = (MlflowException, SQLAlchemyError, CommandError, requests.RequestException, OSError)
 METRICS_A_BATCH = 500  # MLflow takes at most 1,000
 PARAMS_A_BATCH = 100
@@ -62,15 +63,26 @@ class Run:
         self.run_id = run_id
         self._client = client
         self._waiting: list[Metric] = []
+        self._logged: dict[str, int] = {}
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Keep finite numbers for the next batch (`flush`); others are left out."""
+        """Keep finite numbers for the next batch (`flush`); others, and what `skip_logged` found, are left out."""
         now = int(time.time() * 1000)
         for name, value in values.items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            new = step > self._logged.get(_allowed(name), -1)
+            if new and isinstance(value, int | float) and math.isfinite(value):
                 self._waiting.append(Metric(_allowed(name), float(value), now, step))
         if len(self._waiting) >= METRICS_A_BATCH:
             self.flush()
+
+    def skip_logged(self) -> None:
+        """Do not log again what the run has: a training that goes on repeats the steps after its checkpoint."""
+
+        def last_steps(client: MlflowClient) -> None:
+            for name in client.get_run(self.run_id).data.metrics:
+                self._logged[name] = max(metric.step for metric in client.get_metric_history(self.run_id, name))
+
+        self._try(last_steps)
 
     def log_report(self, path: str | Path, prefix: str = "") -> None:
         """Log a JSON report: its numbers as metrics (`by_segments/2/f1`), the file as an artifact."""
@@ -114,30 +126,40 @@ class MLflowCallback(TrainerCallback):
     def __init__(self, run: Run) -> None:
         self.run = run
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called before the first step; a training that goes on has a log by then, not all of which reached MLflow."""
+        for logs in state.log_history:
+            values = {name: value for name, value in logs.items() if name != "step"}
+            self.on_log(args, state, control, values, step=int(logs["step"]))
+
     def on_log(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
+        *,
+        step: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Called by the Trainer whenever it logs, in every process; one of them tells MLflow."""
         if state.is_world_process_zero and logs:
-            self.run.log_metrics(logs, step=state.global_step)
+            self.run.log_metrics(logs, step=state.global_step if step is None else step)
 
 
 @contextmanager
-def start_run(experiment: Experiment) -> Iterator[Run]:
-    """The run of a training: a new one, or the one that the same code began and did not finish."""
-    commit = _git_commit()
+def start_run(experiment: Experiment, training_key: str) -> Iterator[Run]:
+    """The run of a training: a new one, or the one that the same training began and did not finish."""
 
     def choose(client: MlflowClient, mlflow_experiment: str) -> str:
-        unfinished = f" and attributes.status != 'FINISHED' and tags.`{MLFLOW_GIT_COMMIT}` = '{commit}'"
+        unfinished = f" and attributes.status != 'FINISHED' and tags.{TRAINING_TAG} = '{training_key}'"
         found = _find(client, mlflow_experiment, experiment.key, unfinished)
-        return found or _create(client, mlflow_experiment, experiment, commit)
+        return found or _create(client, mlflow_experiment, experiment, training_key)
 
     with _closed_well(_open(choose)) as run:
+        run.skip_logged()
         yield run
 
 
@@ -148,7 +170,7 @@ def experiment_run(model_folder: str | Path) -> Iterator[Run]:
 
     def choose(client: MlflowClient, mlflow_experiment: str) -> str:
         found = _find(client, mlflow_experiment, experiment.key)
-        return found or _create(client, mlflow_experiment, experiment, _git_commit())
+        return found or _create(client, mlflow_experiment, experiment)
 
     with _closed_well(_open(choose)) as run:
         yield run
@@ -226,11 +248,12 @@ def _find(client: MlflowClient, mlflow_experiment: str, key: str, further: str =
     return found[0].info.run_id if found else None
 
 
-def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment, commit: str) -> str:
+def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment, training_key: str = "") -> str:
     tags = {
         MLFLOW_RUN_NAME: experiment.name,
-        MLFLOW_GIT_COMMIT: commit,
+        MLFLOW_GIT_COMMIT: _git_commit(),
         KEY_TAG: experiment.key,
+        TRAINING_TAG: training_key,
         "profile": experiment.parameters["profile"],
         "memory_type": experiment.parameters["memory_type"],
         "dvc_exp_name": os.environ.get("DVC_EXP_NAME", ""),

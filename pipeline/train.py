@@ -17,6 +17,7 @@ from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.experiment import Experiment
 from pipeline.params import Params, find_local, load_params, run_stage
+from pipeline.resume import resume_folder, training_key
 from pipeline.tracking import MLflowCallback, start_run
 
 CHUNKS = Path("data/chunks")
@@ -35,30 +36,27 @@ def memory_settings(params: Params) -> dict[str, Any]:
         *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
     ]
     settings = {name: getattr(params, name) for name in names}
-    settings["num_memory_experts"] = num_experts
-    settings["memory_slots"] = params.memory_num_tokens
-    settings["expert_init_strategies"] = (
-        [strategies] * num_experts if isinstance(strategies, str) else strategies[:num_experts]
-    )
+    strategies = [strategies] * num_experts if isinstance(strategies, str) else strategies[:num_experts]
+    settings |= {"num_memory_experts": num_experts, "memory_slots": params.memory_num_tokens}
+    settings["expert_init_strategies"] = strategies
     if params.memory_type == "mems":
         settings["mem_len"] = params.active.max_seq_length  # the segment before, whole
     return settings
 
 
-def training_config(params: Params) -> TrainingConfig:
+def training_config(params: Params, resume_dir: Path) -> TrainingConfig:
     """The part of the parameters that the trainer takes."""
     active = params.active
     names = [
         *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments"),
         *("learning_rate", "warmup_fraction", "decay_fraction", "weight_decay", "max_grad_norm"),
-        *("precision", "num_workers"),
+        *("precision", "num_workers", "save_steps", "save_total_limit"),
     ]
     return TrainingConfig(
         **{name: getattr(active, name) for name in names},
         output_dir=str(MODEL),
-        seed=params.seed,
-        device=params.device,
-        memory_num_tokens=params.memory_num_tokens,
+        resume_dir=str(resume_dir),
+        **{name: getattr(params, name) for name in ("seed", "device", "memory_num_tokens")},
     )
 
 
@@ -85,8 +83,9 @@ def main() -> None:
     tokenizer = load_tokenizer(str(CHUNKS / "tokenizer"))
     model = build_model(params, tokenizer)
     experiment = Experiment.of(params, CHUNKS)
-    with start_run(experiment) as run:
-        trainer = GMMTrainer(model, training_config(params), callbacks=[MLflowCallback(run)])
+    key = training_key(experiment)
+    with start_run(experiment, key) as run:
+        trainer = GMMTrainer(model, training_config(params, resume_folder(key)), callbacks=[MLflowCallback(run)])
         trainer.train(Documents.open(CHUNKS, "train"))
         if model.config.has_memory_tokens:
             add_memory_tokens(tokenizer, model.config.memory_slots)
@@ -101,6 +100,7 @@ def main() -> None:
         trainer.record.write_throughput_csv(THROUGHPUT)
         run.log_folder(MODEL, "model")
         run.log_file(STEPS, "reports")
+        trainer.remove_checkpoints()
     parameters = f"{model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters trained"
     print(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {STEPS}")
 

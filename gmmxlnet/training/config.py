@@ -64,6 +64,12 @@ class TrainingConfig:
     """Model repository to share the model in: `upload_checkpoint(folder, config.hub_model_id)`, or `push_to_hub`."""
     hub_dataset_id: str | None = None
     """Dataset repository with prepared chunks: `documents_from_hub(config.hub_dataset_id, "train", folder)`."""
+    resume_dir: str | None = None
+    """Folder of the checkpoints that a killed training goes on from, of this training alone; None: none are kept."""
+    save_steps: int | None = None
+    """Steps between two of them; None: as often as saving takes 1% of the time, at most every 15 s."""
+    save_total_limit: int = 2
+    """How many of them are kept."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -71,9 +77,11 @@ class TrainingConfig:
                 f"an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}]" if name == "num_memory_experts" else _in_words(hint)
             )
             _require(_is_a(getattr(self, name), hint), name, getattr(self, name), wanted)
-        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps"):
+        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
-        _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null or an integer >= 1")
+        for name in ("max_steps", "save_steps"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "null or an integer >= 1")
         for name in ("num_workers", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "an integer >= 0")
         most = MAX_MEMORY_SLOTS

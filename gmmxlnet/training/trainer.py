@@ -1,15 +1,13 @@
 """`GMMTrainer`: transformers' Trainer, for documents.
 
-It adds the batches (documents of like length, cut by the curriculum), the losses' parts in the log, and a record of
-every step. Optimizer, schedule, mixed precision, devices and the progress bar are the Trainer's.
+It adds the batches (documents of like length, cut by the curriculum), the losses' parts in the log, a record of every
+step, and checkpoints that a killed training goes on from, bit for bit. Optimizer, schedule, mixed precision, devices
+and the progress bar are the Trainer's.
 """
 
-import csv
+import logging
 import os
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.dataset import ChunkedSquadDataset
@@ -24,10 +23,15 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.outputs import GMMXLNetOutput
+from gmmxlnet.training import resume
 from gmmxlnet.training.bptt import backward_in_chunks
+from gmmxlnet.training.checkpoints import CheckpointStore
 from gmmxlnet.training.config import GMMTrainingConfig, TrainingConfig
+from gmmxlnet.training.record import StepRecord
 from gmmxlnet.training.sampler import DocumentBatchSampler
-from gmmxlnet.utils.files import atomic_file
+from gmmxlnet.utils.devices import choose_device
+
+logger = logging.getLogger(__name__)
 
 # What the guide sets in the training configuration and the model's loss reads from its own.
 LOSS_SETTINGS = (
@@ -38,49 +42,6 @@ LOSS_SETTINGS = (
     "bptt_segments",
     "expert_dropout",
 )
-
-
-@dataclass
-class StepRecord:
-    """Values of every step, kept on the device until somebody asks, so that recording does not hold up the device.
-
-    `seconds` are wall-clock times, which no run repeats; they are written to a file of their own.
-    """
-
-    names: list[str] = field(default_factory=list)
-    rows: list[Tensor] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def add(self, values: dict[str, Tensor], seconds: float) -> None:
-        """Append one step's scalars (the same names every time) and its end on the clock."""
-        self.names = list(values)
-        self.rows.append(torch.stack([value.detach().float() for value in values.values()]))
-        self.seconds.append(seconds)
-
-    def means(self, num_steps: int) -> dict[str, float]:
-        """Each value's mean over the last steps; and tokens per second over them."""
-        rows, clock = torch.stack(self.rows[-num_steps:]), self.seconds[-num_steps - 1 :]
-        means = dict(zip(self.names, rows.mean(0).tolist(), strict=True))
-        if len(clock) > 1:
-            means["tokens_per_second"] = means["tokens"] * (len(clock) - 1) / (clock[-1] - clock[0])
-        return means
-
-    def write_csv(self, path: str | Path) -> None:
-        """A line a step: all values, the same bits in every run on the same machine."""
-        table = torch.stack(self.rows).tolist() if self.rows else []
-        _write_csv(path, ["step", *self.names], ([n, *(f"{x:.6g}" for x in row)] for n, row in enumerate(table, 1)))
-
-    def write_throughput_csv(self, path: str | Path) -> None:
-        """A line a step: seconds since the first step ended, and tokens per second."""
-        tokens = [row[self.names.index("tokens")].item() for row in self.rows]
-        spans = [later - earlier for earlier, later in pairwise(self.seconds)]
-        rows = ([n, f"{s:.3f}", f"{t / s:.1f}"] for n, (s, t) in enumerate(zip(spans, tokens[1:], strict=True), 2))
-        _write_csv(path, ["step", "seconds", "tokens_per_second"], rows)
-
-
-def _write_csv(path: str | Path, header: list[str], rows: Iterable[list[Any]]) -> None:
-    with atomic_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *rows])
 
 
 class CurriculumCallback(TrainerCallback):
@@ -110,7 +71,9 @@ class GMMTrainer(Trainer):
         train_dataset: `Documents`, or a `ChunkedSquadDataset`; may be given to `train` instead.
         callbacks: further `TrainerCallback`s.
 
-    After training, `record` holds a line a step: loss, its parts, learning rate, tokens, expert utilization.
+    After training, `record` holds a line a step: loss, its parts, learning rate, tokens, expert utilization. With
+    `config.resume_dir`, `train` goes on from the newest complete checkpoint there; call `remove_checkpoints` once what
+    was trained is saved.
     """
 
     def __init__(
@@ -130,20 +93,86 @@ class GMMTrainer(Trainer):
         self.record = StepRecord()
         self._micro_batches: list[dict[str, Tensor]] = []
         self._curriculum = CurriculumCallback(config)
+        self._save_schedule = resume.SaveSchedule(config.save_steps)
+        self._checkpoints: CheckpointStore | None = None
         if isinstance(config, GMMTrainingConfig):
             for name in LOSS_SETTINGS:
                 setattr(model.config, name, getattr(config, name))
         super().__init__(model=model, args=training_arguments(config), callbacks=[self._curriculum, *(callbacks or [])])
         self._train_on(train_dataset)
 
-    def train(self, train_dataset: Any = None, **kwargs: Any) -> Any:
-        """Train on `train_dataset`, or on the one given at the start. Raises ConfigError where there is neither."""
+    def train(self, train_dataset: Any = None) -> Any:
+        """Train on `train_dataset`, or on the one given at the start.
+
+        Raises ConfigError where there is neither, CheckpointError where a checkpoint cannot be written or is of another
+        training.
+        """
         if train_dataset is not None:
             self._train_on(train_dataset)
         if self.train_documents is None:
             raise ConfigError("GMMTrainer.train needs a train_dataset")
         self.train_dataset = self.train_documents
-        return super().train(**kwargs)
+        self.record = StepRecord()
+        newest = self._claim_checkpoints() if self.config.resume_dir is not None else None
+        return super().train(resume_from_checkpoint=None if newest is None else str(newest))
+
+    def remove_checkpoints(self) -> None:
+        """Remove what a killed training would go on from, because what was trained is saved elsewhere by now."""
+        if self._checkpoints is not None:
+            self._checkpoints.remove()
+            self._checkpoints = None
+            self.remove_callback(self._save_schedule)
+
+    def _claim_checkpoints(self) -> Path | None:
+        """Take the folder of checkpoints; return the newest that is complete."""
+        store = CheckpointStore(self.config.resume_dir, self.config.save_total_limit)
+        if not store.claim():
+            logger.warning("%s: another process trains this; training here keeps no checkpoints", store.folder)
+            return None
+        self._checkpoints = store
+        self.add_callback(self._save_schedule)
+        newest = store.newest()
+        if newest is not None:
+            resume.check_identity(newest, self._identity())
+        return newest
+
+    def _identity(self) -> dict[str, Any]:
+        return resume.training_identity(self.config, self.model, len(self.train_documents))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """The Trainer's hook, called between two steps when a callback has asked for it."""
+        start = time.perf_counter()
+        self.store_flos()
+        with self._checkpoints.write(self.state.global_step) as folder:
+            resume.write_state(
+                folder,
+                identity=self._identity(),
+                model=self.model,
+                optimizer=self.optimizer,
+                scheduler=self.lr_scheduler,
+                scaler=self.accelerator.scaler,
+                record=self.record,
+            )
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        self._save_schedule.saved(time.perf_counter() - start)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The Trainer's hook, called before it prepares the model and reads its own state."""
+        resume.load_model(Path(resume_from_checkpoint), self.model)
+        self.record = resume.load_record(Path(resume_from_checkpoint), self.args.device)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The Trainer's hook, called once both exist."""
+        resume.load_optimizer(Path(checkpoint), self.model, self.optimizer, self.lr_scheduler)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """The Trainer's hook: float16 scales its gradients by a number that depends on the steps before."""
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(resume.read_values(Path(checkpoint))["scaler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """The Trainer's hook, called when the next step's batches are there, or before an epoch's first are made."""
+        resume.load_generators(Path(checkpoint))
 
     def _train_on(self, dataset: Any) -> None:
         """Take documents as they are, or those behind a `ChunkedSquadDataset`, of which `max_n_segs` holds here too."""
@@ -172,7 +201,8 @@ class GMMTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The learning rate's rise, plateau and fall, now that the number of steps is known."""
-        falling = round(self.config.decay_fraction * num_training_steps)
+        most = num_training_steps - self.args.get_warmup_steps(num_training_steps)  # which is rounded up
+        falling = min(round(self.config.decay_fraction * num_training_steps), most)
         self.args.lr_scheduler_kwargs = {"num_decay_steps": falling, "decay_type": "linear"}
         return super().create_scheduler(num_training_steps, optimizer)
 
@@ -224,19 +254,22 @@ class GMMTrainer(Trainer):
         self.record.add(values, time.perf_counter())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the means of the loss's parts since the last log, beside what the Trainer logs."""
-        if "loss" in logs and self.record.rows:
-            means = self.record.means(self.config.logging_steps)
-            logs = {**{name: value for name, value in means.items() if name not in logs}, **logs}
+        """Log the means of the loss and its parts since the last log, beside what the Trainer logs.
+
+        The Trainer's own mean would know only the steps since a checkpoint that training went on from.
+        """
+        if "loss" in logs:
+            logs = {**logs, **self.record.means(self.config.logging_steps)}
+        if "train_loss" in logs and self.record.rows:
+            logs["train_loss"] = self.record.means(len(self.record.rows))["loss"]
         super().log(logs, start_time)
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
     """The Trainer's arguments for a configuration; deterministic algorithms are the caller's choice."""
     precision = "float16" if config.fp16 else config.precision
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, but torch sees no GPU here; use auto or cpu")
-    if precision == "float16" and (config.device == "cpu" or not torch.cuda.is_available()):
+    device = choose_device(config.device)
+    if precision == "float16" and device.type == "cpu":
         raise ConfigError("precision float16 needs a GPU; use bfloat16 or float32")
     return TrainingArguments(
         output_dir=config.output_dir,
@@ -254,9 +287,9 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         lr_scheduler_type="warmup_stable_decay",  # `create_scheduler` adds how many steps it falls
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
-        use_cpu=config.device == "cpu",
+        use_cpu=device.type == "cpu",
         logging_steps=config.logging_steps,
-        save_strategy="no",
+        save_strategy="no",  # `SaveSchedule` asks for checkpoints
         report_to="none",
         remove_unused_columns=False,
         disable_tqdm=not os.isatty(2),

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 MAX_JSON_BYTES = 64 * 2**20  # a configuration or an index of this size is none
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (POSIX: a rename survives power loss once its folder is synced)."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's bytes or a folder's names durable: a rename survives power loss once its folder is synced."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -30,10 +30,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     scratch = path.with_name(f".{path.name}.partial")
     try:
         yield scratch
-        with scratch.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync(scratch)
         scratch.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -48,14 +47,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     scratch.mkdir()
     try:
         yield scratch
-        for file in sorted(scratch.rglob("*")):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+        for inside in [*scratch.rglob("*"), scratch]:
+            sync(inside)
         if path.exists():
             shutil.rmtree(path)
         scratch.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -69,8 +66,8 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """What a JSON file says; ValueError where it says nothing, or one thing twice.
 
-    Refused beside what is no JSON: NaN, infinities and numbers that become one, half characters (lone surrogates), a key
-    given twice, endless nesting, more than 64 MiB.
+    Refused beside what is no JSON: NaN, infinities and numbers that become one, lone surrogates, a key given
+    twice, endless nesting, more than 64 MiB.
     """
     path = Path(path)
     if path.stat().st_size > MAX_JSON_BYTES:

@@ -52,7 +52,7 @@ def runs(client, experiment):
 def test_training_and_later_stages_share_one_run(client, experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DVC_EXP_NAME", "puffy-lime")
     (tmp_path / "metrics.json").write_text(json.dumps({"f1": 71.5, "by_segments": {"2": {"f1": 60}}, "n": None}))
-    with start_run(experiment) as run:
+    with start_run(experiment, "code") as run:
         run.log_metrics({"loss": 2.0, "note": "text", "broken": float("nan")}, step=1)
         run.log_metrics({"loss": 1.0}, step=2)
         run.log_folder(tmp_path / "model", "model")
@@ -86,7 +86,7 @@ def test_a_stage_whose_training_never_ran_here_makes_the_run(client, experiment,
 
 def test_a_finished_training_that_runs_again_is_a_new_run(client, experiment, tmp_path):
     for _ in range(2):
-        with start_run(experiment) as newest:
+        with start_run(experiment, "code") as newest:
             pass
     assert len(runs(client, experiment)) == 2
     with experiment_run(tmp_path / "model") as found:
@@ -94,22 +94,52 @@ def test_a_finished_training_that_runs_again_is_a_new_run(client, experiment, tm
 
 
 def test_a_training_that_broke_off_goes_on_in_its_run(client, experiment):
-    with pytest.raises(RuntimeError), start_run(experiment) as broken:
+    with pytest.raises(RuntimeError), start_run(experiment, "code") as broken:
         raise RuntimeError("out of memory")
     assert client.get_run(broken.run_id).info.status == "FAILED"
-    with pytest.raises(KeyboardInterrupt), start_run(experiment) as stopped:
+    with pytest.raises(KeyboardInterrupt), start_run(experiment, "code") as stopped:
         raise KeyboardInterrupt
     assert client.get_run(stopped.run_id).info.status == "KILLED"
-    with start_run(experiment) as run:
+    with start_run(experiment, "code") as run:
         assert run.run_id == stopped.run_id == broken.run_id
+
+
+def test_another_code_or_machine_begins_its_own_run(client, experiment):
+    with pytest.raises(RuntimeError), start_run(experiment, "code"):
+        raise RuntimeError("killed")
+    with start_run(experiment, "other code"):
+        pass
+    assert len(runs(client, experiment)) == 2
+
+
+def test_a_training_that_goes_on_logs_every_step_once(client, experiment):
+    """It was killed before step 20 had been sent whole and step 30 at all; its last checkpoint is that of step 34."""
+    control = TrainerControl()
+    history = [{"loss": 3.0, "rate": 0.1, "step": 10}, {"loss": 2.0, "rate": 0.2, "step": 20}]
+    killed = start_run(experiment, "code")
+    run = killed.__enter__()  # and no more
+    run.log_metrics({"loss": 3.0, "rate": 0.1}, step=10)
+    run.log_metrics({"loss": 2.0}, step=20)
+    run.flush()
+    first = run.run_id
+    history.append({"loss": 1.0, "rate": 0.3, "step": 30})
+    with start_run(experiment, "code") as run:
+        assert run.run_id == first
+        callback = MLflowCallback(run)
+        callback.on_train_begin(None, TrainerState(global_step=34, log_history=history), control)
+        callback.on_log(None, TrainerState(global_step=40), control, logs={"loss": 0.5, "rate": 0.4})
+    logged = {name: client.get_metric_history(run.run_id, name) for name in ("loss", "rate")}
+    assert [(m.step, m.value) for m in logged["loss"]] == [(10, 3.0), (20, 2.0), (30, 1.0), (40, 0.5)]
+    assert [(m.step, m.value) for m in logged["rate"]] == [(10, 0.1), (20, 0.2), (30, 0.3), (40, 0.4)]
+    assert "step" not in client.get_run(run.run_id).data.metrics
 
 
 def test_an_exported_run_id_is_not_followed(client, experiment, monkeypatch):
     other = Experiment(parameters=PARAMETERS, data="the other one")
-    with start_run(other) as parent:
+    with start_run(other, "code") as parent:
         pass
     monkeypatch.setenv("MLFLOW_RUN_ID", parent.run_id)
-    with start_run(experiment) as run:
+    with start_run(experiment, "code") as run:
         run.log_metrics({"loss": 1.0})
     assert run.run_id != parent.run_id
     assert client.get_run(parent.run_id).data.metrics == {}
@@ -117,7 +147,7 @@ def test_an_exported_run_id_is_not_followed(client, experiment, monkeypatch):
 
 def test_the_trainers_numbers_arrive_with_their_steps(client, experiment, tmp_path):
     state, control = TrainerState(global_step=7), TrainerControl()
-    with start_run(experiment) as run:
+    with start_run(experiment, "code") as run:
         MLflowCallback(run).on_log(None, state, control, logs={"loss": 0.5, "epoch": 1.0})
         state.is_world_process_zero = False
         MLflowCallback(run).on_log(None, state, control, logs={"loss": 9.0})
@@ -126,7 +156,7 @@ def test_the_trainers_numbers_arrive_with_their_steps(client, experiment, tmp_pa
 
 
 def test_many_metrics_go_in_batches(client, experiment):
-    with start_run(experiment) as run:
+    with start_run(experiment, "code") as run:
         run.log_metrics({f"weight/{i} %": i for i in range(1200)})
     assert len(client.get_run(run.run_id).data.metrics) == 1200
 
@@ -156,7 +186,7 @@ def test_without_mlflow_the_stage_warns_once_and_goes_on(dead_store, experiment,
 
 
 def test_a_store_that_fails_on_the_way_is_left_alone(client, experiment, monkeypatch, capsys):
-    with start_run(experiment) as run:
+    with start_run(experiment, "code") as run:
         client.delete_run(run.run_id)
         for step in range(3):
             run.log_metrics({"loss": 1.0}, step)

@@ -38,6 +38,7 @@ def run_in(folder, *stages):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("PYTHONPATH", str(ROOT))  # for the process that verify starts
+        patch.setenv("DVC_ROOT", str(folder))  # where checkpoints go
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody answers: stages warn and go on
         try:
             for stage in stages:

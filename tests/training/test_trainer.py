@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
@@ -180,6 +180,26 @@ def test_the_learning_rate_rises_stays_and_falls(make_model, documents):
     trainer.train()
     expected = [0, 0.5, 1, 1, 1, 0.75, 0.5, 0.25]
     assert [rate / 1e-2 for rate in column(trainer.record, "learning_rate")] == pytest.approx(expected, abs=1e-6)
+
+
+def test_rounding_the_rise_up_does_not_delay_the_fall(make_model, documents):
+    """Of five steps, two rise (1.5 rounded up) and three fall, though 3.5 is rounded to four."""
+    shares = {"max_steps": 5, "batch_size": 2, "warmup_fraction": 0.3, "decay_fraction": 0.7}
+    trainer = GMMTrainer(make_model("none"), config(**shares), documents)
+    trainer.train()
+    expected = [0, 1 / 2, 1, 2 / 3, 1 / 3]
+    assert [rate / 1e-2 for rate in column(trainer.record, "learning_rate")] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_epoch_that_begins_decides_the_batches(make_model, documents):
+    """Also that of an epoch which begins in its middle, where the Trainer shows its own epoch to a wrapper only."""
+    trainer = GMMTrainer(make_model("none"), config(num_epochs=3, progressive_segments=[1, 2, 3]), documents)
+    trainer.get_train_dataloader()
+    loader = trainer._curriculum.loader
+    for epoch in (2.0, 1.4, 0):
+        trainer._curriculum.on_epoch_begin(trainer.args, TrainerState(epoch=epoch), trainer.control)
+        assert (loader.batch_sampler.epoch, loader.collate_fn.epoch) == (int(epoch), int(epoch))
+        assert loader.collate_fn.max_segments == int(epoch) + 1
 
 
 def test_a_shared_configuration_sets_the_models_loss(make_model, documents):

@@ -1,0 +1,133 @@
+"""Resume checkpoints on disk: complete or absent, every file hashed, only the newest few kept.
+
+    store = CheckpointStore(folder, limit=2)
+    if store.claim():                       # False: another process trains here
+        newest = store.newest()             # a folder whose files have the bytes they were saved with, or None
+        with store.write(step) as scratch:  # written beside its place, hashed, synced, renamed; then older ones go
+            …
+        store.remove()                      # once nobody will go on from here
+
+What stands in a checkpoint is `gmmxlnet.training.resume`'s affair.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from safetensors import SafetensorError
+
+from gmmxlnet.errors import CheckpointError
+from gmmxlnet.utils.files import atomic_folder, write_json
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointStore:
+    """The checkpoints of one training: `step-00000120/` and so on in `folder`, at most `limit` of them."""
+
+    def __init__(self, folder: str | Path, limit: int) -> None:
+        self.folder, self.limit = Path(folder), limit
+        self._lock: TextIO | None = None
+
+    def claim(self) -> bool:
+        """Make the folder and take it for this process, until it ends or removes it; False where another has it.
+
+        Raises CheckpointError where the folder cannot be made. A lock by `lockf` belongs to a process: it ends with it,
+        even by kill -9, and the processes that prepare batches do not inherit it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder}: no checkpoints can be kept here: {error.strerror}; make the folder writable"
+            ) from None
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            self._lock.close()
+            return False
+        for scratch in self.folder.glob(".*.partial"):  # of a process that was killed while it wrote
+            shutil.rmtree(scratch)
+        return True
+
+    def newest(self) -> Path | None:
+        """The newest complete checkpoint; damaged ones on the way to it are named in a warning and removed."""
+        for checkpoint in reversed(self._checkpoints()):
+            damage = _damage(checkpoint)
+            if damage is None:
+                return checkpoint
+            logger.warning(
+                "%s: damaged (%s); removed, training goes on from the checkpoint before it, if there is one",
+                checkpoint,
+                damage,
+            )
+            shutil.rmtree(checkpoint)
+        return None
+
+    @contextmanager
+    def write(self, step: int) -> Iterator[Path]:
+        """Yield an empty folder to fill; it becomes the checkpoint of `step` if the block ends well.
+
+        Raises CheckpointError where something cannot be written; the checkpoints before it are untouched then.
+        """
+        place = self.folder / f"step-{step:08d}"
+        try:
+            with atomic_folder(place) as scratch:
+                yield scratch
+                write_json(scratch / MANIFEST, {"format_version": FORMAT_VERSION, "sha256": _hashes(scratch)})
+        except (OSError, SafetensorError) as error:
+            left = self._checkpoints()
+            then = f"training goes on from {left[-1].name}, which is intact" if left else "training begins anew"
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CheckpointError(
+                f"{place}: the checkpoint cannot be written: {reason}; make room there or make it writable, "
+                f"and start again: {then}"
+            ) from None
+        for old in self._checkpoints()[: -self.limit]:
+            shutil.rmtree(old)
+
+    def remove(self) -> None:
+        """Remove the folder and give it up."""
+        for checkpoint in self._checkpoints():  # the oldest first, so that what a kill leaves is the newest
+            shutil.rmtree(checkpoint)
+        shutil.rmtree(self.folder)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a checkpoint but the manifest."""
+    hashes = {}
+    for file in sorted(folder.iterdir()):
+        if file.name != MANIFEST:
+            with file.open("rb") as stream:
+                hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None: nothing."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+            return f"{MANIFEST} is not of format version {FORMAT_VERSION}"
+        expected, found = manifest["sha256"], _hashes(checkpoint)
+        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    except OSError as error:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} is not what was written: {error!r}"
+    return f"{wrong[0]} is not what was written" if wrong else None

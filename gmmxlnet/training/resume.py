@@ -1,0 +1,227 @@
+"""What a training is at a moment, as files: all that its next step depends on, in safetensors and JSON.
+
+A training that is killed and goes on from here ends with the same bits as one that was not. Batches need no state: the
+sampler is a function of seed, epoch and position. A checkpoint is written between two steps, so it holds no gradients.
+
+    model.safetensors        every parameter and buffer
+    training.safetensors     optimizer/<parameter>/<what AdamW keeps>, rng/<generator>, record/<rows, seconds>
+    training.json            learning rates, schedule, gradient scaler, the generators' other numbers, what is trained
+    trainer_state.json       the Trainer's own: step, epoch, log
+"""
+
+import json
+import platform
+import random
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gmmxlnet.errors import CheckpointError
+from gmmxlnet.training.config import TrainingConfig
+from gmmxlnet.training.record import StepRecord
+from gmmxlnet.utils.files import write_json
+
+MODEL, TENSORS, VALUES = "model.safetensors", "training.safetensors", "training.json"
+# Fields of a configuration that no number depends on.
+NOT_TRAINED_WITH = {
+    *("output_dir", "num_workers", "logging_steps", "hub_model_id"),
+    *("resume_dir", "save_steps", "save_total_limit"),
+}
+FIRST_SAVE_SECONDS = 15.0
+SHARE_OF_TIME = 0.01  # that saving may take
+
+
+class SaveSchedule(TrainerCallback):
+    """Asks for a checkpoint every `save_steps` steps, or as often as saving takes 1% of the time.
+
+    After the last step none is needed: the outputs are about to be written.
+    """
+
+    def __init__(self, save_steps: int | None) -> None:
+        self.save_steps = save_steps
+        self.pause = FIRST_SAVE_SECONDS
+        self.last = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self.last = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called after every step of the optimizer."""
+        if self.save_steps is None:
+            due = time.perf_counter() - self.last >= self.pause
+        else:
+            due = state.global_step % self.save_steps == 0
+        control.should_save = due and state.global_step < state.max_steps
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint was written in so many seconds."""
+        self.last = time.perf_counter()
+        self.pause = max(FIRST_SAVE_SECONDS, seconds / SHARE_OF_TIME)
+
+
+def surroundings() -> dict[str, Any]:
+    """What else decides the bits of a training on one machine: libraries, processor, threads."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def training_identity(config: TrainingConfig, model: transformers.PreTrainedModel, num_documents: int) -> dict:
+    """Which training this is, flat and JSON-able; one that differs in it would not go on as it began."""
+    settings = {name: value for name, value in asdict(config).items() if name not in NOT_TRAINED_WITH}
+    of_model = {f"model.{name}": value for name, value in model.config.to_dict().items() if not name.startswith("_")}
+    identity = {"documents": num_documents, **settings, **of_model, **surroundings()}
+    return json.loads(json.dumps(identity))
+
+
+def write_state(
+    folder: Path,
+    *,
+    identity: dict[str, Any],
+    model: torch.nn.Module,
+    optimizer: Any,
+    scheduler: Any,
+    scaler: Any,
+    record: StepRecord,
+) -> None:
+    """Write everything but the Trainer's own state."""
+    rng_tensors, rng_values = _read_generators()
+    tensors = {
+        **_under("optimizer", _optimizer_tensors(optimizer, model)),
+        **_under("rng", rng_tensors),
+        **_under("record", record.tensors()),
+    }
+    save_file(_on_cpu(_named_tensors(model)), folder / MODEL)
+    save_file(_on_cpu(tensors), folder / TENSORS)
+    values = {
+        "identity": identity,
+        "learning_rates": [group["lr"] for group in optimizer.param_groups],
+        "scheduler": scheduler.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "rng": rng_values,
+        "record": record.names,
+    }
+    write_json(folder / VALUES, values)
+
+
+def check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
+    """Raise CheckpointError where a checkpoint belongs to another training, naming the first difference."""
+    found = read_values(checkpoint)["identity"]
+    for name in sorted({*identity, *found}):
+        if identity.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{checkpoint}: is of a training with {name} {found.get(name)!r}, not {identity.get(name)!r}; "
+                "use another resume_dir, or remove this one to begin anew"
+            )
+
+
+def read_values(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's `training.json`."""
+    return json.loads((checkpoint / VALUES).read_text(encoding="utf-8"))
+
+
+def load_model(checkpoint: Path, model: torch.nn.Module) -> None:
+    """Give every parameter and buffer the bits it had."""
+    saved, own = load_file(checkpoint / MODEL), _named_tensors(model)
+    if saved.keys() != own.keys():
+        name = sorted(saved.keys() ^ own.keys())[0]
+        raise CheckpointError(f"{checkpoint}: tensor {name} is only in the checkpoint or only in the model; remove it")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+
+
+def load_optimizer(checkpoint: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> None:
+    """Give the optimizer its moments and step counts, and the schedule its place."""
+    values, names = read_values(checkpoint), _parameter_names(model)
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in _read_below("optimizer", checkpoint).items():
+        name, _, what = key.rpartition("/")
+        kept.setdefault(name, {})[what] = tensor
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = optimizer.state_dict()
+    state["state"] = {i: kept[names[id(p)]] for i, p in enumerate(parameters) if names[id(p)] in kept}
+    for group, learning_rate in zip(state["param_groups"], values["learning_rates"], strict=True):
+        group["lr"] = learning_rate
+    optimizer.load_state_dict(state)
+    scheduler.load_state_dict(values["scheduler"])
+
+
+def load_record(checkpoint: Path, device: torch.device) -> StepRecord:
+    """The steps so far."""
+    return StepRecord.of(read_values(checkpoint)["record"], _read_below("record", checkpoint), device)
+
+
+def load_generators(checkpoint: Path) -> None:
+    """Give Python's, NumPy's and torch's random generators the state they had."""
+    values, tensors = read_values(checkpoint)["rng"], _read_below("rng", checkpoint)
+    random.setstate((values["python_version"], tuple(tensors["python"].tolist()), values["python_gauss"]))
+    keys = tensors["numpy"].to(torch.int64).numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, *values["numpy"]))
+    torch.set_rng_state(tensors["torch"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([tensors[f"cuda/{i}"] for i in range(torch.cuda.device_count())])
+
+
+def _read_generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The generators' states: tensors, and the other numbers."""
+    python_version, python_keys, python_gauss = random.getstate()
+    _, numpy_keys, *numpy_rest = np.random.get_state()
+    tensors = {
+        "python": torch.tensor(python_keys, dtype=torch.int64),
+        "numpy": torch.from_numpy(numpy_keys.astype(np.int64)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors |= {f"cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return tensors, {"python_version": python_version, "python_gauss": python_gauss, "numpy": numpy_rest}
+
+
+def _optimizer_tensors(optimizer: Any, model: torch.nn.Module) -> dict[str, Tensor]:
+    names = _parameter_names(model)
+    return {
+        f"{names[id(parameter)]}/{what}": tensor
+        for parameter, kept in optimizer.state.items()
+        for what, tensor in kept.items()
+    }
+
+
+def _parameter_names(model: torch.nn.Module) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in model.named_parameters()}
+
+
+def _named_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers; one that has several names comes once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _under(folder: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{folder}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _read_below(folder: str, checkpoint: Path) -> dict[str, Tensor]:
+    with safe_open(checkpoint / TENSORS, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(f"{folder}/")]  # noqa: SIM118  # it is no mapping
+        return {name.removeprefix(f"{folder}/"): file.get_tensor(name) for name in names}
