@@ -1,5 +1,6 @@
 """Stage train: chunks to a model (`models/gmm/`) and a line a step (`reports/training.csv`)."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.utils.files import atomic_folder
 from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.utils.seeding import seed_everything
+from pipeline.cost import log_cost
 from pipeline.experiment import Experiment
 from pipeline.params import Params, find_local, load_params, run_stage
 from pipeline.tracking import MLflowCallback, start_run
@@ -79,7 +81,9 @@ def main() -> None:
     experiment = Experiment.of(params, CHUNKS)
     with start_run(experiment) as run:
         trainer = GMMTrainer(model, training_config(params), callbacks=[MLflowCallback(run)])
+        started = time.perf_counter()
         trainer.train(Documents.open(CHUNKS, "train"))
+        log_cost(run, trainer, model, time.perf_counter() - started)
         if model.config.has_memory_tokens:
             add_memory_tokens(tokenizer, model.config.memory_slots)
         model = model.cpu()
@@ -90,7 +94,7 @@ def main() -> None:
             experiment.write(folder)
         trainer.record.write_csv(STEPS)
         trainer.record.write_throughput_csv(THROUGHPUT)
-        run.log_folder(MODEL, "model")
+        run.log_model(MODEL)
         run.log_file(STEPS, "reports")
     print(f"train: {trainer.state.global_step:,} steps, {model.num_parameters():,} parameters -> {MODEL}, {STEPS}")
 

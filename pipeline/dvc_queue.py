@@ -1,0 +1,137 @@
+"""DVC's experiments and their queue, by DVC's own commands: what is done, what waits, what failed and why.
+
+An experiment is done when a commit of its name has the parameters asked for and the code that is here now, whichever
+commit it started from; a commit of the report, say, makes nothing run again.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from gmmxlnet.errors import ConfigError, GMMXLNetError
+from pipeline.variants import Planned, in_use, overridden
+
+SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
+STALLED_LOOKS = 3  # in a row that find work but nobody at it
+
+
+class QueueError(GMMXLNetError):
+    """DVC or git refused something."""
+
+
+def command(*words: str) -> str:
+    """Run a command and return what it prints. Raises QueueError with its last words when it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-400:]
+        raise QueueError(f"`{' '.join(words)}` failed: {said}")
+    return done.stdout
+
+
+def find_done(planned: Planned) -> str | None:
+    """The git revision of a finished experiment that has this name, these parameters and the code that is here now."""
+    listed = command(
+        "git", "for-each-ref", "--format=%(objectname)", "--sort=-creatordate", f"refs/exps/*/*/{planned.name}"
+    )
+    for revision in listed.split():
+        if _same_parameters(planned, revision) and _same_code(revision):
+            return revision
+    return None
+
+
+def states() -> dict[str, str]:
+    """Each experiment's state of those that started from HEAD: queued, running, failed or success."""
+    found: dict[str, str] = {}
+    for baseline in json.loads(command("dvc", "exp", "show", "--json")):
+        for experiment in baseline["experiments"] or []:
+            if experiment["executor"]:
+                found[experiment["name"]] = experiment["executor"]["state"]
+    return found
+
+
+def enqueue(planned: Planned, failed: bool) -> None:
+    """Put an experiment into the queue; what an older one of its name left, or `failed` at, is removed."""
+    if failed:
+        command("dvc", "queue", "remove", planned.name)
+    if command("git", "for-each-ref", f"refs/exps/{_baseline()}/{planned.name}"):
+        print(f"compare: {planned.name} was made with other parameters or code; its experiment is replaced")
+        command("dvc", "exp", "remove", planned.name)
+    overrides = [word for override in planned.overrides for word in ("-S", override)]
+    command("dvc", "exp", "run", "--queue", "--name", planned.name, *overrides)
+
+
+def wait(names: Iterable[str], jobs: int, tell: Callable[[str, str], None]) -> None:
+    """Start `jobs` workers and return when none of the experiments waits or runs; `tell` every change of state."""
+    names, pause, stalled = list(names), SHORTEST_WAIT, 0
+    known: dict[str, str] = {}
+    command("dvc", "queue", "start", "--jobs", str(jobs))
+    while True:
+        now = states()
+        changed = {name: now[name] for name in names if name in now and now[name] != known.get(name)}
+        for name, state in changed.items():
+            tell(name, state)
+        known |= changed
+        waiting = [name for name in names if now.get(name) in ("queued", "running")]
+        if not waiting:
+            return
+        stalled = 0 if _workers_alive() else stalled + 1
+        if stalled == STALLED_LOOKS:
+            raise QueueError(f"nobody works at {', '.join(waiting)}; see `dvc queue status`, remove them and try again")
+        if stalled:  # they were killed, or left just before this was queued
+            command("dvc", "queue", "start", "--jobs", str(jobs))
+        pause = SHORTEST_WAIT if changed else min(LONGEST_WAIT, pause * 1.5)
+        time.sleep(pause)
+
+
+def why_failed(name: str) -> str:
+    """The last line of a failed experiment's log that says something."""
+    lines = [line.strip() for line in command("dvc", "queue", "logs", name).splitlines() if line.strip()]
+    own = [line for line in lines if not line.startswith("ERROR: failed to reproduce")]
+    return (own or lines or ["its log is empty"])[-1]
+
+
+def head() -> str:
+    """The commit checked out here."""
+    return command("git", "rev-parse", "HEAD").strip()
+
+
+def file_at(revision: str, path: str) -> str:
+    """A file that git keeps, as it was in a revision."""
+    return command("git", "show", f"{revision}:{path}")
+
+
+def _baseline() -> str:
+    commit = head()
+    return f"{commit[:2]}/{commit[2:]}"
+
+
+def _workers_alive() -> bool:
+    """Whether `dvc queue status` counts any worker."""
+    last = command("dvc", "queue", "status").strip().splitlines()[-1]
+    return last.startswith("Worker status:") and last != "Worker status: 0 active, 0 idle"
+
+
+def _same_parameters(planned: Planned, revision: str) -> bool:
+    try:
+        return in_use(overridden(file_at(revision, "params.yaml"), [])) == in_use(planned.params)
+    except ConfigError:  # parameters of another time
+        return False
+
+
+def _same_code(revision: str) -> bool:
+    """Whether what the stages depend on is in the working tree as it was in a revision."""
+    done = subprocess.run(["git", "diff", "--quiet", revision, "--", "dvc.yaml", *_code()], check=False)
+    return done.returncode == 0
+
+
+def _code() -> list[str]:
+    """What the stages depend on and none of them makes."""
+    stages: dict[str, Any] = YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    entries = [entry for stage in stages.values() for kind in ("outs", "metrics") for entry in stage.get(kind, [])]
+    made = {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+    return sorted({path for stage in stages.values() for path in stage["deps"]} - made)
