@@ -6,6 +6,7 @@ commit it started from; a commit of the report, say, makes nothing run again.
 
 import json
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,11 +27,14 @@ class QueueError(GMMXLNetError):
 
 def command(*words: str) -> str:
     """Run a command and return what it prints. Raises QueueError with its last words when it fails."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-400:]
-        raise QueueError(f"`{' '.join(words)}` failed: {said}")
-    return done.stdout
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # pipes would wait for DVC's workers
+        status = subprocess.run(words, stdout=out, stderr=err, check=False).returncode
+        for stream in (out, err):
+            stream.seek(0)
+        printed, complained = out.read(), err.read()
+    if status:
+        raise QueueError(f"`{' '.join(words)}` failed: {' '.join((complained or printed).split())[-400:]}")
+    return printed
 
 
 def find_done(planned: Planned) -> str | None:
