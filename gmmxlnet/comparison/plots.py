@@ -26,8 +26,8 @@ def plot_comparison(results: Sequence[Result]) -> Figure:
             _mark(left, result, ALL, "normal", height)
             for ablation in ABLATIONS if result.has_memory else ABLATIONS[:1]:
                 _mark(right, result, group, ablation, height)
-    floor = results[0].floor
-    left.axvline(floor, color=INK, linestyle="--", label=f"always “no answer”, {floor:.1f}")
+    for floor in sorted({result.floor for result in results}):
+        left.axvline(floor, color=INK, linestyle="--", label=f"always “no answer”, {floor:.1f}")
     left.set(title="All questions", xlabel="exact match (%), bars: 95% intervals", ylabel="variant")
     left.set(yticks=range(len(variants)), yticklabels=list(variants), ylim=(len(variants) - 0.5, -0.5))
     of = "All questions" if group == ALL else f"Questions of type “{group}”"

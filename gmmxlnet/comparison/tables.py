@@ -28,17 +28,16 @@ def scores_table(results: Sequence[Result]) -> str:
     """Exact match and F1 over all questions and by type, with intervals."""
     metrics = (("exact_match", "EM"), ("f1", "F1"))
     groups = results[0].groups
-    header = [f"{group} {short}" for group in groups for _, short in metrics]
+    header = [f"{group} {short}" for group in groups for _, short in metrics] + ["floor EM"]
 
     def cells(result: Result) -> Cells:
-        return [score_cell(result.score(metric, group)) for group in groups for metric, _ in metrics]
+        scores = [score_cell(result.score(metric, group)) for group in groups for metric, _ in metrics]
+        return [*scores, number(result.floor)]
 
     def means(chosen: Sequence[Result]) -> Cells:
-        return [
-            number(mean([result.score(metric, group).value for result in chosen]))
-            for group in groups
-            for metric, _ in metrics
-        ]
+        pairs = [(metric, group) for group in groups for metric, _ in metrics]
+        values = [mean([result.score(metric, group).value for result in chosen]) for metric, group in pairs]
+        return [number(value) for value in [*values, mean([result.floor for result in chosen])]]
 
     return _table(results, header, cells, means)
 

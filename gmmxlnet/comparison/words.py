@@ -30,9 +30,15 @@ def label(result: Result) -> str:
 
 
 def _floor(results: Sequence[Result]) -> str:
-    floor = results[0].floor
-    at_floor = [r for r in results if (r.score("exact_match").low or 0.0) <= floor]
-    said = f"Always answering “no answer” reaches {number(floor)} EM: the floor."
+    at_floor = [r for r in results if (r.score("exact_match").low or 0.0) <= r.floor]
+    floors = {result.seed: number(result.floor) for result in results}
+    said = f"Always answering “no answer” reaches {next(iter(floors.values()))} EM: the floor."
+    if len(set(floors.values())) > 1:
+        shown = ", ".join(f"{floor} with seed {seed}" for seed, floor in floors.items())
+        said = (
+            f"Always answering “no answer” reaches {shown} EM: the floor. **The seeds drew different dev questions** "
+            "(`max_eval_documents`), so their scores differ for that reason too."
+        )
     if not at_floor:
         return f"{said} Every result's interval lies above it."
     return f"{said} Not clearly above it: {_listed(at_floor)}."
