@@ -37,7 +37,7 @@ def collect(planned: Planned, revision: str, parent: Run, comparison: str, name:
         known = run.read()
         if known is not None:
             if known.metrics.get("dev/exact_match") != metrics["exact_match"]:
-                complete(run, known, revision, local)
+                complete(run, known, planned, revision, local)
             parents = {MLFLOW_PARENT_RUN_ID: parent.run_id, COMPARISON_TAG: comparison, "dvc_exp_name": planned.name}
             run.set_tags(parents)
             run.rename(name)
@@ -58,14 +58,14 @@ def fetch(revision: str, folder: Path, names: tuple[str, ...] | None = None) -> 
         ) from None
 
 
-def complete(run: Run, known: RunData, revision: str, local: Path) -> None:
+def complete(run: Run, known: RunData, planned: Planned, revision: str, local: Path) -> None:
     """Log what the run lacks of results and checkpoint."""
     if "cost/parameters" not in known.metrics:
         fetch(revision, local / "model")
         with safe_open(local / "model" / "model.safetensors", framework="numpy") as tensors:
             sizes = [tensors.get_tensor(name).size for name in tensors.keys()]  # noqa: SIM118
         run.log_metrics({"cost/parameters": sum(sizes)})
-        run.log_model(local / "model")
+        run.log_model(local / "model", planned.variant)
     run.log_results(local / Path(METRICS).name, experiment.Experiment.read(local / "model"))
     run.log_report(local / Path(ROUTING).name, "routing")
     run.close("FINISHED")

@@ -31,14 +31,32 @@ from urllib.parse import urlsplit
 import requests
 from alembic.util import CommandError
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunData, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunData,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_MODEL_IS_EXTERNAL,
+    MLFLOW_RUN_NOTE,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gmmxlnet.data.documents import Documents
 from pipeline.experiment import Experiment, model_hash
+from pipeline.params import find_local
 from pipeline.tracking_words import describe_run
 
 MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
@@ -46,6 +64,7 @@ KEY_TAG = "experiment_key"
 MODEL_TAG = "model_sha256"  # of the weights' fingerprint: other code makes another model of the same parameters
 COMPARISON_TAG = "comparison"
 FAILURES = (MlflowException, SQLAlchemyError, CommandError, requests.RequestException, OSError)
+DIGEST_CHARACTERS = 32  # MLflow takes at most 36
 METRICS_A_BATCH = 500  # MLflow takes at most 1,000
 PARAMS_A_BATCH = 100
 CONNECT_SECONDS = 3.0
@@ -61,8 +80,9 @@ for noisy in ("mlflow", "alembic"):
 class Run:
     """An MLflow run, or nothing at all once the store has failed."""
 
-    def __init__(self, client: MlflowClient | None, run_id: str) -> None:
+    def __init__(self, client: MlflowClient | None, run_id: str, mlflow_experiment: str = "") -> None:
         self.run_id = run_id
+        self._mlflow_experiment = mlflow_experiment
         self._client = client
         self._waiting: list[Metric] = []
 
@@ -91,10 +111,38 @@ class Run:
         words = describe_run(experiment, json.loads(Path(metrics).read_text(encoding="utf-8")))
         self.set_tags({MLFLOW_RUN_NOTE: words})
 
-    def log_model(self, path: str | Path) -> None:
-        """Copy a checkpoint, ready for `from_pretrained`, and mark the run as the one that made these very weights."""
-        self.set_tags({MODEL_TAG: model_hash(Path(path))})
+    def log_model(self, path: str | Path, name: str) -> None:
+        """Copy a checkpoint, ready for `from_pretrained`, and mark the run as the one that made these very weights.
+
+        The run's list of models names it too, as one whose files lie elsewhere: large files are not kept twice.
+        """
+        weights = model_hash(Path(path))
+        self.set_tags({MODEL_TAG: weights})
         self.log_folder(path, "model")
+        tags = {MODEL_TAG: weights, MLFLOW_MODEL_IS_EXTERNAL: "true", "checkpoint": "model/ of the source run"}
+
+        def name_it(client: MlflowClient) -> None:
+            model = client.create_logged_model(
+                self._mlflow_experiment, name, self.run_id, tags, model_type="GMMXLNetForQA"
+            )
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+        self._try(name_it)
+
+    def log_dataset(self, experiment: Experiment, documents: Documents) -> None:
+        """Name the data that a run trains on, with the hash of its chunks and its size."""
+        names = [experiment.parameters[key] for key in ("dataset", "dataset.train") if key in experiment.parameters]
+        profile = {"documents": len(documents), "segments": int(documents.num_segments().sum())}
+        dataset = Dataset(
+            name=Path(names[0]).name,
+            digest=experiment.data[:DIGEST_CHARACTERS],
+            source_type="local" if Path(find_local(names[0])).exists() else "hugging_face",
+            source=json.dumps({"uri": names[0], "path": names[0]}),
+            profile=json.dumps(profile),
+        )
+        named = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+        self._try(lambda client: client.log_inputs(self.run_id, [named]))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; empty ones are left out."""
@@ -215,7 +263,8 @@ def _open(choose: Callable[[MlflowClient, str], str]) -> Run:
     try:
         with _prepared(uri) as (address, artifacts):
             client = MlflowClient(tracking_uri=address, registry_uri=address)
-            return Run(client, choose(client, _mlflow_experiment(client, artifacts)))
+            mlflow_experiment = _mlflow_experiment(client, artifacts)
+            return Run(client, choose(client, mlflow_experiment), mlflow_experiment)
     except FAILURES as error:
         _warn(error)
         return Run(None, "")

@@ -81,8 +81,10 @@ def main() -> None:
     experiment = Experiment.of(params, CHUNKS)
     with start_run(experiment) as run:
         trainer = GMMTrainer(model, training_config(params), callbacks=[MLflowCallback(run)])
+        documents = Documents.open(CHUNKS, "train")
+        run.log_dataset(experiment, documents)
         started = time.perf_counter()
-        trainer.train(Documents.open(CHUNKS, "train"))
+        trainer.train(documents)
         log_cost(run, trainer, model, time.perf_counter() - started)
         if model.config.has_memory_tokens:
             add_memory_tokens(tokenizer, model.config.memory_slots)
@@ -94,7 +96,7 @@ def main() -> None:
             experiment.write(folder)
         trainer.record.write_csv(STEPS)
         trainer.record.write_throughput_csv(THROUGHPUT)
-        run.log_model(MODEL)
+        run.log_model(MODEL, experiment.name)
         run.log_file(STEPS, "reports")
     print(f"train: {trainer.state.global_step:,} steps, {model.num_parameters():,} parameters -> {MODEL}, {STEPS}")
 
