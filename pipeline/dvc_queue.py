@@ -4,7 +4,6 @@ An experiment is done when a commit of its name has the parameters asked for and
 commit it started from; a commit of the report, say, makes nothing run again.
 """
 
-import json
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from gmmxlnet.errors import ConfigError, GMMXLNetError
 from pipeline.variants import Planned, in_use, overridden
 
 SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
+ORDER = ("running", "queued", "failed", "success")  # of a name that went through the queue twice, the first counts
 STALLED_LOOKS = 3  # in a row that find work but nobody at it
 
 
@@ -49,13 +49,23 @@ def find_done(planned: Planned) -> str | None:
 
 
 def states() -> dict[str, str]:
-    """Each experiment's state of those that started from HEAD: queued, running, failed or success."""
+    """Each experiment's state, of those that went through the queue: queued, running, failed or success.
+
+    Read from `dvc queue status`, since `dvc exp show` fails while an experiment's folder is being made.
+    """
+    return _status()[0]
+
+
+def _status() -> tuple[dict[str, str], bool]:
+    """The states, and whether any worker is alive."""
     found: dict[str, str] = {}
-    for baseline in json.loads(command("dvc", "exp", "show", "--json")):
-        for experiment in baseline["experiments"] or []:
-            if experiment["executor"]:
-                found[experiment["name"]] = experiment["executor"]["state"]
-    return found
+    *lines, workers = command("dvc", "queue", "status").strip().splitlines()
+    for line in lines:
+        words = line.lower().split()  # task, name, time of creation, state
+        if words and words[-1] in ORDER:
+            name, state = words[1], words[-1]
+            found[name] = min(state, found.get(name, state), key=ORDER.index)
+    return found, workers != "Worker status: 0 active, 0 idle"
 
 
 def enqueue(planned: Planned, failed: bool) -> None:
@@ -75,7 +85,7 @@ def wait(names: Iterable[str], jobs: int, tell: Callable[[str, str], None]) -> N
     known: dict[str, str] = {}
     command("dvc", "queue", "start", "--jobs", str(jobs))
     while True:
-        now = states()
+        now, workers = _status()
         changed = {name: now[name] for name in names if name in now and now[name] != known.get(name)}
         for name, state in changed.items():
             tell(name, state)
@@ -83,7 +93,7 @@ def wait(names: Iterable[str], jobs: int, tell: Callable[[str, str], None]) -> N
         waiting = [name for name in names if now.get(name) in ("queued", "running")]
         if not waiting:
             return
-        stalled = 0 if _workers_alive() else stalled + 1
+        stalled = 0 if workers else stalled + 1
         if stalled == STALLED_LOOKS:
             raise QueueError(f"nobody works at {', '.join(waiting)}; see `dvc queue status`, remove them and try again")
         if stalled:  # they were killed, or left just before this was queued
@@ -99,25 +109,15 @@ def why_failed(name: str) -> str:
     return (own or lines or ["its log is empty"])[-1]
 
 
-def head() -> str:
-    """The commit checked out here."""
-    return command("git", "rev-parse", "HEAD").strip()
-
-
 def file_at(revision: str, path: str) -> str:
     """A file that git keeps, as it was in a revision."""
     return command("git", "show", f"{revision}:{path}")
 
 
 def _baseline() -> str:
-    commit = head()
+    """HEAD, as the names of its experiments' references spell it."""
+    commit = command("git", "rev-parse", "HEAD").strip()
     return f"{commit[:2]}/{commit[2:]}"
-
-
-def _workers_alive() -> bool:
-    """Whether `dvc queue status` counts any worker."""
-    last = command("dvc", "queue", "status").strip().splitlines()[-1]
-    return last.startswith("Worker status:") and last != "Worker status: 0 active, 0 idle"
 
 
 def _same_parameters(planned: Planned, revision: str) -> bool:

@@ -1,6 +1,5 @@
 """Stage train: chunks to a model (`models/gmm/`) and a line a step (`reports/training.csv`)."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +77,12 @@ def main() -> None:
     seed_everything(params.seed)
     tokenizer = load_tokenizer(str(CHUNKS / "tokenizer"))
     model = build_model(params, tokenizer)
-    experiment = Experiment.of(params, CHUNKS)
+    experiment, documents = Experiment.of(params, CHUNKS), Documents.open(CHUNKS, "train")
     with start_run(experiment) as run:
         trainer = GMMTrainer(model, training_config(params), callbacks=[MLflowCallback(run)])
-        documents = Documents.open(CHUNKS, "train")
         run.log_dataset(experiment, documents)
-        started = time.perf_counter()
-        trainer.train(documents)
-        log_cost(run, trainer, model, time.perf_counter() - started)
+        finished = trainer.train(documents)
+        log_cost(run, trainer, model, finished.metrics["train_runtime"])
         if model.config.has_memory_tokens:
             add_memory_tokens(tokenizer, model.config.memory_slots)
         model = model.cpu()
