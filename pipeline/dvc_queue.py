@@ -18,7 +18,7 @@ from pipeline.variants import Planned, in_use, overridden
 
 SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
 ORDER = ("running", "queued", "failed", "success")  # of a name that went through the queue twice, the first counts
-STALLED_LOOKS = 3  # in a row that find work but nobody at it
+STALLED_LOOKS = 10  # in a row that find work but nobody at it
 
 
 class QueueError(GMMXLNetError):

@@ -47,6 +47,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
     MLFLOW_GIT_COMMIT,
     MLFLOW_MODEL_IS_EXTERNAL,
     MLFLOW_RUN_NOTE,
@@ -57,13 +59,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gmmxlnet.data.documents import Documents
 from pipeline.experiment import Experiment, model_hash
 from pipeline.params import find_local
-from pipeline.tracking_words import describe_run
+from pipeline.tracking_words import UNITS, describe_run
 
 MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
+EXPERIMENT_TAGS = {  # what MLflow's pages show first
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: "dev/exact_match",
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "True",
+    "mlflow.experimentKind": "custom_model_development",
+    MLFLOW_RUN_NOTE: f"GMM-XLNet: one run a training; `make compare` lists those of a comparison below it. {UNITS}",
+}
 KEY_TAG = "experiment_key"
 MODEL_TAG = "model_sha256"  # of the weights' fingerprint: other code makes another model of the same parameters
 COMPARISON_TAG = "comparison"
 FAILURES = (MlflowException, SQLAlchemyError, CommandError, requests.RequestException, OSError)
+SUMMARY = ("train_", "total_flos")  # what the Trainer says at its end; `cost/…` says it better
 DIGEST_CHARACTERS = 32  # MLflow takes at most 36
 METRICS_A_BATCH = 500  # MLflow takes at most 1,000
 PARAMS_A_BATCH = 100
@@ -202,7 +211,7 @@ class MLflowCallback(TrainerCallback):
     ) -> None:
         """Called by the Trainer whenever it logs, in every process; one of them tells MLflow."""
         if state.is_world_process_zero and logs:
-            named = {f"train/{name.removeprefix('train_')}": value for name, value in logs.items()}
+            named = {f"train/{name}": value for name, value in logs.items() if not name.startswith(SUMMARY)}
             self.run.log_metrics(named, step=state.global_step)
 
 
@@ -306,7 +315,7 @@ def _mlflow_experiment(client: MlflowClient, artifacts: str | None) -> str:
     if found is not None:
         return found.experiment_id
     try:
-        return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=artifacts)
+        return client.create_experiment(MLFLOW_EXPERIMENT, artifacts, EXPERIMENT_TAGS)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
