@@ -2,8 +2,8 @@
 
     gmmxlnet --help
 
-A command's module has `HELP` (one line), `add_arguments(parser)` and `run(arguments) -> int` (the exit status). An error
-that is the input's fault ends as one line on standard error and status 1.
+A command's module has `HELP` (one line), `add_arguments(parser)` and `run(arguments) -> int` (the exit status). An
+error that is the input's fault ends as one line on standard error and status 1.
 """
 
 import argparse
