@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
 FEW = {"max_train_documents": 40, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}
 BREAK = """
-    if params.memory_type == "token" and not __import__("os").path.exists(__import__("os").environ["DVC_ROOT"] + "/room"):
+    import os
+    if params.memory_type == "token" and not Path(os.environ["DVC_ROOT"], "room").exists():
         raise RuntimeError("no room left on the disk")
 """
 pytestmark = pytest.mark.slow
@@ -57,9 +58,8 @@ def compare(folder, *options):
     """Run the command as make does; returns status and all that it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "OMP_NUM_THREADS": "1"}
-    environment |= {
-        f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
+    for who in ("AUTHOR", "COMMITTER"):
+        environment |= {f"GIT_{who}_NAME": "Test", f"GIT_{who}_EMAIL": "test@example.org"}
     environment.pop("PYTHONPATH", None)
     command = [sys.executable, "-m", "pipeline.compare", "--variants", "none", "token", *options]
     done = subprocess.run(
