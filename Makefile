@@ -6,6 +6,11 @@
 #            make repro TORCH="torch --index-url https://your.index"
 #            Unset: torch as requirements.lock names it, from the indexes that pip is configured with.
 
+#
+#   make compare takes, each as it likes:
+#   VARIANTS="none token gmm-k4-write"  SEEDS="13 14 15"  JOBS=2  NAME=long
+#   SET="profile=squad_v2_long profiles.squad_v2_long.max_train_documents=100"
+
 PYTHON ?= python3
 TORCH ?=
 TESTS ?= tests
@@ -17,13 +22,14 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test reproduce fuzz lint ui clean
+.PHONY: help install repro test kill-test compare reproduce fuzz lint ui clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make repro      the whole experiment: dvc repro on the profile that params.yaml names"
 	@echo "make test       the tests (TESTS=tests/data for some)"
 	@echo "make kill-test  kill a small training 20 times at random moments; each must end with the same bytes"
+	@echo "make compare    train all variants, report in reports/comparison.md (VARIANTS, SEEDS, JOBS, NAME, SET; see above)"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
 	@echo "make fuzz       5,000 damaged checkpoints and 5,000 damaged SQuAD files: read right, or refused"
 	@echo "make lint       ruff and mypy"
@@ -41,6 +47,10 @@ test: $(STAMP)
 
 kill-test: $(STAMP)
 	KILLS=20 OMP_NUM_THREADS=1 python -m pytest tests/pipeline/test_train_killed.py
+
+compare: $(STAMP)
+	python -m pipeline.compare $(if $(NAME),--name $(NAME)) $(if $(VARIANTS),--variants $(VARIANTS)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SET),--set $(SET))
 
 reproduce: $(STAMP)
 	python scripts/reproduce.py

@@ -67,7 +67,7 @@ def main() -> None:
     with atomic_file(PAGE) as scratch:
         scratch.write_text(page, encoding="utf-8")
     with experiment_run(MODEL) as run:
-        run.log_report(ROUTING, prefix="routing")
+        run.log_report(ROUTING, "routing")
         run.log_folder(PLOTS, "reports/plots")
         run.log_file(PAGE, "reports")
     pattern = f"routing pattern {routing['pattern']}" if routing["pattern"] else routing["note"]

@@ -13,6 +13,7 @@ from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.seeding import seed_everything
+from pipeline.experiment import Experiment
 from pipeline.params import Params, load_params, point_to_base, run_stage
 from pipeline.tracking import experiment_run
 
@@ -51,7 +52,7 @@ def main() -> None:
     write_json(REPORTS / "nbest_predictions.json", normal.n_best_by_id())
     write_json(METRICS, metrics)
     with experiment_run(MODEL) as run:
-        run.log_report(METRICS)
+        run.log_results(METRICS, Experiment.read(MODEL))
     floor = metrics["always_no_answer"]["exact_match"]
     print(
         f"evaluate: EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f} on {metrics['total']:,} questions "

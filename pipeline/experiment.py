@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.utils import fingerprint
 from gmmxlnet.utils.files import write_json
 from pipeline.params import Params
 
@@ -78,6 +79,15 @@ def experiment_key(parameters: dict[str, Any], data: str) -> str:
     """SHA-256 over the canonical JSON (sorted keys, no spaces) of parameters and data hash."""
     canonical = json.dumps({"data": data, "parameters": parameters}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def model_hash(model_folder: Path) -> str:
+    """SHA-256 of a model's fingerprint, hence of every tensor; raises CheckpointError when its folder has none."""
+    file = model_folder / fingerprint.FILE_NAME
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: there is no such file; run the train stage first: dvc repro train") from None
 
 
 def folder_hash(folder: Path) -> str:

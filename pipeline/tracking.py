@@ -31,19 +31,50 @@ from urllib.parse import urlsplit
 import requests
 from alembic.util import CommandError
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunData,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_MODEL_IS_EXTERNAL,
+    MLFLOW_RUN_NOTE,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.experiment import Experiment
+from gmmxlnet.data.documents import Documents
+from pipeline.experiment import Experiment, model_hash
+from pipeline.params import find_local
+from pipeline.tracking_words import UNITS, describe_run
 
 MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
+EXPERIMENT_TAGS = {  # what MLflow's pages show first
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: "dev/exact_match",
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "True",
+    "mlflow.experimentKind": "custom_model_development",
+    MLFLOW_RUN_NOTE: f"GMM-XLNet: one run a training; `make compare` lists those of a comparison below it. {UNITS}",
+}
 KEY_TAG = "experiment_key"
 TRAINING_TAG = "training_key"  # of the experiment, its code, the libraries and the machine: decides the numbers
+MODEL_TAG = "model_sha256"  # of the weights' fingerprint: other code makes another model of the same parameters
+COMPARISON_TAG = "comparison"
 FAILURES = (MlflowException, SQLAlchemyError, CommandError, requests.RequestException, OSError)
+SUMMARY = ("train_", "total_flos")  # what the Trainer says at its end; `cost/…` says it better
+DIGEST_CHARACTERS = 32  # MLflow takes at most 36
 METRICS_A_BATCH = 500  # MLflow takes at most 1,000
 PARAMS_A_BATCH = 100
 CONNECT_SECONDS = 3.0
@@ -59,8 +90,9 @@ for noisy in ("mlflow", "alembic"):
 class Run:
     """An MLflow run, or nothing at all once the store has failed."""
 
-    def __init__(self, client: MlflowClient | None, run_id: str) -> None:
+    def __init__(self, client: MlflowClient | None, run_id: str, mlflow_experiment: str = "") -> None:
         self.run_id = run_id
+        self._mlflow_experiment = mlflow_experiment
         self._client = client
         self._waiting: list[Metric] = []
         self._logged: dict[str, int] = {}
@@ -84,8 +116,8 @@ class Run:
 
         self._try(last_steps)
 
-    def log_report(self, path: str | Path, prefix: str = "") -> None:
-        """Log a JSON report: its numbers as metrics (`by_segments/2/f1`), the file as an artifact."""
+    def log_report(self, path: str | Path, prefix: str) -> None:
+        """Log a JSON report: its numbers as metrics (`dev/by_segments/2/f1`), the file as an artifact."""
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         self.log_metrics(dict(_numbers(values, prefix)))
         self.log_file(path, "reports")
@@ -93,6 +125,61 @@ class Run:
     def log_file(self, path: str | Path, folder: str) -> None:
         """Copy one file into the artifact folder `folder`."""
         self._try(lambda client: client.log_artifact(self.run_id, str(path), folder))
+
+    def log_results(self, metrics: str | Path, experiment: Experiment) -> None:
+        """Log `reports/metrics.json`, and say in the run's description what it came to."""
+        self.log_report(metrics, "dev")
+        words = describe_run(experiment, json.loads(Path(metrics).read_text(encoding="utf-8")))
+        self.set_tags({MLFLOW_RUN_NOTE: words})
+
+    def log_model(self, path: str | Path, name: str) -> None:
+        """Copy a checkpoint, ready for `from_pretrained`, and mark the run as the one that made these very weights.
+
+        The run's list of models names it too, as one whose files lie elsewhere: large files are not kept twice.
+        """
+        weights = model_hash(Path(path))
+        self.set_tags({MODEL_TAG: weights})
+        self.log_folder(path, "model")
+        tags = {MODEL_TAG: weights, MLFLOW_MODEL_IS_EXTERNAL: "true", "checkpoint": "model/ of the source run"}
+
+        def name_it(client: MlflowClient) -> None:
+            model = client.create_logged_model(
+                self._mlflow_experiment, name, self.run_id, tags, model_type="GMMXLNetForQA"
+            )
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+        self._try(name_it)
+
+    def log_dataset(self, experiment: Experiment, documents: Documents) -> None:
+        """Name the data that a run trains on, with the hash of its chunks and its size."""
+        names = [experiment.parameters[key] for key in ("dataset", "dataset.train") if key in experiment.parameters]
+        profile = {"documents": len(documents), "segments": int(documents.num_segments().sum())}
+        dataset = Dataset(
+            name=Path(names[0]).name,
+            digest=experiment.data[:DIGEST_CHARACTERS],
+            source_type="local" if Path(find_local(names[0])).exists() else "hugging_face",
+            source=json.dumps({"uri": names[0], "path": names[0]}),
+            profile=json.dumps(profile),
+        )
+        named = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+        self._try(lambda client: client.log_inputs(self.run_id, [named]))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; empty ones are left out."""
+        chosen = [RunTag(key, value) for key, value in tags.items() if value]
+        self._try(lambda client: client.log_batch(self.run_id, tags=chosen))
+
+    def rename(self, name: str) -> None:
+        """Change the name under which the run is listed."""
+        self._try(lambda client: client.update_run(self.run_id, name=name))
+
+    def read(self) -> RunData | None:
+        """What the store knows of the run by now; None when there is no store."""
+        self.flush()
+        found: list[RunData] = []
+        self._try(lambda client: found.append(client.get_run(self.run_id).data))
+        return found[0] if found else None
 
     def log_folder(self, path: str | Path, folder: str) -> None:
         """Copy all files of a folder (a checkpoint, plots) into the artifact folder `folder`."""
@@ -146,7 +233,8 @@ class MLflowCallback(TrainerCallback):
     ) -> None:
         """Called by the Trainer whenever it logs, in every process; one of them tells MLflow."""
         if state.is_world_process_zero and logs:
-            self.run.log_metrics(logs, step=state.global_step if step is None else step)
+            named = {f"train/{name}": value for name, value in logs.items() if not name.startswith(SUMMARY)}
+            self.run.log_metrics(named, step=state.global_step if step is None else step)
 
 
 @contextmanager
@@ -156,7 +244,7 @@ def start_run(experiment: Experiment, training_key: str) -> Iterator[Run]:
     def choose(client: MlflowClient, mlflow_experiment: str) -> str:
         unfinished = f" and attributes.status != 'FINISHED' and tags.{TRAINING_TAG} = '{training_key}'"
         found = _find(client, mlflow_experiment, experiment.key, unfinished)
-        return found or _create(client, mlflow_experiment, experiment, training_key)
+        return found or _create(client, mlflow_experiment, experiment, {TRAINING_TAG: training_key})
 
     with _closed_well(_open(choose)) as run:
         run.skip_logged()
@@ -166,14 +254,33 @@ def start_run(experiment: Experiment, training_key: str) -> Iterator[Run]:
 @contextmanager
 def experiment_run(model_folder: str | Path) -> Iterator[Run]:
     """The run of the training that made a model; a new one if that training came from DVC's cache, unrun here."""
-    experiment = Experiment.read(Path(model_folder))
+    with _closed_well(find_run(model_folder)) as run:
+        yield run
+
+
+def find_run(model_folder: str | Path) -> Run:
+    """As `experiment_run`, for those who only read or mend: the run's end stays what it is."""
+    experiment, weights = Experiment.read(Path(model_folder)), model_hash(Path(model_folder))
 
     def choose(client: MlflowClient, mlflow_experiment: str) -> str:
-        found = _find(client, mlflow_experiment, experiment.key)
-        return found or _create(client, mlflow_experiment, experiment)
+        found = _find(client, mlflow_experiment, experiment.key, f" and tags.{MODEL_TAG} = '{weights}'")
+        return found or _create(client, mlflow_experiment, experiment, {MODEL_TAG: weights})
 
-    with _closed_well(_open(choose)) as run:
-        yield run
+    return _open(choose)
+
+
+def comparison_run(name: str) -> Run:
+    """The run under which a comparison's experiments are listed; made once, which also makes a new store's tables."""
+
+    def choose(client: MlflowClient, mlflow_experiment: str) -> str:
+        kind = f"tags.{COMPARISON_TAG} = '{name}' and tags.kind = 'comparison'"
+        found = client.search_runs([mlflow_experiment], kind, ViewType.ACTIVE_ONLY, max_results=1)
+        if found:
+            return found[0].info.run_id
+        tags = {COMPARISON_TAG: name, "kind": "comparison", MLFLOW_GIT_COMMIT: _git_commit()}
+        return client.create_run(mlflow_experiment, run_name=f"comparison-{name}", tags=tags).info.run_id
+
+    return _open(choose)
 
 
 def main_root() -> Path:
@@ -187,7 +294,8 @@ def _open(choose: Callable[[MlflowClient, str], str]) -> Run:
     try:
         with _prepared(uri) as (address, artifacts):
             client = MlflowClient(tracking_uri=address, registry_uri=address)
-            return Run(client, choose(client, _mlflow_experiment(client, artifacts)))
+            mlflow_experiment = _mlflow_experiment(client, artifacts)
+            return Run(client, choose(client, mlflow_experiment), mlflow_experiment)
     except FAILURES as error:
         _warn(error)
         return Run(None, "")
@@ -229,7 +337,7 @@ def _mlflow_experiment(client: MlflowClient, artifacts: str | None) -> str:
     if found is not None:
         return found.experiment_id
     try:
-        return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=artifacts)
+        return client.create_experiment(MLFLOW_EXPERIMENT, artifacts, EXPERIMENT_TAGS)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
@@ -248,15 +356,17 @@ def _find(client: MlflowClient, mlflow_experiment: str, key: str, further: str =
     return found[0].info.run_id if found else None
 
 
-def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment, training_key: str = "") -> str:
+def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment, further: Mapping[str, str]) -> str:
+    names = ("profile", "memory_type", "num_memory_experts", "routing_mode", "seed")
+    unused = () if experiment.parameters["memory_type"] == "gmm" else ("num_memory_experts", "routing_mode")
     tags = {
-        MLFLOW_RUN_NAME: experiment.name,
+        MLFLOW_RUN_NOTE: describe_run(experiment, {}),
         MLFLOW_GIT_COMMIT: _git_commit(),
         KEY_TAG: experiment.key,
-        TRAINING_TAG: training_key,
-        "profile": experiment.parameters["profile"],
-        "memory_type": experiment.parameters["memory_type"],
+        "kind": "experiment",
         "dvc_exp_name": os.environ.get("DVC_EXP_NAME", ""),
+        **{name: _text(experiment.parameters[name]) for name in names if name not in unused},
+        **further,
     }
     run_id = client.create_run(mlflow_experiment, run_name=experiment.name).info.run_id
     parameters = [Param(key, _text(value)) for key, value in experiment.parameters.items()]
@@ -290,12 +400,12 @@ def _git_commit() -> str:
 
 
 def _numbers(values: Any, name: str) -> Iterator[tuple[str, float]]:
-    """All numbers in nested mappings and lists, named by the way to them: `memory_ablation/zeroed/f1`."""
+    """All numbers in nested mappings and lists, named by the way to them: `zeroed/f1`, `f1_interval/low`."""
     if isinstance(values, bool | int | float):
         yield name, float(values)
     elif isinstance(values, dict | list):
-        items = values.items() if isinstance(values, dict) else enumerate(values)
-        for key, value in items:
+        ends = ("low", "high") if name.endswith("_interval") else range(len(values))
+        for key, value in values.items() if isinstance(values, dict) else zip(ends, values, strict=True):
             yield from _numbers(value, f"{name}/{key}" if name else str(key))
 
 

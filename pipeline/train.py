@@ -15,6 +15,7 @@ from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.utils.files import atomic_folder
 from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.utils.seeding import seed_everything
+from pipeline.cost import log_cost
 from pipeline.experiment import Experiment
 from pipeline.params import Params, find_local, load_params, run_stage
 from pipeline.resume import resume_folder, training_key
@@ -82,11 +83,13 @@ def main() -> None:
     seed_everything(params.seed)
     tokenizer = load_tokenizer(str(CHUNKS / "tokenizer"))
     model = build_model(params, tokenizer)
-    experiment = Experiment.of(params, CHUNKS)
+    experiment, documents = Experiment.of(params, CHUNKS), Documents.open(CHUNKS, "train")
     key = training_key(experiment)
     with start_run(experiment, key) as run:
         trainer = GMMTrainer(model, training_config(params, resume_folder(key)), callbacks=[MLflowCallback(run)])
-        trainer.train(Documents.open(CHUNKS, "train"))
+        run.log_dataset(experiment, documents)
+        trainer.train(documents)
+        log_cost(run, trainer, model)
         if model.config.has_memory_tokens:
             add_memory_tokens(tokenizer, model.config.memory_slots)
         model = model.cpu()
@@ -98,7 +101,7 @@ def main() -> None:
             seal(folder)
         trainer.record.write_csv(STEPS)
         trainer.record.write_throughput_csv(THROUGHPUT)
-        run.log_folder(MODEL, "model")
+        run.log_model(MODEL, experiment.name)
         run.log_file(STEPS, "reports")
         trainer.remove_checkpoints()
     parameters = f"{model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters trained"

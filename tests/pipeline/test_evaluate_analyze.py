@@ -9,8 +9,10 @@ import pytest
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.evaluation.squad_metric import squad_v2_metrics
+from gmmxlnet.utils.fingerprint import Fingerprint
 from pipeline import analyze, evaluate
-from pipeline.experiment import Experiment
+from pipeline.experiment import Experiment, canonical_parameters
+from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ("metrics.json", "predictions.json", "null_odds.json", "nbest_predictions.json", "routing.json")
@@ -26,9 +28,11 @@ def make_workspace(tmp_path_factory, sample_chunks, make_model):
         shutil.copy(ROOT / "params.yaml", workspace)
         shutil.copytree(sample_chunks, workspace / "data" / "chunks")
         model = workspace / "models" / "gmm"
-        make_model(memory_type).save_pretrained(model)
-        parameters = {"memory_type": memory_type, "num_memory_experts": 3, "routing_mode": "write-based"}
-        Experiment(parameters={**parameters, "profile": "sample"}, data="").write(model)
+        trained = make_model(memory_type)
+        trained.save_pretrained(model)
+        Fingerprint.of(trained).write(model)
+        parameters = canonical_parameters(load_params(ROOT / "params.yaml")) | {"memory_type": memory_type}
+        Experiment(parameters=parameters, data="").write(model)
         run_both(workspace)
         return workspace
 

@@ -4,18 +4,27 @@ import json
 import multiprocessing
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from transformers import TrainerControl, TrainerState
 
+from gmmxlnet.utils.files import write_json
 from pipeline import tracking
-from pipeline.experiment import Experiment
-from pipeline.tracking import MLflowCallback, experiment_run, start_run
+from pipeline.experiment import Experiment, canonical_parameters, model_hash
+from pipeline.params import load_params
+from pipeline.tracking import MLflowCallback, comparison_run, experiment_run, find_run, start_run
 
-PARAMETERS = {
-    "profile": "sample", "memory_type": "gmm", "num_memory_experts": 4, "routing_mode": "write-based",
-    "bptt_segments": None, "progressive_segments": [2, 4],
+ROOT = Path(__file__).resolve().parents[2]
+PARAMETERS = canonical_parameters(load_params(ROOT / "params.yaml")) | {"progressive_segments": [2, 4]}
+METRICS = {
+    "exact_match": 70.0, "f1": 71.5, "total": 20, "always_no_answer": {"exact_match": 25.0},
+    "by_question_type": {"cross": {"exact_match": 60.0, "exact_match_interval": [50, 70.5]}}, "nothing": None,
+    "memory_ablation": {
+        "normal": {"exact_match": 70.0, "exact_match_interval": None},
+        "zeroed": {"by_question_type": {"cross": {"exact_match": 5.0}}},
+    },
 }  # fmt: skip
 
 
@@ -41,6 +50,7 @@ def experiment(request, tmp_path):
     (tmp_path / "model").mkdir()
     experiment = Experiment(parameters=PARAMETERS, data=request.node.name)
     experiment.write(tmp_path / "model")
+    write_json(tmp_path / "model" / "fingerprint.json", {"tensors": {}, "logits": []})
     return experiment
 
 
@@ -51,22 +61,30 @@ def runs(client, experiment):
 
 def test_training_and_later_stages_share_one_run(client, experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DVC_EXP_NAME", "puffy-lime")
-    (tmp_path / "metrics.json").write_text(json.dumps({"f1": 71.5, "by_segments": {"2": {"f1": 60}}, "n": None}))
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     with start_run(experiment, "code") as run:
         run.log_metrics({"loss": 2.0, "note": "text", "broken": float("nan")}, step=1)
         run.log_metrics({"loss": 1.0}, step=2)
-        run.log_folder(tmp_path / "model", "model")
+        run.log_model(tmp_path / "model", "gmm-k4-write")
     with experiment_run(tmp_path / "model") as run:
-        run.log_report(tmp_path / "metrics.json")
+        run.log_results(tmp_path / "metrics.json", experiment)
     (found,) = runs(client, experiment)
     assert found.info.run_name == "gmm-k4-write"
     assert found.info.status == "FINISHED"
     assert found.data.params["progressive_segments"] == "[2, 4]"
     assert found.data.params["bptt_segments"] == "null"
-    assert found.data.metrics == {"loss": 1.0, "f1": 71.5, "by_segments/2/f1": 60.0}
+    assert found.data.metrics["loss"] == 1.0
+    assert found.data.metrics["dev/f1"] == 71.5
+    assert found.data.metrics["dev/by_question_type/cross/exact_match_interval/high"] == 70.5
+    note = found.data.tags["mlflow.note.content"]
+    assert note.startswith("**gmm-k4-write**: 4 memory experts of 4 slots, write-based routing")
+    assert "* `cross`: exact match 60.0% (50.0 to 70.5), memory zeroed 5.0%" in note
+    (output,) = found.outputs.model_outputs
+    assert client.get_logged_model(output.model_id).name == "gmm-k4-write"
     assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
     assert {"profile", "memory_type", "dvc_exp_name", "mlflow.source.git.commit"} <= set(found.data.tags)
-    assert [file.path for file in client.list_artifacts(found.info.run_id, "model")] == ["model/experiment.json"]
+    files = [file.path for file in client.list_artifacts(found.info.run_id, "model")]
+    assert sorted(files) == ["model/experiment.json", "model/fingerprint.json"]
     assert [file.path for file in client.list_artifacts(found.info.run_id, "reports")] == ["reports/metrics.json"]
     assert capsys.readouterr().err == ""
 
@@ -87,10 +105,46 @@ def test_a_stage_whose_training_never_ran_here_makes_the_run(client, experiment,
 def test_a_finished_training_that_runs_again_is_a_new_run(client, experiment, tmp_path):
     for _ in range(2):
         with start_run(experiment, "code") as newest:
-            pass
+            newest.log_model(tmp_path / "model", "gmm")
     assert len(runs(client, experiment)) == 2
     with experiment_run(tmp_path / "model") as found:
         assert found.run_id == newest.run_id
+
+
+def test_other_weights_of_the_same_parameters_are_another_run(client, experiment, tmp_path):
+    """Other code trained them, then DVC restored the first from its cache: results must not be mixed."""
+    with start_run(experiment, "code") as first:
+        first.log_model(tmp_path / "model", "gmm")
+    weights = (tmp_path / "model" / "fingerprint.json").read_bytes()
+    (tmp_path / "model" / "fingerprint.json").write_text("{}")
+    with start_run(experiment, "code") as second:
+        second.log_model(tmp_path / "model", "gmm")
+    assert find_run(tmp_path / "model").run_id == second.run_id
+    (tmp_path / "model" / "fingerprint.json").write_bytes(weights)
+    assert find_run(tmp_path / "model").run_id == first.run_id
+    assert find_run(tmp_path / "model").read().tags["model_sha256"] == model_hash(tmp_path / "model")
+
+
+def test_reading_a_run_leaves_its_end_alone(client, experiment, tmp_path):
+    with start_run(experiment, "code") as run:
+        run.log_model(tmp_path / "model", "gmm")
+    ended = client.get_run(run.run_id).info.end_time
+    find_run(tmp_path / "model").set_tags({"comparison": "sample"})
+    assert client.get_run(run.run_id).info.end_time == ended
+
+
+def test_a_comparison_has_one_run_however_often_it_is_made(client):
+    one, again, other = comparison_run("long"), comparison_run("long"), comparison_run("short")
+    assert one.run_id == again.run_id != other.run_id
+    assert client.get_run(one.run_id).info.run_name == "comparison-long"
+
+
+def test_the_data_is_named_with_its_hash_and_size(client, experiment, dev_documents):
+    with start_run(experiment, "code") as run:
+        run.log_dataset(experiment, dev_documents)
+    (named,) = client.get_run(run.run_id).inputs.dataset_inputs
+    assert (named.dataset.name, named.dataset.digest) == ("sample", experiment.data[:32])
+    assert json.loads(named.dataset.profile)["documents"] == len(dev_documents)
 
 
 def test_a_training_that_broke_off_goes_on_in_its_run(client, experiment):
@@ -148,10 +202,10 @@ def test_an_exported_run_id_is_not_followed(client, experiment, monkeypatch):
 def test_the_trainers_numbers_arrive_with_their_steps(client, experiment, tmp_path):
     state, control = TrainerState(global_step=7), TrainerControl()
     with start_run(experiment, "code") as run:
-        MLflowCallback(run).on_log(None, state, control, logs={"loss": 0.5, "epoch": 1.0})
+        MLflowCallback(run).on_log(None, state, control, logs={"loss": 0.5, "epoch": 1.0, "train_runtime": 3.0})
         state.is_world_process_zero = False
         MLflowCallback(run).on_log(None, state, control, logs={"loss": 9.0})
-    ((step, value),) = [(m.step, m.value) for m in client.get_metric_history(run.run_id, "loss")]
+    ((step, value),) = [(m.step, m.value) for m in client.get_metric_history(run.run_id, "train/loss")]
     assert (step, value) == (7, 0.5)
 
 

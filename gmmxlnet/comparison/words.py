@@ -1,0 +1,164 @@
+"""What a comparison shows, in sentences: the floor, who beats the model without memory, who reads its memory, how the
+experts are used, and where seeds disagree.
+
+Two scores are called different only where their 95% intervals do not overlap, which is a cautious test: intervals that
+overlap a little can still belong to different models.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from gmmxlnet.comparison.results import ALL, Result, by_variant
+from gmmxlnet.comparison.tables import number, score_cell
+
+BASELINE = "none"
+COLLAPSED_SHARE, STARVED_SHARE = 0.60, 0.05  # of the routing, by one expert
+CHANCE = 0.05
+
+
+def describe(results: Sequence[Result]) -> list[str]:
+    """The report's sentences, in order of weight; at least one."""
+    sentences = [_floor(results), _against_baseline(results), _memory(results), _routing(results)]
+    return [
+        sentence for sentence in [*sentences, _information(results), *_seeds(results), _threads(results)] if sentence
+    ]
+
+
+def label(result: Result) -> str:
+    """A result's name: `gmm-k4-write (seed 13)`."""
+    return f"{result.variant} (seed {result.seed})"
+
+
+def _floor(results: Sequence[Result]) -> str:
+    at_floor = [r for r in results if (r.score("exact_match").low or 0.0) <= r.floor]
+    floors = {result.seed: number(result.floor) for result in results}
+    said = f"Always answering “no answer” reaches {next(iter(floors.values()))} EM: the floor."
+    if len(set(floors.values())) > 1:
+        shown = ", ".join(f"{floor} with seed {seed}" for seed, floor in floors.items())
+        said = (
+            f"Always answering “no answer” reaches {shown} EM: the floor. **The seeds drew different dev questions** "
+            "(`max_eval_documents`), so their scores differ for that reason too."
+        )
+    if not at_floor:
+        return f"{said} Every result's interval lies above it."
+    return f"{said} Not clearly above it: {_listed(at_floor)}."
+
+
+def _against_baseline(results: Sequence[Result]) -> str:
+    """Each result beside the model without memory, trained with the same seed."""
+    baselines = {result.seed: result for result in results if result.variant == BASELINE}
+    others = [result for result in results if result.variant != BASELINE and result.seed in baselines]
+    if not others:
+        return ""
+    group = results[0].telling_group
+    of = "" if group == ALL else f" on the questions of type `{group}`"
+    better, worse, same = [], [], []
+    for result in others:
+        ours, theirs = result.score("exact_match", group), baselines[result.seed].score("exact_match", group)
+        if not ours.clear_of(theirs):
+            same.append(result)
+        else:
+            (better if (ours.value or 0) > (theirs.value or 0) else worse).append(result)
+    parts = [
+        f"{verdict}: {_listed(chosen)}"
+        for verdict, chosen in (("better", better), ("no clear difference", same), ("worse", worse))
+        if chosen
+    ]
+    shown = ", ".join(
+        f"{score_cell(result.score('exact_match', group))} EM with seed {seed}" for seed, result in baselines.items()
+    )
+    return f"Against `none` ({shown}){of}, by intervals that do not overlap: {'; '.join(parts)}."
+
+
+def _memory(results: Sequence[Result]) -> str:
+    with_memory = [result for result in results if result.has_memory]
+    if not with_memory:
+        return ""
+    reading = [result for result in with_memory if result.reads_memory]
+    idle = [result for result in with_memory if not result.reads_memory]
+    said = []
+    if reading:
+        said.append(
+            "Taking the memory away (zeroed, shuffled or reset) costs exact match beyond chance, so the memory is read "
+            f"by: {_listed(reading)}."
+        )
+    if idle:
+        said.append(f"No such loss, so no evidence that the memory is read, by: {_listed(idle)}.")
+    return " ".join(said)
+
+
+def _routing(results: Sequence[Result]) -> str:
+    routed = [(result, result.utilization) for result in results if result.utilization]
+    if not routed:
+        return ""
+    uneven = [
+        f"{label(result)}: {100 * least:.0f}% to {100 * most:.0f}%"
+        for result, (least, most) in routed
+        if most > COLLAPSED_SHARE or least < STARVED_SHARE
+    ]
+    if uneven:
+        return f"Uneven use of the experts (one above 60% or below 5% of the routing): {'; '.join(uneven)}."
+    return "No expert has more than 60% or less than 5% of the routing."
+
+
+def _information(results: Sequence[Result]) -> str:
+    known = [result for result in results if result.information]
+    if not known:
+        return ""
+    telling = [r for r in known if r.information["p_value"] < CHANCE]
+    by_luck = f"{CHANCE * len(known):.1f} of {len(known)} would by luck"
+    if not telling:
+        return f"No router's choice tells more about the document's condition than chance (p < {CHANCE}; {by_luck})."
+    bits = ", ".join(f"{label(result)}, {result.information['bits']:.3f} bits" for result in telling)
+    said = f"The router's choice tells more about the document's condition than chance (p < {CHANCE}; {by_luck})"
+    return f"{said} in: {bits}."
+
+
+def _seeds(results: Sequence[Result]) -> Iterable[str]:
+    """Where seeds disagree: in score, or in whether the memory is read."""
+    groups = list(dict.fromkeys([results[0].telling_group, ALL]))
+    several = {variant: chosen for variant, chosen in by_variant(results).items() if len(chosen) > 1}
+    found = []
+    for variant, chosen in several.items():
+        for group in groups:
+            apart = [
+                (one, other)
+                for one, other in combinations(chosen, 2)
+                if one.score("exact_match", group).clear_of(other.score("exact_match", group))
+            ]
+            if apart:
+                involved = dict.fromkeys(result.seed for pair in apart for result in pair)
+                scores = {result.seed: score_cell(result.score("exact_match", group)) for result in chosen}
+                shown = ", ".join(f"{scores[seed]} with seed {seed}" for seed in involved)
+                found.append(f"Seeds disagree: {variant}, {group} EM {shown}.")
+        readers = [result.seed for result in chosen if result.reads_memory]
+        if readers and len(readers) < len(chosen):
+            idle = [result.seed for result in chosen if not result.reads_memory]
+            found.append(f"Seeds disagree: {variant} reads its memory with seed {_words(readers)}, not {_words(idle)}.")
+    if several and not found:
+        return ["No two seeds of a variant disagree beyond their intervals, nor on whether the memory is read."]
+    return found
+
+
+def _threads(results: Sequence[Result]) -> str:
+    """Threads change the order of sums, hence the last bits, hence in the end the result."""
+    known = sorted({int(result.cost["threads"]) for result in results if "threads" in result.cost})
+    devices = sorted({str(result.cost["device"]) for result in results if "device" in result.cost})
+    if not known:
+        return ""
+    said = f"Trained on {' and '.join(devices)}, with {_words(known)} CPU thread{'s' if known != [1] else ''} each"
+    if len(known) > 1 or len(devices) > 1:
+        return f"{said}: **not alike**, so part of a difference, in speed above all, may come from there."
+    return f"{said}. Another number of threads adds up in another order, which can change a result a little."
+
+
+def _words(values: Iterable[int]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _listed(results: Iterable[Result]) -> str:
+    """Variants with their seeds: `token (13, 14), gmm-k4-write (13)`."""
+    return ", ".join(
+        f"{variant} ({_words(result.seed for result in chosen)})"
+        for variant, chosen in by_variant(list(results)).items()
+    )

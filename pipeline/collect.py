@@ -1,0 +1,81 @@
+"""A finished experiment's result: scores and routing from its commit, cost from its MLflow run.
+
+What MLflow lacks (a stage that DVC restored from its cache did not run, so it told nothing) is logged here.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from mlflow.entities import RunData
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from safetensors import safe_open
+
+from gmmxlnet.comparison import Result
+from gmmxlnet.utils import fingerprint
+from pipeline import experiment
+from pipeline.dvc_queue import QueueError, file_at
+from pipeline.tracking import COMPARISON_TAG, Run, find_run
+from pipeline.variants import Planned
+
+MODEL = "models/gmm"
+METRICS, ROUTING = "reports/metrics.json", "reports/routing.json"
+SMALL = (experiment.FILE_NAME, fingerprint.FILE_NAME)  # all that is needed to find the run
+
+
+def collect(planned: Planned, revision: str, parent: Run, comparison: str, name: str) -> Result:
+    """The result of `planned`, which is in `revision`; its run is listed as `name` below `parent` from now on."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder)
+        fetch(revision, local / "model", SMALL)
+        for path in (METRICS, ROUTING):
+            (local / Path(path).name).write_text(file_at(revision, path), encoding="utf-8")
+        metrics, routing = (json.loads((local / Path(path).name).read_text("utf-8")) for path in (METRICS, ROUTING))
+        run = find_run(local / "model")
+        known = run.read()
+        if known is not None:
+            if known.metrics.get("dev/exact_match") != metrics["exact_match"]:
+                complete(run, known, planned, revision, local)
+            parents = {MLFLOW_PARENT_RUN_ID: parent.run_id, COMPARISON_TAG: comparison, "dvc_exp_name": planned.name}
+            run.set_tags(parents)
+            run.rename(name)
+        known = run.read()
+    return Result(variant=planned.variant, seed=planned.seed, metrics=metrics, routing=routing, cost=cost_of(known))
+
+
+def fetch(revision: str, folder: Path, names: tuple[str, ...] | None = None) -> None:
+    """Copy a model's folder as it was in a revision, or only some of its files, out of DVC's cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = DVCFileSystem(rev=revision)
+    try:
+        for name in names or [Path(path).name for path in files.ls(MODEL, detail=False)]:
+            files.get_file(f"{MODEL}/{name}", str(folder / name))
+    except (DvcException, FileNotFoundError) as error:
+        raise QueueError(
+            f"{MODEL} of {revision[:12]} is not in DVC's cache ({error}); `dvc pull` or train anew"
+        ) from None
+
+
+def complete(run: Run, known: RunData, planned: Planned, revision: str, local: Path) -> None:
+    """Log what the run lacks of results and checkpoint."""
+    if "cost/parameters" not in known.metrics:
+        fetch(revision, local / "model")
+        with safe_open(local / "model" / "model.safetensors", framework="numpy") as tensors:
+            sizes = [tensors.get_tensor(name).size for name in tensors.keys()]  # noqa: SIM118
+        run.log_metrics({"cost/parameters": sum(sizes)})
+        run.log_model(local / "model", planned.variant)
+    run.log_results(local / Path(METRICS).name, experiment.Experiment.read(local / "model"))
+    run.log_report(local / Path(ROUTING).name, "routing")
+    run.close("FINISHED")
+
+
+def cost_of(known: RunData | None) -> dict[str, str | float]:
+    """What a training took, as far as its run tells."""
+    if known is None:
+        return {}
+    cost: dict[str, str | float] = {
+        name.removeprefix("cost/"): value for name, value in known.metrics.items() if name.startswith("cost/")
+    }
+    return cost | {name: known.tags[name] for name in ("threads", "device") if name in known.tags}

@@ -1,0 +1,75 @@
+"""`make compare`: train the variants through DVC's queue, then write `reports/comparison.md`, `.csv` and `.png`.
+
+    python -m pipeline.compare                                  # ten variants, the seed of params.yaml
+    python -m pipeline.compare --variants none token --seeds 13 14 --jobs 2 --name long --set profile=squad_v2_long
+
+Run again, it trains only what is not done: same name, same parameters, same code. What fails is named, the rest is
+reported all the same, and the exit status is 1.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from gmmxlnet.errors import GMMXLNetError
+from pipeline import dvc_queue
+from pipeline.params import run_stage
+from pipeline.variants import DEFAULT_NAME, VARIANTS, Planned, plan
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="compare", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--name", default=DEFAULT_NAME, help="of the comparison; others than sample get reports of their own"
+    )
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), help=f"of {' '.join(VARIANTS)}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="default: the seed in params.yaml")
+    parser.add_argument("--jobs", type=int, default=1, help="experiments that run at once")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
+    parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
+    return parser.parse_args(arguments)
+
+
+def train(planned: Sequence[Planned], jobs: int) -> None:
+    """Queue what is neither done nor queued, and wait until the queue is through with it."""
+    states = dvc_queue.states()
+    rest = [one for one in planned if not dvc_queue.find_done(one)]
+    for one in rest:
+        if states.get(one.name) not in ("queued", "running"):
+            dvc_queue.enqueue(one, failed=states.get(one.name) == "failed")
+    print(
+        f"compare: {len(planned) - len(rest)} of {len(planned)} are done, {len(rest)} to run, {jobs} at once",
+        flush=True,
+    )
+    if not rest:
+        return
+    # Threads of several trainings would wait for each other; a person's own setting wins.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    try:
+        dvc_queue.wait(
+            [one.name for one in rest], jobs, lambda name, state: print(f"compare: {name} {state}", flush=True)
+        )
+    except KeyboardInterrupt:
+        print("compare: no longer waiting; the queue goes on. To end it: dvc queue stop --kill", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def main() -> None:
+    """Plan, train, report."""
+    arguments = parse(None)
+    planned = plan(arguments.name, arguments.variants, arguments.seeds, arguments.set)
+    if not arguments.report_only:
+        train(planned, arguments.jobs)
+    # Imported late: it brings torch and MLflow, half a GiB that need not lie idle beside the trainings.
+    from pipeline.compare_report import report
+
+    missing = report(planned, arguments.name)
+    if missing:
+        said = "; ".join(f"{name} ({why})" for name, why in missing.items())
+        raise GMMXLNetError(f"no result of {said}. See `dvc queue logs NAME`; make compare again runs only these")
+
+
+if __name__ == "__main__":
+    run_stage(main)

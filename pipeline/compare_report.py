@@ -1,0 +1,69 @@
+"""The second half of `make compare`: collect what is done, write the report, list the runs together in MLflow."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from gmmxlnet.comparison import Result, plot_comparison, render_report, write_csv
+from gmmxlnet.utils.files import atomic_file
+from gmmxlnet.utils.plots import save_figure
+from pipeline import dvc_queue
+from pipeline.collect import collect
+from pipeline.tracking import Run, comparison_run
+from pipeline.variants import DEFAULT_NAME, Planned
+
+REPORTS = Path("reports")
+
+
+def report(planned: Sequence[Planned], comparison: str) -> dict[str, str]:
+    """Write the report; returns the experiments without a result, and why."""
+    states, results, missing, parent = dvc_queue.states(), [], {}, comparison_run(comparison)
+    several = len({one.seed for one in planned}) > 1
+    for one in planned:
+        revision = dvc_queue.find_done(one)
+        if revision is None:
+            state = states.get(one.name, "not run")
+            missing[one.name] = f"failed: {dvc_queue.why_failed(one.name)}" if state == "failed" else state
+            continue
+        name = f"{one.variant}-s{one.seed}" if several else one.variant
+        results.append(collect(one, revision, parent, comparison, name))
+    results.sort(key=lambda result: [one.variant for one in planned].index(result.variant))
+    write(results, missing, planned, comparison, parent)
+    return missing
+
+
+def write(
+    results: Sequence[Result], missing: Mapping[str, str], planned: Sequence[Planned], comparison: str, parent: Run
+) -> None:
+    """Write the three files and copy them to MLflow."""
+    stem = REPORTS / ("comparison" if comparison == DEFAULT_NAME else f"comparison-{comparison}")
+    files = [stem.with_suffix(suffix) for suffix in (".md", ".csv", ".png")]
+    text = render_report(f"Comparison: {comparison}", results, setting(planned), missing, files[2].name)
+    with atomic_file(files[0]) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+    if results:
+        write_csv(files[1], results)
+        save_figure(plot_comparison(results), files[2])
+    for file in files if results else files[:1]:
+        parent.log_file(file, "reports")
+    parent.set_tags({MLFLOW_RUN_NOTE: text.partition("![")[0]})
+    parent.close("FAILED" if missing else "FINISHED")
+    print(f"compare: {len(results)} of {len(planned)} have a result -> {', '.join(map(str, files))}")
+
+
+def setting(planned: Sequence[Planned]) -> dict[str, str]:
+    """What all experiments of a comparison share, in words."""
+    params, active = planned[0].params, planned[0].params.active
+    steps = f"at most {active.max_steps:,} steps, " if active.max_steps else ""
+    batch = active.batch_size * active.gradient_accumulation_steps
+    documents = f"the first {active.max_train_documents:,}" if active.max_train_documents else "all"
+    dataset = active.dataset if isinstance(active.dataset, str) else active.dataset.train
+    return {
+        "profile": f"{params.profile}, documents are {active.context}s, {documents} of {dataset} for training",
+        "encoder": f"{active.base_model}, segments of {active.max_seq_length} tokens, {active.precision}",
+        "budget of each": f"{steps}{active.num_epochs} epochs, {batch} documents a step, "
+        f"learning rate {active.learning_rate:g}",
+        "memory": f"{params.memory_num_tokens} slots, reconstruction weight {params.memory_reconstruction_weight:g}, "
+        f"load balance weight {params.load_balance_weight:g}",
+    }

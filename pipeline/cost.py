@@ -1,0 +1,37 @@
+"""What a training took: speed, time, memory. Clocks and machines differ, so these figures go to MLflow alone."""
+
+import platform
+import resource
+import sys
+
+import torch
+
+from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.training import GMMTrainer
+from pipeline.tracking import Run
+
+MIB = 2**20
+# How resource.getrusage counts: bytes on macOS, KiB elsewhere.
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def log_cost(run: Run, trainer: GMMTrainer, model: GMMXLNetForQA) -> None:
+    """Log `cost/…` as metrics, the device and its number of CPU threads as tags."""
+    device = trainer.args.device
+    cost = {
+        "parameters": model.num_parameters(),
+        "training_seconds": trainer.record.seconds[-1] - trainer.record.seconds[0],
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / MIB,
+        **{
+            name: x for name, x in trainer.record.means(len(trainer.record.rows)).items() if name == "tokens_per_second"
+        },
+    }
+    if device.type == "cuda":
+        cost["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
+    run.log_metrics({f"cost/{name}": value for name, value in cost.items()})
+    run.set_tags({"device": device_name(device), "threads": str(torch.get_num_threads())})
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"

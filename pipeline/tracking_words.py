@@ -1,0 +1,49 @@
+"""The description that MLflow shows of a run: what was trained and what it came to, in words with units."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.experiment import Experiment
+
+UNITS = (
+    "Units: `dev/…exact_match` and `f1` in percent of the dev questions, `…_interval` their 95% limits; "
+    "`dev/memory_ablation/…` the same model with its memory zeroed, shuffled across documents, reset at every segment; "
+    "`routing/…` probabilities, entropy in nats, information in bits; `train/…` by optimizer step, losses in nats; "
+    "`cost/…` of the training, in seconds, tokens per second and MiB."
+)
+MEMORIES = {
+    "none": "no memory: each segment is read alone",
+    "mems": "XLNet's own recurrence: each layer sees its inputs of the segment before",
+    "token": "one memory of {memory_num_tokens} slots, without a router",
+    "differentiable": "a bank of {memory_num_tokens} slots that every token reads, {memory_heads} heads",
+    "gmm": "{num_memory_experts} memory experts of {memory_num_tokens} slots, {routing_mode} routing, "
+    "temperature {routing_temperature}",
+}
+
+
+def describe_run(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
+    """Markdown for `mlflow.note.content`; `metrics` is `reports/metrics.json`, or empty before there is one."""
+    values = experiment.parameters
+    memory = MEMORIES[str(values["memory_type"])].format_map(values)
+    parts = [f"**{experiment.name}**: {memory}. Profile {values['profile']}, seed {values['seed']}."]
+    if metrics:
+        parts.append(_results(metrics))
+    return "\n\n".join([*parts, UNITS])
+
+
+def _results(metrics: Mapping[str, Any]) -> str:
+    floor = metrics["always_no_answer"]["exact_match"]
+    said = [
+        f"Exact match {_score(metrics['memory_ablation']['normal'])}, F1 {metrics['f1']:.1f}% of "
+        f"{metrics['total']:,} questions; always answering “no answer”: {floor:.1f}%."
+    ]
+    for kind, summary in metrics["by_question_type"].items():
+        without = metrics["memory_ablation"]["zeroed"]["by_question_type"]
+        zeroed = f", memory zeroed {without[kind]['exact_match']:.1f}%" if without else ""
+        said.append(f"* `{kind}`: exact match {_score(summary)}{zeroed}")
+    return "\n".join(said)
+
+
+def _score(summary: Mapping[str, Any]) -> str:
+    limits = summary["exact_match_interval"]
+    return f"{summary['exact_match']:.1f}%" + (f" ({limits[0]:.1f} to {limits[1]:.1f})" if limits else "")

@@ -1,0 +1,94 @@
+"""The variants that `make compare` trains: their names, and the parameters that make them.
+
+gmm-k4-write-s13                memory_type=gmm num_memory_experts=4 routing_mode=write-based seed=13
+long-token-s14                  of the comparison named long
+"""
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides
+
+from gmmxlnet.errors import ConfigError
+from pipeline.params import Params, load_params
+
+PARAMS = Path("params.yaml")
+SIMPLE = ("none", "mems", "token", "differentiable")
+VARIANTS = (*SIMPLE, *(f"gmm-k{k}-{mode}" for k in (2, 4, 8) for mode in ("write", "read")))
+GMM = re.compile(r"gmm-k(\d+)-(write|read)")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # valid in a git reference and in a file's name
+DEFAULT_NAME = "sample"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One experiment of a comparison: what it is called in DVC, and the overrides of `params.yaml` that make it."""
+
+    name: str
+    variant: str
+    seed: int
+    overrides: tuple[str, ...]
+    params: Params
+
+
+def plan(comparison: str, variants: list[str], seeds: list[int], settings: list[str]) -> list[Planned]:
+    """All experiments of a comparison, checked before any of them runs.
+
+    Args:
+        seeds: empty for the one in `params.yaml`.
+        settings: further overrides, `key=value` as `dvc exp run -S` takes them.
+
+    Raises ConfigError for a name or a value that cannot be.
+    """
+    if not NAME.fullmatch(comparison):
+        raise ConfigError(f"the comparison's name must be small letters, digits, - and _, not {comparison!r}")
+    chosen = {item.partition("=")[0] for item in settings} & {
+        "seed",
+        "memory_type",
+        "num_memory_experts",
+        "routing_mode",
+    }
+    if chosen:
+        raise ConfigError(f"{', '.join(sorted(chosen))}: set by each variant; use VARIANTS and SEEDS")
+    prefix = "" if comparison == DEFAULT_NAME else f"{comparison}-"
+    planned = []
+    for seed in dict.fromkeys(seeds) or [load_params(PARAMS).seed]:
+        for variant in dict.fromkeys(variants):
+            name = f"{prefix}{variant}-s{seed}"
+            overrides = (*settings, *variant_overrides(variant), f"seed={seed}")
+            planned.append(Planned(name, variant, seed, overrides, overridden(PARAMS.read_text("utf-8"), overrides)))
+    return planned
+
+
+def variant_overrides(variant: str) -> list[str]:
+    """The overrides that make a variant. Raises ConfigError for an unknown one."""
+    if variant in SIMPLE:
+        return [f"memory_type={variant}"]
+    found = GMM.fullmatch(variant)
+    if not found:
+        known = f"{', '.join(SIMPLE)} or gmm-kK-write or gmm-kK-read with K from 2 to 8"
+        raise ConfigError(f"VARIANTS: must be of {known}, not {variant}")
+    return ["memory_type=gmm", f"num_memory_experts={found[1]}", f"routing_mode={found[2]}-based"]
+
+
+def overridden(text: str, overrides: tuple[str, ...] | list[str]) -> Params:
+    """The parameters in the text of a `params.yaml`, changed as DVC would change them, and checked."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / PARAMS.name
+        file.write_text(text, encoding="utf-8")
+        try:
+            apply_overrides(file, list(overrides))
+            return load_params(file)
+        except DvcException as error:
+            raise ConfigError(f"{' '.join(overrides)}: {error.__cause__ or error}") from None
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(file), f"{PARAMS} with {' '.join(overrides)}")) from None
+
+
+def in_use(params: Params) -> dict[str, Any]:
+    """The parameters that count: the top level and the profile in use."""
+    return params.model_dump(exclude={"profiles"}) | {"active": params.active.model_dump()}

@@ -1,0 +1,130 @@
+"""MLflow's pages in a real browser: the runs are listed under names for people, and can be compared."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from pipeline.experiment import Experiment, canonical_parameters
+from pipeline.params import load_params
+from pipeline.tracking import comparison_run, start_run
+
+ROOT = Path(__file__).resolve().parents[2]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt-get install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two trainings of a comparison, as the stages log them."""
+    folder = tmp_path_factory.mktemp("store")
+    parameters = canonical_parameters(load_params(ROOT / "params.yaml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        parent = comparison_run("sample")
+        parent.close("FINISHED")
+        for memory_type, score in (("none", 71.4), ("gmm", 98.8)):
+            with start_run(
+                Experiment(parameters=parameters | {"memory_type": memory_type}, data="ab" * 32), "code"
+            ) as run:
+                run.log_metrics({"dev/exact_match": score})
+                run.set_tags({MLFLOW_PARENT_RUN_ID: parent.run_id})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(store):
+    """A server on the store, for as long as the tests take."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
+    server = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until_it_answers(f"http://127.0.0.1:{port}/health", server)
+        yield f"http://127.0.0.1:{port}/#"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def wait_until_it_answers(url, server):
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            assert server.poll() is None, "the server has ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def page(address, tmp_path):
+    """A function from a path to the page's HTML after its scripts have run."""
+
+    def load(path):
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000"]
+        done = subprocess.run(
+            [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{address}{path}"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        return done.stdout
+
+    return load
+
+
+@pytest.fixture
+def found(store):
+    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("gmm-xlnet").experiment_id
+    return experiment, {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
+
+
+def test_the_comparison_is_listed(page, found):
+    experiment, runs = found
+    assert set(runs) == {"comparison-sample", "none", "gmm-k4-write"}
+    assert "comparison-sample" in page(f"/experiments/{experiment}/runs")
+
+
+def test_a_run_says_what_it_is(page, found):
+    experiment, runs = found
+    shown = page(f"/experiments/{experiment}/runs/{runs['gmm-k4-write']}")
+    assert "4 memory experts of 4 slots, write-based routing" in shown
+    assert "dev/exact_match" in shown
+    assert "comparison-sample" in shown  # its parent
+
+
+def test_the_compare_page_shows_both_runs_by_name_with_their_score(page, found):
+    experiment, runs = found
+    chosen = quote(json.dumps([runs["none"], runs["gmm-k4-write"]]))
+    shown = page(f"/compare-runs?runs={chosen}&experiments={quote(json.dumps([experiment]))}")
+    assert "Comparing 2 Runs" in shown
+    for text in ("gmm-k4-write", "none", "dev/exact_match", "98.8", "71.4"):
+        assert text in shown, text
