@@ -2,8 +2,8 @@
 
     gmmxlnet --help
 
-A command's module has `HELP` (one line), `add_arguments(parser)` and `run(arguments) -> int` (the exit status). An error
-that is the input's fault ends as one line on standard error and status 1.
+A command's module has `HELP` (one line), `add_arguments(parser)` and `run(arguments) -> int` (the exit status). An
+error that is the input's fault ends as one line on standard error and status 1.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError
 
-COMMANDS: tuple[str, ...] = ()  # names of modules in gmmxlnet/commands, as typed in the shell
+COMMANDS: tuple[str, ...] = ("answer",)  # names of modules in gmmxlnet/commands, as typed in the shell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

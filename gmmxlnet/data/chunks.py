@@ -16,14 +16,13 @@ import numpy as np
 from transformers import XLNetTokenizerFast
 
 from gmmxlnet.data.labels import label_documents
-from gmmxlnet.data.segments import SegmentLayout
+from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
 from gmmxlnet.data.sources import Source, Split, read_split
 from gmmxlnet.data.squad import as_passages
 from gmmxlnet.data.store import SPLITS, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
 from gmmxlnet.data.summary import summarize
 from gmmxlnet.data.tokenizer import (
-    base_vocabulary_size,
     encode_ids,
     encode_texts,
     load_tokenizer,
@@ -106,28 +105,6 @@ def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[
             report[name] = summarize(built, left_out[name]) | {"unasked_contexts": num_unasked[name]}
         write_manifest(scratch, stored_settings, layout)
     return report
-
-
-def make_layout(
-    tokenizer: XLNetTokenizerFast,
-    *,
-    max_seq_length: int,
-    doc_stride: int,
-    memory_num_tokens: int,
-    max_question_length: int,
-) -> SegmentLayout:
-    """The layout of segments for a tokenizer; ConfigError if a question of full length leaves too little room."""
-    layout = SegmentLayout(
-        max_seq_length=max_seq_length,
-        doc_stride=doc_stride,
-        memory_num_tokens=memory_num_tokens,
-        vocab_size=base_vocabulary_size(tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        sep_id=tokenizer.sep_token_id,
-        cls_id=tokenizer.cls_token_id,
-    )
-    layout.check(max_question_length)
-    return layout
 
 
 def build_split(

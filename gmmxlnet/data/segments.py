@@ -11,7 +11,9 @@ All functions take numpy integers or arrays of one value a document and work ele
 from dataclasses import dataclass
 
 import numpy as np
+from transformers import XLNetTokenizerFast
 
+from gmmxlnet.data.tokenizer import base_vocabulary_size
 from gmmxlnet.errors import ConfigError
 
 NUM_SPECIAL_TOKENS = 3  # two <sep> and <cls>
@@ -33,6 +35,10 @@ class SegmentLayout:
         """Context tokens that fit into a segment beside each question."""
         return self.max_seq_length - question_lengths_N - 2 * self.memory_num_tokens - NUM_SPECIAL_TOKENS
 
+    def lengths(self) -> dict[str, int]:
+        """What does not come from the tokenizer, for a model's configuration to remember."""
+        return {name: getattr(self, name) for name in ("max_seq_length", "doc_stride", "memory_num_tokens")}
+
     def check(self, max_question_length: int) -> None:
         """Raise ConfigError unless the longest question leaves room for more context than segments share."""
         window = int(self.windows(np.int64(max_question_length)))
@@ -43,6 +49,28 @@ class SegmentLayout:
                 f"ones, which must exceed doc_stride {self.doc_stride}; "
                 f"give it {self.max_seq_length - window + self.doc_stride + 1} or more"
             )
+
+
+def make_layout(
+    tokenizer: XLNetTokenizerFast,
+    *,
+    max_seq_length: int,
+    doc_stride: int,
+    memory_num_tokens: int,
+    max_question_length: int,
+) -> SegmentLayout:
+    """The layout of segments for a tokenizer; ConfigError if a question of full length leaves too little room."""
+    layout = SegmentLayout(
+        max_seq_length=max_seq_length,
+        doc_stride=doc_stride,
+        memory_num_tokens=memory_num_tokens,
+        vocab_size=base_vocabulary_size(tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        sep_id=tokenizer.sep_token_id,
+        cls_id=tokenizer.cls_token_id,
+    )
+    layout.check(max_question_length)
+    return layout
 
 
 def count_segments(num_tokens_N: np.ndarray, windows_N: np.ndarray, doc_stride: int) -> np.ndarray:

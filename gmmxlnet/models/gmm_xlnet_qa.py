@@ -4,6 +4,7 @@ Shapes: B documents, S segments, L tokens of a segment, N segments of all docume
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -208,6 +209,12 @@ class GMMXLNetForQA(PreTrainedModel):
                 if name in output:
                     output[name] = output[name].squeeze(1)
         return output
+
+    def answer(self, question: str | Sequence[str], document: str | Sequence[str], **options: Any) -> Any:
+        """The answer to a question about a text of any length, as `gmmxlnet.evaluation.answering.answer` gives it."""
+        from gmmxlnet.evaluation.answering import answer  # evaluation is built on models
+
+        return answer(self, question, document, **options)
 
     def _read_alone(self, segments: list[Segment]) -> list[Reading]:
         """Encode all segments of all documents in one batch: without memory none waits for another."""

@@ -143,6 +143,8 @@ class GMMTrainer(Trainer):
         if isinstance(dataset, ChunkedSquadDataset):
             self.train_documents = dataset.documents
             self._curriculum.most_segments = dataset.collator.max_segments
+        if self.train_documents is not None:
+            self.model.config.segment_layout = self.train_documents.layout.lengths()
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of documents, ready for the device."""
