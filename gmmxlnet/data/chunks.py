@@ -30,6 +30,7 @@ from gmmxlnet.data.tokenizer import (
 )
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.utils.files import atomic_folder
+from gmmxlnet.utils.progress import Progress
 
 __all__ = ["BuiltSplit", "ChunkSettings", "ChunkStore", "build_chunks", "build_split"]
 
@@ -95,13 +96,15 @@ def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[
     )
     stored_settings = asdict(settings) | {"dataset": _plain(settings.dataset)}
     report: dict[str, Any] = {"settings": stored_settings, "vocabulary": layout.vocab_size}
-    with atomic_folder(folder) as scratch:
+    num_documents = sum(len(asked[name]) for name in SPLITS)
+    with atomic_folder(folder) as scratch, Progress("chunk", num_documents, "documents") as progress:
         tokenizer.save_pretrained(str(scratch / "tokenizer"))
         for name in SPLITS:
             built = build_split(
                 asked[name], tokenizer, layout, settings.max_question_length, drop_unlabeled=name == "train"
             )
             write_split(scratch / name, built.chunks, built.texts)
+            progress.advance(len(asked[name]), len(built.chunks.context_tokens) + len(built.chunks.question_tokens))
             report[name] = summarize(built, left_out[name]) | {"unasked_contexts": num_unasked[name]}
         write_manifest(scratch, stored_settings, layout)
     return report

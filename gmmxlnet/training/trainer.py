@@ -5,7 +5,6 @@ every step. Optimizer, schedule, mixed precision, devices and the progress bar a
 """
 
 import csv
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback as TrainersProgressCallback
 
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.dataset import ChunkedSquadDataset
@@ -24,6 +24,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training.config import GMMTrainingConfig, TrainingConfig
+from gmmxlnet.training.progress import ProgressCallback
 from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.files import atomic_file
 
@@ -125,7 +126,10 @@ class GMMTrainer(Trainer):
         if isinstance(config, GMMTrainingConfig):
             for name in LOSS_SETTINGS:
                 setattr(model.config, name, getattr(config, name))
-        super().__init__(model=model, args=training_arguments(config), callbacks=[self._curriculum, *(callbacks or [])])
+        callbacks = [self._curriculum, ProgressCallback(), *(callbacks or [])]
+        super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
+        for replaced in (PrinterCallback, TrainersProgressCallback):
+            self.remove_callback(replaced)
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None, **kwargs: Any) -> Any:
@@ -228,6 +232,6 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
-        disable_tqdm=not os.isatty(2),
+        disable_tqdm=True,  # `ProgressCallback` shows how far it has come
         dataloader_num_workers=config.num_workers,
     )

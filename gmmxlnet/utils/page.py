@@ -72,9 +72,7 @@ PLOTS = {  # by name, what each shows
     "similarity": "Similarity of the experts",
 }
 USED = "The memory is used: with another document's in its place the same model answers fewer questions."
-NOT_SHOWN = (
-    "No use of the memory is shown: with another document's in its place it answers no fewer questions."
-)
+NOT_SHOWN = "No use of the memory is shown: with another document's in its place it answers no fewer questions."
 MOST_ROWS = 12  # of a table that is not folded
 WORDS_EXPLAINED = (
     "A segment counts for an expert with its routing probability. Words: those most surely more frequent in what is "
