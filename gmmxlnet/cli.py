@@ -17,8 +17,8 @@ from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log
 COMMANDS: tuple[str, ...] = ("answer",)  # names of modules in gmmxlnet/commands, as typed in the shell
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="gmmxlnet", description="XLNet with a gated mixture of memories.")
     add_log_level(parser)
     quiet_without_a_terminal()
@@ -28,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
+    parsed = make_parser().parse_args(arguments)
     try:
         set_log_level(parsed.log_level)
         return parsed.run(parsed)
