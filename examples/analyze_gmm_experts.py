@@ -1,6 +1,8 @@
 """Look at what the experts of a trained model do: use, sharpness, steadiness, and the words that each is given.
 
-python examples/analyze_gmm_experts.py --model outputs/gmm-xlnet --output outputs/routing
+    python examples/analyze_gmm_experts.py --model outputs/gmm-xlnet --output outputs/routing
+
+The model is one that `train_with_gmm_memory.py` or the train stage made.
 """
 
 import argparse
@@ -33,7 +35,7 @@ def main() -> None:
         max_n_segs=1,  # more are shown where a document has more
         dataset=arguments.dataset,
         doc_stride=layout["doc_stride"],
-        max_question_length=12,
+        max_question_length=layout["max_seq_length"] // 4,
         max_documents=arguments.documents,
     )
     analyzer = GMMAnalyzer(model)

@@ -1,7 +1,9 @@
 """Train a GMM model with the library alone: no stages, no DVC.
 
-python examples/train_with_gmm_memory.py                                    # the sample, a small encoder, a minute
-python examples/train_with_gmm_memory.py --dataset rajpurkar/squad_v2 --base-model xlnet/xlnet-base-cased --steps 8000
+    python examples/train_with_gmm_memory.py        # the sample and a small encoder: minutes on one CPU core
+    python examples/train_with_gmm_memory.py --dataset rajpurkar/squad_v2 --base-model xlnet/xlnet-base-cased
+
+The second wants a GPU and the Hub.
 """
 
 import argparse
