@@ -9,6 +9,7 @@ The second wants a GPU and the Hub.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple, XLNetTokenizerFast
 
@@ -49,6 +50,7 @@ def main() -> None:
         output_dir=arguments.output,
     )
     seed_everything(config.seed)
+    lengths: dict[str, Any]
     if arguments.base_model:
         base = XLNetForQuestionAnsweringSimple.from_pretrained(arguments.base_model)
         tokenizer = load_tokenizer(arguments.base_model)

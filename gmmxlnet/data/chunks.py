@@ -151,7 +151,7 @@ def build_split(
         question_types=[question.question_type for question in questions],
         conditions=[question.condition for question in questions],
     )
-    dropped = [documents[number][1].id for number in np.flatnonzero(~keep_N)]
+    dropped = [documents[int(number)][1].id for number in np.flatnonzero(~keep_N)]
     return BuiltSplit(chunks=chunks, texts=texts, layout=layout, num_cut_questions=num_cut, unlabeled_ids=dropped)
 
 

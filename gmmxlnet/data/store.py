@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -160,5 +160,5 @@ def _sha256(path: Path) -> str:
 
 def _load_array(path: Path) -> np.ndarray:
     """The array, mapped into memory; one without elements cannot be, and is read."""
-    mode = None if path.stat().st_size <= _NPY_HEADER else "r"
+    mode: Literal["r"] | None = None if path.stat().st_size <= _NPY_HEADER else "r"
     return np.load(path, mode, allow_pickle=False)

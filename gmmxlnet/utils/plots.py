@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gmmxlnet.models.records import RoutingProbabilities
 from gmmxlnet.utils.files import atomic_file
@@ -186,7 +187,7 @@ def plot_scores_by_segments(metrics: Mapping[str, Any], figsize: tuple[float, fl
         ylabel="score (%)",
         ylim=(0, 105),
     )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower left")
     return figure
 
