@@ -10,6 +10,7 @@ from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES, GMMXLNetConfig
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
+from gmmxlnet.models.induction import start_with_induction_heads
 
 
 def scratch_model(size: dict[str, Any], tokenizer: PreTrainedTokenizerBase, memory: dict[str, Any]) -> GMMXLNetForQA:
@@ -31,22 +32,8 @@ def scratch_model(size: dict[str, Any], tokenizer: PreTrainedTokenizerBase, memo
         eos_token_id=tokenizer.eos_token_id,
     )
     model = GMMXLNetForQA(config)
-    match_tokens_from_the_start(model)
+    start_with_induction_heads(model)
     return model
-
-
-@torch.no_grad()
-def match_tokens_from_the_start(model: GMMXLNetForQA) -> None:
-    """Give half of the heads the same weights for queries and keys, so that a token starts by attending to its equals.
-
-    Looking a word of the question up in the text is what a reader must discover first; with independent random weights
-    a small encoder takes three to five times as many steps to it (`reports/experiments.md`). After "Mimetic
-    Initialization of Self-Attention Layers" (Trockman & Kolter 2023, https://arxiv.org/abs/2305.09828).
-    """
-    for layer in model.encoder.layers:
-        attention = layer.attention
-        query, key, _ = attention.qkv.weight.unflatten(0, (3, attention.num_heads, attention.head_dim))
-        key[: attention.num_heads // 2] = query[: attention.num_heads // 2]
 
 
 def pretrained_model(

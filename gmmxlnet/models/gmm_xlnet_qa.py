@@ -298,9 +298,9 @@ class GMMXLNetForQA(PreTrainedModel):
                 span = span + losses.segment_span_loss(torch.cat(boundary_logits), labels_N, torch.cat(candidates))
         parts = {"span": span / 2}
         if self.config.memory_type == "gmm":
-            probs_Nk = torch.cat([reading.routing.probs_Bk for reading in readings])
-            parts["load_balance"] = losses.load_balance_loss(probs_Nk)
-            parts["entropy"] = routing_entropy(probs_Nk).mean()
+            probs = [reading.routing.probs_Bk for reading in readings]
+            parts["load_balance"] = losses.load_balance_loss(probs)
+            parts["entropy"] = routing_entropy(torch.cat(probs)).mean()
         if readings[0].read_nmd is not None and self.config.memory_reconstruction_weight > 0:
             speaker = self.memory_reader if self.config.has_memory_tokens else self.memory_bank
             parts["reconstruction"] = losses.reconstruction_loss(

@@ -47,16 +47,23 @@ def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL:
     return (total_B - gold_B).mean()
 
 
-def load_balance_loss(probs_Nk: Tensor) -> Tensor:
-    """k · Σ_j f_j P_j: 1 when routing is balanced, k when it has collapsed.
+def load_balance_loss(probs: list[Tensor]) -> Tensor:
+    """k · Σ_j f_j P_j of each step of the recurrence, averaged over segments: 1 when balanced, k when collapsed.
 
-    Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4.
+    Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4, over the documents that are active at the step: routing
+    that follows nothing but a segment's place in its document is not balanced.
 
-    f_j is the share of segments whose most probable expert is j, P_j the mean probability of j.
+    f_j is the share of documents whose most probable expert is j, P_j the mean probability of j.
+
+    Args:
+        probs: for each step the active documents' routing probabilities (n, k).
     """
-    k = probs_Nk.shape[-1]
-    share_k = F.one_hot(probs_Nk.argmax(-1), k).to(probs_Nk.dtype).mean(0)
-    return k * (share_k * probs_Nk.mean(0)).sum()
+    total = 0.0
+    for probs_nk in probs:
+        n, k = probs_nk.shape
+        share_k = F.one_hot(probs_nk.argmax(-1), k).to(probs_nk.dtype).mean(0)
+        total = total + n * k * (share_k * probs_nk.mean(0)).sum()
+    return total / sum(len(probs_nk) for probs_nk in probs)
 
 
 def reconstruction_loss(

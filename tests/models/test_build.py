@@ -95,14 +95,6 @@ def test_only_the_span_head_may_be_missing(base, sample_tokenizer, tmp_path, lef
         pretrained_model(str(tmp_path), None, sample_tokenizer, GMM)
 
 
-def test_from_scratch_half_of_the_heads_look_for_equal_tokens(sample_tokenizer):
-    torch.manual_seed(0)
-    for layer in scratch_model(SIZE, sample_tokenizer, GMM).encoder.layers:
-        query, key, _ = layer.attention.qkv.weight.unflatten(0, (3, 2, 8))
-        assert torch.equal(query[0], key[0])
-        assert not torch.equal(query[1], key[1])
-
-
 def test_from_scratch_the_tokenizer_gives_vocabulary_and_special_tokens(sample_tokenizer):
     torch.manual_seed(0)
     model = scratch_model(SIZE, sample_tokenizer, GMM)

@@ -98,21 +98,27 @@ def test_losses_of_half_precision_logits_are_float32():
 
 @pytest.mark.parametrize("k", [2, 4, 8])
 def test_load_balance_is_1_when_balanced_and_k_when_collapsed(k):
-    assert load_balance_loss(torch.eye(k)).item() == pytest.approx(1)
-    assert load_balance_loss(torch.full((5, k), 1 / k)).item() == pytest.approx(1)
-    assert load_balance_loss(torch.eye(k)[:1].expand(6, k)).item() == pytest.approx(k)
+    assert load_balance_loss([torch.eye(k)]).item() == pytest.approx(1)
+    assert load_balance_loss([torch.full((5, k), 1 / k)]).item() == pytest.approx(1)
+    assert load_balance_loss([torch.eye(k)[:1].expand(6, k)]).item() == pytest.approx(k)
 
 
 def test_load_balance_by_hand():
     probs = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
-    assert load_balance_loss(probs).item() == pytest.approx(2 * (2 / 3 * 0.5 + 1 / 3 * 0.5))
+    assert load_balance_loss([probs]).item() == pytest.approx(2 * (2 / 3 * 0.5 + 1 / 3 * 0.5))
     probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]])
-    assert load_balance_loss(probs).item() == pytest.approx(2 * (2 / 3 * 0.7 + 1 / 3 * 0.3))
+    assert load_balance_loss([probs]).item() == pytest.approx(2 * (2 / 3 * 0.7 + 1 / 3 * 0.3))
+
+
+def test_load_balance_is_asked_of_every_step_by_the_number_of_its_documents():
+    first, second = torch.eye(2)[:1].expand(3, 2), torch.eye(2)[1:]  # balanced together, collapsed each
+    assert load_balance_loss([first, second]).item() == pytest.approx(2)
+    assert load_balance_loss([first, torch.eye(2)]).item() == pytest.approx((3 * 2 + 2 * 1) / 5)
 
 
 def test_load_balance_pushes_towards_the_unused_expert():
     probs = torch.tensor([[0.9, 0.1], [0.8, 0.2]], requires_grad=True)
-    load_balance_loss(probs).backward()
+    load_balance_loss([probs]).backward()
     assert (probs.grad[:, 0] > probs.grad[:, 1]).all()
 
 
