@@ -150,7 +150,7 @@ def plot_training_curves(columns: Mapping[str, Sequence[float]], figsize: tuple[
         for name, line in zip(experts, LINES, strict=False):
             label = f"expert {name.removeprefix('utilization_')}"
             axes.plot(step, 100 * _running_mean(columns[name], width), color=INK, linestyle=line, label=label)
-        axes.set(ylabel="mean routing\nprobability (%)", ylim=(0, None))
+        axes.set(ylabel="mean routing\nprobability (%)", ylim=(0, 135 * max(max(columns[name]) for name in experts)))
         axes.legend(loc="upper right", ncols=4)
     rate.plot(step, columns["learning_rate"], color=INK)
     rate.set(ylabel="learning\nrate", xlabel="optimizer step", ylim=(0, None))
