@@ -72,7 +72,8 @@ PLOTS = {  # by name, what each shows
     "similarity": "Similarity of the experts",
 }
 USED = "The memory is used: with another document's in its place the same model answers fewer questions."
-NOT_SHOWN = "No use of the memory is shown: another document's in its place makes no difference beyond chance."MOST_ROWS = 12  # of a table that is not folded
+NOT_SHOWN = "No use of the memory is shown: another document's in its place makes no difference beyond chance."
+MOST_ROWS = 12  # of a table that is not folded
 WORDS_EXPLAINED = (
     "A segment counts for an expert with its routing probability. Words: those most surely more frequent in what is "
     "routed to the expert; 2.0 means twice as frequent as in all segments. Factors near 1 say: no division of labor."
