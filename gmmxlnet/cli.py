@@ -11,25 +11,39 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.errors import GMMXLNetError, is_out_of_memory
+from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log_level
 
-COMMANDS: tuple[str, ...] = ("verify",)  # names of modules in gmmxlnet/commands, as typed in the shell
+COMMANDS: tuple[str, ...] = ("answer", "verify")  # names of modules in gmmxlnet/commands, as typed in the shell
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="gmmxlnet", description="XLNet with a gated mixture of memories.")
+    add_log_level(parser)
+    quiet_without_a_terminal()
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name in COMMANDS:
         module = importlib.import_module(f"gmmxlnet.commands.{name}")
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
+    parsed = make_parser().parse_args(arguments)
     try:
+        set_log_level(parsed.log_level)
         return parsed.run(parsed)
     except GMMXLNetError as error:
         print(f"gmmxlnet {parsed.command}: {error}", file=sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"gmmxlnet {parsed.command}: out of memory; give it less to read at a time", file=sys.stderr)
         return 1
 
 

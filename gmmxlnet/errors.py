@@ -9,6 +9,13 @@ class GMMXLNetError(ValueError):
     """Base of every error that is the input's fault, not the program's."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or torch (on a CPU or a GPU) could not get the memory it asked for."""
+    said = str(error)
+    by_torch = isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    return by_torch or isinstance(error, MemoryError)
+
+
 class ConfigError(GMMXLNetError):
     """A parameter has an unknown name, a wrong type or an impossible value."""
 

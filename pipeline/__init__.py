@@ -5,6 +5,10 @@ Run one by hand with `python -m pipeline.<stage>`.
 
 import os
 
+from gmmxlnet.utils.logs import quiet_without_a_terminal
+
+quiet_without_a_terminal()
+
 # Read by MLflow when it is imported: report nothing to its makers, draw no progress bars of its own.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -43,6 +43,7 @@ def main() -> None:
         max_answer_length=params.active.max_answer_length,
         batch_size=params.active.eval_batch_size,
         autocast_dtype=AUTOCAST[params.active.precision],
+        show_progress=True,
     )
     choice = choose_threshold(evaluator.predict(Documents.open(CHUNKS, "calibration")))
     normal = evaluator.predict(Documents.open(CHUNKS, "dev"))

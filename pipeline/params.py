@@ -7,6 +7,7 @@
 Each field's description is the end of the sentence a user reads when the value is wrong: "<key> must be <description>".
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.error import MarkedYAMLError
 
-from gmmxlnet.errors import ConfigError, GMMXLNetError
+from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
 from gmmxlnet.models.adapter_settings import BASE_VARIABLE
+from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.params_errors import explain
 
 InitStrategy = Literal["learned", "zeros", "uniform", "orthogonal"]
@@ -28,6 +30,12 @@ Weight = Annotated[float, Field(ge=0, description="a finite number >= 0")]
 Share = Annotated[float, Field(ge=0, lt=1, description="a number in [0, 1)")]
 Name = Annotated[str, Field(min_length=1, description="a name in quotes or plain letters")]
 Revision = Annotated[str | None, Field(min_length=1, description="a branch, tag or commit (in quotes), or null")]
+
+
+LESS_MEMORY = (
+    "lower batch_size (and raise gradient_accumulation_steps as much) or eval_batch_size, num_memory_experts, "
+    "memory_num_tokens or max_seq_length in params.yaml, or set bptt_segments or progressive_segments"
+)
 
 
 class Section(BaseModel):
@@ -204,11 +212,18 @@ def point_to_base(params: Params) -> None:
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; an error that a user is meant to read becomes one line on stderr and exit status 1."""
     stage = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{stage}")
+    add_log_level(parser)
+    arguments = parser.parse_args()
     try:
+        set_log_level(arguments.log_level)
         main()
     except GMMXLNetError as error:
-        print(f"{stage}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"{stage}: {' '.join(str(error).split())}")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"{stage}: out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}")
 
 
 def _check_profile(params: Params) -> str | None:

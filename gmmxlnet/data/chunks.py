@@ -16,14 +16,13 @@ import numpy as np
 from transformers import XLNetTokenizerFast
 
 from gmmxlnet.data.labels import label_documents
-from gmmxlnet.data.segments import SegmentLayout
+from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
 from gmmxlnet.data.sources import Source, Split, read_split
 from gmmxlnet.data.squad import as_passages
 from gmmxlnet.data.store import SPLITS, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
 from gmmxlnet.data.summary import summarize
 from gmmxlnet.data.tokenizer import (
-    base_vocabulary_size,
     encode_ids,
     encode_texts,
     load_tokenizer,
@@ -31,6 +30,7 @@ from gmmxlnet.data.tokenizer import (
 )
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.utils.files import atomic_folder
+from gmmxlnet.utils.progress import Progress
 
 __all__ = ["BuiltSplit", "ChunkSettings", "ChunkStore", "build_chunks", "build_split"]
 
@@ -96,38 +96,18 @@ def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[
     )
     stored_settings = asdict(settings) | {"dataset": _plain(settings.dataset)}
     report: dict[str, Any] = {"settings": stored_settings, "vocabulary": layout.vocab_size}
-    with atomic_folder(folder) as scratch:
+    num_documents = sum(len(asked[name]) for name in SPLITS)
+    with atomic_folder(folder) as scratch, Progress("chunk", num_documents, "documents") as progress:
         tokenizer.save_pretrained(str(scratch / "tokenizer"))
         for name in SPLITS:
             built = build_split(
                 asked[name], tokenizer, layout, settings.max_question_length, drop_unlabeled=name == "train"
             )
             write_split(scratch / name, built.chunks, built.texts)
+            progress.advance(len(asked[name]), len(built.chunks.context_tokens) + len(built.chunks.question_tokens))
             report[name] = summarize(built, left_out[name]) | {"unasked_contexts": num_unasked[name]}
         write_manifest(scratch, stored_settings, layout)
     return report
-
-
-def make_layout(
-    tokenizer: XLNetTokenizerFast,
-    *,
-    max_seq_length: int,
-    doc_stride: int,
-    memory_num_tokens: int,
-    max_question_length: int,
-) -> SegmentLayout:
-    """The layout of segments for a tokenizer; ConfigError if a question of full length leaves too little room."""
-    layout = SegmentLayout(
-        max_seq_length=max_seq_length,
-        doc_stride=doc_stride,
-        memory_num_tokens=memory_num_tokens,
-        vocab_size=base_vocabulary_size(tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        sep_id=tokenizer.sep_token_id,
-        cls_id=tokenizer.cls_token_id,
-    )
-    layout.check(max_question_length)
-    return layout
 
 
 def build_split(
@@ -171,7 +151,7 @@ def build_split(
         question_types=[question.question_type for question in questions],
         conditions=[question.condition for question in questions],
     )
-    dropped = [documents[number][1].id for number in np.flatnonzero(~keep_N)]
+    dropped = [documents[int(number)][1].id for number in np.flatnonzero(~keep_N)]
     return BuiltSplit(chunks=chunks, texts=texts, layout=layout, num_cut_questions=num_cut, unlabeled_ids=dropped)
 
 

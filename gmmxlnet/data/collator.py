@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from gmmxlnet.data.documents import Document
+from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.segments import SegmentLayout, segments_holding
-from gmmxlnet.data.selection import keyed_hash
 
 CONTEXT_TYPE, QUESTION_TYPE, CLS_TYPE, PAD_TYPE = 0, 1, 2, 3
 IGNORED = -100  # the label that cross-entropy passes over

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import XLNetTokenizerFast
 
-from gmmxlnet.data.chunks import build_split, make_layout
+from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.segments import make_layout
 from gmmxlnet.data.selection import limit_documents
 from gmmxlnet.data.sources import Source, Split, read_split
 from gmmxlnet.data.squad import as_passages

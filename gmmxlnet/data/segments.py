@@ -9,11 +9,15 @@ All functions take numpy integers or arrays of one value a document and work ele
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from transformers import XLNetTokenizerFast
 
+from gmmxlnet.data.tokenizer import base_vocabulary_size
 from gmmxlnet.errors import ConfigError
 
+Integers = np.ndarray | np.int64
 NUM_SPECIAL_TOKENS = 3  # two <sep> and <cls>
 
 
@@ -29,9 +33,13 @@ class SegmentLayout:
     sep_id: int
     cls_id: int
 
-    def windows(self, question_lengths_N: np.ndarray) -> np.ndarray:
+    def windows(self, question_lengths_N: Integers) -> Any:
         """Context tokens that fit into a segment beside each question."""
         return self.max_seq_length - question_lengths_N - 2 * self.memory_num_tokens - NUM_SPECIAL_TOKENS
+
+    def lengths(self) -> dict[str, int]:
+        """What does not come from the tokenizer, for a model's configuration to remember."""
+        return {name: getattr(self, name) for name in ("max_seq_length", "doc_stride", "memory_num_tokens")}
 
     def check(self, max_question_length: int) -> None:
         """Raise ConfigError unless the longest question leaves room for more context than segments share."""
@@ -45,7 +53,29 @@ class SegmentLayout:
             )
 
 
-def count_segments(num_tokens_N: np.ndarray, windows_N: np.ndarray, doc_stride: int) -> np.ndarray:
+def make_layout(
+    tokenizer: XLNetTokenizerFast,
+    *,
+    max_seq_length: int,
+    doc_stride: int,
+    memory_num_tokens: int,
+    max_question_length: int,
+) -> SegmentLayout:
+    """The layout of segments for a tokenizer; ConfigError if a question of full length leaves too little room."""
+    layout = SegmentLayout(
+        max_seq_length=max_seq_length,
+        doc_stride=doc_stride,
+        memory_num_tokens=memory_num_tokens,
+        vocab_size=base_vocabulary_size(tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        sep_id=tokenizer.sep_token_id,
+        cls_id=tokenizer.cls_token_id,
+    )
+    layout.check(max_question_length)
+    return layout
+
+
+def count_segments(num_tokens_N: Integers, windows_N: Integers, doc_stride: int) -> Any:
     """Segments of each document: 1 if the context fits, else 1 + ceil((n - window) / (window - stride)). int64."""
     steps_N = windows_N - doc_stride
     beyond_N = np.maximum(np.asarray(num_tokens_N, dtype=np.int64) - windows_N, 0)
@@ -60,7 +90,7 @@ def segment_bounds(num_tokens: int, window: int, doc_stride: int) -> np.ndarray:
 
 
 def segments_holding(
-    labels_N2: np.ndarray, num_segments_N: np.ndarray, windows_N: np.ndarray, doc_stride: int
+    labels_N2: np.ndarray, num_segments_N: Integers, windows_N: Integers, doc_stride: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """First and last segment that hold a whole token span (first and last token, inclusive); last < first: none does.
 

@@ -1,20 +1,11 @@
 """Which documents a split gets, decided by keyed hashes: the order in a file and the other documents play no part."""
 
-import hashlib
 from collections.abc import Sequence
 
+from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.squad import Passage, Question
 
 Asked = tuple[Passage, Question]  # a document: a question and the passage it is asked of
-
-
-def keyed_hash(seed: int, *parts: str) -> int:
-    """64 bits that depend on the seed and the parts alone."""
-    digest = hashlib.blake2b(key=f"gmmxlnet {seed}".encode(), digest_size=8)
-    for part in parts:
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return int.from_bytes(digest.digest(), "big")
 
 
 def limit_documents(documents: Sequence[Asked], limit: int | None, seed: int) -> list[Asked]:

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -159,5 +159,5 @@ def _check_file(path: Path, digest: str) -> None:
 
 def _load_array(path: Path) -> np.ndarray:
     """The array, mapped into memory; one without elements cannot be, and is read."""
-    mode = None if path.stat().st_size <= _NPY_HEADER else "r"
+    mode: Literal["r"] | None = None if path.stat().st_size <= _NPY_HEADER else "r"
     return np.load(path, mode, allow_pickle=False)

@@ -74,7 +74,8 @@ def checked_tokenizer(tokenizer: XLNetTokenizerFast, source: str) -> XLNetTokeni
 
 def encode_texts(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
     """Token ids and their characters for each text, without special tokens; never cut."""
-    ids, chars, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int32)], []
+    ids, chars = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+    lengths: list[int] = []
     for encodings in _encode_in_batches(tokenizer, texts):
         lengths.extend(len(encoding) for encoding in encodings)
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
@@ -89,7 +90,8 @@ def encode_texts(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> Encoded
 
 def encode_ids(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """`encode_texts` without the characters, faster: ids and rows."""
-    ids, lengths = [np.empty(0, np.int32)], []
+    ids = [np.empty(0, np.int32)]
+    lengths: list[int] = []
     for encodings in _encode_in_batches(tokenizer, texts, with_characters=False):
         lengths.extend(len(encoding) for encoding in encodings)
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))

@@ -21,6 +21,7 @@ from gmmxlnet.data.tokenizer import base_vocabulary_size
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.evaluation.predictions import Predictions, Questions
 from gmmxlnet.evaluation.report import assemble_metrics
+from gmmxlnet.evaluation.running_score import RunningScore
 from gmmxlnet.evaluation.spans import best_spans, null_scores
 from gmmxlnet.evaluation.threshold import ThresholdChoice
 from gmmxlnet.models.configuration import GMMXLNetConfig
@@ -95,6 +96,7 @@ class QAEvaluator:
         batch_size: documents read at a time.
         device: where the model is, when left out.
         autocast_dtype: bfloat16 or float16 for mixed precision; None for the model's own.
+        show_progress: exact match so far (answering where the null odds are at most 0), tokens per second, time left.
     """
 
     def __init__(
@@ -106,11 +108,13 @@ class QAEvaluator:
         batch_size: int = 16,
         device: str | torch.device | None = None,
         autocast_dtype: torch.dtype | None = None,
+        show_progress: bool = False,
     ) -> None:
         self.model = model if device is None else model.to(device)
         self.tokenizer = tokenizer
         self.n_best_size, self.max_answer_length, self.batch_size = n_best_size, max_answer_length, batch_size
         self.autocast_dtype = autocast_dtype
+        self.show_progress = show_progress
 
     def evaluate(
         self, dataset: Any, threshold: ThresholdChoice | float = 0.0, memory_ablations: bool = False
@@ -172,6 +176,7 @@ class QAEvaluator:
         order_D, context_D = longest_first(before.documents), before.context_indices()
         was_training = self.model.training
         self.model.eval()
+        so_far = RunningScore(replace(before, **columns), len(rows_D), memory_ablation) if self.show_progress else None
         try:
             for first in range(0, len(rows_D), self.batch_size):
                 rows_B = rows_D[first : first + self.batch_size]
@@ -181,7 +186,11 @@ class QAEvaluator:
                     batch["memory_permutation"] = torch.from_numpy(rows_with_other_contexts(context_D[read_B]))
                 for name, found in self._answer(batch, memory_ablation).items():
                     columns[name][rows_B] = found[: len(rows_B)].cpu().numpy()
+                if so_far is not None:
+                    so_far.add(rows_B, int(batch["attention_mask"].sum()))
         finally:
+            if so_far is not None:
+                so_far.progress.close()
             self.model.train(was_training)
         return replace(before, **columns)
 

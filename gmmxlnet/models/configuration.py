@@ -78,6 +78,8 @@ class GMMXLNetConfig(XLNetConfig):
         bptt_segments: gradients cross at most this many segments, less one; None for no limit.
         adapter: `AdapterSettings` of a model whose encoder is frozen and has LoRA beside it; None where all is trained.
         sep_token_id: separates context, question and `<cls>`; tells content from structure.
+        segment_layout: how documents were cut in training (`max_seq_length`, `doc_stride`, `memory_num_tokens`), which
+            `answer` does likewise; None: not trained yet.
 
     `vocab_size` counts the memory tokens: the last 2·m ids, the m read tokens first, then the m write tokens.
 
@@ -106,6 +108,7 @@ class GMMXLNetConfig(XLNetConfig):
     bptt_segments: int | None = None
     adapter: dict[str, Any] | None = None
     sep_token_id: int | None = 4
+    segment_layout: dict[str, int] | None = None
     version: str = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ Shapes: B documents, S segments, L tokens of a segment, N segments of all docume
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -293,6 +293,12 @@ class GMMXLNetForQA(PreTrainedModel):
                 if name in output:
                     output[name] = output[name].squeeze(1)
         return output
+
+    def answer(self, question: str | Sequence[str], document: str | Sequence[str], **options: Any) -> Any:
+        """The answer to a question about a text of any length, as `gmmxlnet.evaluation.answering.answer` gives it."""
+        from gmmxlnet.evaluation.answering import answer  # evaluation is built on models
+
+        return answer(self, question, document, **options)
 
     def start_reading(self, documents: SortedDocuments) -> tuple[Recurrence | None, State | None]:
         """The memory as these documents are read, and the state before their first segment; None without memory."""

@@ -6,7 +6,6 @@ and the progress bar are the Trainer's.
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback as TrainersProgressCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from gmmxlnet.data.collator import DocumentCollator
@@ -27,6 +27,7 @@ from gmmxlnet.training import resume
 from gmmxlnet.training.bptt import backward_in_chunks
 from gmmxlnet.training.checkpoints import CheckpointStore
 from gmmxlnet.training.config import GMMTrainingConfig, TrainingConfig
+from gmmxlnet.training.progress import ProgressCallback
 from gmmxlnet.training.record import StepRecord
 from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.devices import choose_device
@@ -98,7 +99,10 @@ class GMMTrainer(Trainer):
         if isinstance(config, GMMTrainingConfig):
             for name in LOSS_SETTINGS:
                 setattr(model.config, name, getattr(config, name))
-        super().__init__(model=model, args=training_arguments(config), callbacks=[self._curriculum, *(callbacks or [])])
+        callbacks = [self._curriculum, ProgressCallback(), *(callbacks or [])]
+        super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
+        for replaced in (PrinterCallback, TrainersProgressCallback):
+            self.remove_callback(replaced)
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None) -> Any:
@@ -180,6 +184,8 @@ class GMMTrainer(Trainer):
         if isinstance(dataset, ChunkedSquadDataset):
             self.train_documents = dataset.documents
             self._curriculum.most_segments = dataset.collator.max_segments
+        if self.train_documents is not None:
+            self.model.config.segment_layout = self.train_documents.layout.lengths()
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of documents, ready for the device."""
@@ -292,6 +298,6 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         save_strategy="no",  # `SaveSchedule` asks for checkpoints
         report_to="none",
         remove_unused_columns=False,
-        disable_tqdm=not os.isatty(2),
+        disable_tqdm=True,  # `ProgressCallback` shows how far it has come
         dataloader_num_workers=config.num_workers,
     )

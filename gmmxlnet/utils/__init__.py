@@ -9,16 +9,24 @@ from typing import Any
 _HOMES = {
     "GMMAnalyzer": "analysis",
     "plot_entropy_timeline": "plots",
+    "plot_expert_similarity": "plots",
     "plot_expert_utilization": "plots",
     "plot_memory_ablation": "plots",
+    "plot_routing_by_question_type": "plots",
     "plot_routing_heatmap": "plots",
+    "plot_scores_by_segments": "plots",
+    "plot_training_curves": "plots",
 }
 __all__ = [
     "GMMAnalyzer",
     "plot_entropy_timeline",
+    "plot_expert_similarity",
     "plot_expert_utilization",
     "plot_memory_ablation",
+    "plot_routing_by_question_type",
     "plot_routing_heatmap",
+    "plot_scores_by_segments",
+    "plot_training_curves",
 ]
 
 

@@ -1,14 +1,18 @@
 """`reports/index.html`: one page that opens from disk, with the result, what it is worth, and where the memory matters.
 
-Plain HTML from string templates; pictures are inlined. Every text from data is escaped. Rounding happens here only.
+Plain HTML from string templates; pictures are inlined. Every text from data is escaped.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
+
+from gmmxlnet.utils.experts import ExpertProfile
+from gmmxlnet.utils.html import folded, interval, number, paragraph, picture, table
+from gmmxlnet.utils.page_details import expert_cards, shown_answers
+from gmmxlnet.utils.shown_answers import ShownAnswer
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -25,20 +29,60 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid #c5cbd5; padding-bottom: .3rem
 .figure b { display: block; font-size: 1.9rem; line-height: 1.2; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #e3e6eb; }
-td { font-variant-numeric: tabular-nums; }
+td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #1b2a41; }
 .small { color: #56607a; font-size: .9rem; }
-img { max-width: 100%; height: auto; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+nav { font-size: .9rem; margin-bottom: 1rem; }
+a { color: #1f4e9e; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; align-items: end; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(25rem, 1fr)); gap: 1rem; }
+.card, .answer { border: 1px solid #c5cbd5; border-radius: .4rem; padding: .2rem 1.2rem .8rem; }
+.card p { margin: .4rem 0; }
+.answer { margin: 1rem 0; }
+.question { font-weight: 600; margin-bottom: .2rem; }
+blockquote { margin: .4rem 0; padding-left: .8rem; border-left: 3px solid #c5cbd5; font-size: .9rem; }
+.segment { border-top: 1px solid #e3e6eb; padding-top: .4rem; }
+.segment p { margin: .2rem 0 .6rem; }
+.head { font-size: .8rem; color: #56607a; display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: center; }
+.bar { position: relative; width: 5rem; height: 1.1rem; border: 1px solid #8d99ae; overflow: hidden; }
+.bar span { position: absolute; inset: 0 auto 0 0; background: #c3cede; }
+.bar i { position: relative; font-style: normal; color: #1b2a41; padding-left: .3rem; line-height: 1.1rem; }
+mark { background: #ffe08a; color: inherit; font-weight: 700; padding: 0 .1rem; }
+u { text-decoration: underline dashed 2px; text-underline-offset: .2rem; }
+@media print { .answer, .card, img { break-inside: avoid; } }
 </style>
 </head>
 <body>
 <h1>$title</h1>
+<nav>$links</nav>
 $body
 </body>
 </html>
 """)
-NONE = "\N{EN DASH}"  # where there is no figure
+PLOTS = {  # by name, what each shows
+    "memory_ablation": "Exact match with and without memory",
+    "segments": "Scores by number of segments",
+    "training": "Loss, use of the experts and learning rate over the steps",
+    "utilization": "Use of the experts",
+    "question_types": "Use of the experts by type of question",
+    "heatmap": "Routing probabilities segment by segment",
+    "entropy": "Routing entropy segment by segment",
+    "similarity": "Similarity of the experts",
+}
+USED = "The memory is used: with another document's in its place the same model answers fewer questions."
+NOT_SHOWN = "No use of the memory is shown: another document's in its place makes no difference beyond chance."
+MOST_ROWS = 12  # of a table that is not folded
+WORDS_EXPLAINED = (
+    "A segment counts for an expert with its routing probability. Words: those most surely more frequent in what is "
+    "routed to the expert; 2.0 means twice as frequent as in all segments. Factors near 1 say: no division of labor."
+)
+ANSWERS_EXPLAINED = (
+    '<p class="small">The answer given is <mark>marked</mark>, the expected one is <u>underlined</u>. Beside each '
+    "segment, where the model routes: the probability with which it is written to each expert. What a segment shares "
+    "with the one before is shown there only.</p>\n"
+)
 ABLATIONS = {
     "normal": "memory as trained",
     "zeroed": "memory zeroed",
@@ -47,52 +91,27 @@ ABLATIONS = {
 }
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    """A rounded figure; a dash where there is none."""
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def interval(limits: Sequence[float] | None) -> str:
-    """[low, high] as the page shows it."""
-    return NONE if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; all cells are escaped."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
-
-
-def paragraph(text: str, style: str = "plain") -> str:
-    """A paragraph of escaped text; `style` is a class of the page's style sheet."""
-    return f'<p class="{style}">{escape(text)}</p>\n'
-
-
-def picture(path: Path, description: str) -> str:
-    """A PNG as part of the page."""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">\n'
-
-
 def _result(metrics: Mapping[str, Any]) -> str:
     floor, limits = metrics["always_no_answer"], metrics["intervals"]
-    figures = [("exact match", metrics["exact_match"]), ("F1", metrics["f1"])]
-    figures.append(("floor: always “no answer”", floor["exact_match"]))
+    figures = [
+        (f"exact match ({interval(limits['exact_match'])})", metrics["exact_match"]),
+        (f"F1 ({interval(limits['f1'])})", metrics["f1"]),
+        ("floor: always “no answer”", floor["exact_match"]),
+    ]
     boxes = "".join(f'<div class="figure"><b>{number(value)}</b>{escape(name)}</div>\n' for name, value in figures)
     told = metrics["null_score_diff_threshold_choice"]
     split = f" (chosen on the {told['split']} split, {told['questions']} questions)" if "split" in told else ""
     rows = [
-        ["exact match", *(number(metrics[name]) for name in ("exact_match", "HasAns_exact", "NoAns_exact"))],
-        ["F1", *(number(metrics[name]) for name in ("f1", "HasAns_f1", "NoAns_f1"))],
+        ["exact match (%)", *(number(metrics[name]) for name in ("exact_match", "HasAns_exact", "NoAns_exact"))],
+        ["F1 (%)", *(number(metrics[name]) for name in ("f1", "HasAns_f1", "NoAns_f1"))],
         ["questions", *(f"{metrics[name]:,}" for name in ("total", "HasAns_total", "NoAns_total"))],
     ]
     return (
-        f'<h2>Result</h2>\n<div class="figures">\n{boxes}</div>\n'
-        + table(["percent", "all", "answerable", "unanswerable"], rows)
+        f'<div class="figures">\n{boxes}</div>\n'
+        + table(["", "all", "answerable", "unanswerable"], rows)
         + paragraph(
-            f"95% intervals, from resampling the {limits['contexts']:,} contexts: exact match "
-            f"{interval(limits['exact_match'])}, F1 {interval(limits['f1'])}. A question is left unanswered when its "
+            f"In brackets: 95% intervals, from resampling the {limits['contexts']:,} contexts; they do not cover other "
+            "seeds. A question is left unanswered when its "
             f"null odds exceed {number(metrics['null_score_diff_threshold'], 2)}{split}.",
             style="small",
         )
@@ -119,7 +138,7 @@ def _group_table(name: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _ablations(metrics: Mapping[str, Any]) -> str:
     rows_by_name, types = metrics["memory_ablation"], list(metrics["by_question_type"])
-    header = ["the same model, with", "exact match", "95% interval", "lost", "F1", *(f"{kind}: EM" for kind in types)]
+    header = ["the same model, with", "EM (%)", "95% interval", "lost", "F1 (%)", *(f"{kind}: EM" for kind in types)]
     rows = [
         [
             ABLATIONS[name],
@@ -135,9 +154,11 @@ def _ablations(metrics: Mapping[str, Any]) -> str:
         for name, row in rows_by_name.items()
     ]
     note = metrics.get("memory_ablation_note")
+    lost = rows_by_name["shuffled"].get("exact_match_loss_interval")
+    verdict = "" if note or not lost else paragraph(USED if lost[0] > 0 else NOT_SHOWN)
     explained = "Lost: 95% interval of the points of exact match that go with the memory; above 0, the memory was used."
     return (
-        "<h2>What the memory is worth</h2>\n"
+        verdict
         + table(header, rows)
         + paragraph(explained, style="small")
         + (paragraph(note.capitalize() + ".") if note else "")
@@ -146,24 +167,22 @@ def _ablations(metrics: Mapping[str, Any]) -> str:
 
 def _routing(routing: Mapping[str, Any]) -> str:
     if routing["note"]:
-        return "<h2>Routing</h2>\n" + paragraph(routing["note"].capitalize() + ".")
+        return paragraph(routing["note"].capitalize() + ".")
     experts = range(len(routing["expert_utilization"]))
     rows = [
         [
             f"expert {j}",
             number(100 * routing["expert_utilization"][j]),
             number(100 * routing["top_expert_share"][j]),
-            *(number(routing["expert_diversity"][j][other], 2) for other in experts),
         ]
         for j in experts
     ]
     text = (
-        "<h2>Routing</h2>\n"
-        + paragraph(f"Pattern: {routing['pattern']}. {routing['pattern_advice']}")
+        paragraph(f"Pattern: {routing['pattern']}. {routing['pattern_advice']}")
         + paragraph(
             f"Seen over {routing['total_segments']:,} segments: {routing['pattern_observation']}.", style="small"
         )
-        + table(["", "share (%)", "is top (%)", *(f"similarity to {j}" for j in experts)], rows)
+        + table(["", "share (%)", "is top (%)"], rows)
     )
     known = routing["condition_information"]
     if known:
@@ -175,17 +194,43 @@ def _routing(routing: Mapping[str, Any]) -> str:
     return text
 
 
-def render_page(title: str, metrics: Mapping[str, Any], routing: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
+def _by_segments(metrics: Mapping[str, Any]) -> str:
+    groups = metrics["by_segments"]
+    text = _group_table("segments", groups)
+    return text if len(groups) <= MOST_ROWS else folded(f"Table of {len(groups)} lengths", text)
+
+
+def render_page(
+    title: str,
+    metrics: Mapping[str, Any],
+    routing: Mapping[str, Any],
+    plots: Mapping[str, Path],
+    profiles: Sequence[ExpertProfile] = (),
+    answers: Sequence[ShownAnswer] = (),
+) -> str:
     """The page's HTML.
 
     Args:
         metrics: the contents of `reports/metrics.json`, ablations included. routing: of `reports/routing.json`.
-        plots: PNG files by description, shown in this order.
+        plots: PNG files by name (`PLOTS` says which there may be); each has its place on the page.
+        profiles: of the experts, for models that have some. answers: to show in their documents.
     """
-    parts = [_result(metrics), _ablations(metrics)]
+
+    def shown(*names: str) -> str:
+        return "".join(picture(plots[name], PLOTS[name]) for name in names if name in plots)
+
+    sections = {"Result": _result(metrics), "What the memory is worth": _ablations(metrics) + shown("memory_ablation")}
     if metrics["by_question_type"]:
-        parts.append("<h2>By type of question</h2>\n" + _group_table("type", metrics["by_question_type"]))
-    parts.append("<h2>By number of segments</h2>\n" + _group_table("segments", metrics["by_segments"]))
-    parts.append(_routing(routing))
-    parts += [picture(path, description) for description, path in plots.items()]
-    return PAGE.substitute(title=escape(title), body="".join(parts))
+        sections["By type of question"] = _group_table("type", metrics["by_question_type"])
+    sections["By number of segments"] = shown("segments") + _by_segments(metrics)
+    sections["Training"] = shown("training")
+    pair = f'<div class="pair">{shown("utilization", "similarity")}</div>\n' if "utilization" in plots else ""
+    sections["Routing"] = _routing(routing) + pair + shown("question_types", "heatmap", "entropy")
+    if profiles:
+        sections["What each expert is given"] = paragraph(WORDS_EXPLAINED, style="small") + expert_cards(profiles)
+    if answers:
+        sections["Answers in their documents"] = ANSWERS_EXPLAINED + shown_answers(answers)
+    anchors = {name: name.lower().replace(" ", "-") for name in sections}
+    links = " · ".join(f'<a href="#{anchor}">{escape(name)}</a>' for name, anchor in anchors.items())
+    body = "".join(f'<h2 id="{anchors[name]}">{escape(name)}</h2>\n{text}' for name, text in sections.items())
+    return PAGE.substitute(title=escape(title), links=links, body=body)

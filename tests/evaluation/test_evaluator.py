@@ -12,7 +12,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.evaluation.evaluator import QAEvaluator, context_mask, rows_with_other_contexts, with_donor
 from gmmxlnet.evaluation.report import assemble_metrics
-from gmmxlnet.evaluation.threshold import choose_threshold
+from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,16 @@ def test_best_span_is_the_models_best_over_all_segments(evaluator, normal, dev_d
         char_start, char_end = dev_documents.token_char_span(i, best[1], best[2])
         assert normal.best_texts[i] == dev_documents.context_text(i)[char_start:char_end]
         assert normal.null_odds[i] == pytest.approx(null - best[0], abs=1e-4)
+
+
+def test_progress_shows_exact_match_at_threshold_0(evaluator, normal, caplog, monkeypatch):
+    monkeypatch.setattr("gmmxlnet.utils.progress.SECONDS_BETWEEN_LINES", 0.0)
+    caplog.set_level("INFO", logger="gmmxlnet")
+    watched = QAEvaluator(evaluator.model, evaluator.tokenizer, 5, 6, batch_size=7, show_progress=True)
+    watched.predict(normal.documents)
+    metrics = assemble_metrics(normal, ThresholdChoice(0.0), {})
+    assert f"EM {metrics['exact_match']:.4g}, " in caplog.messages[-1]
+    assert len(caplog.messages) == 5  # 34 documents, 7 at a time
 
 
 def test_predictions_do_not_depend_on_the_batch_size(evaluator, normal, dev_documents):

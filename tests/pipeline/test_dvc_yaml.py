@@ -31,7 +31,13 @@ def test_the_six_stages_leave_what_others_rely_on():
             "reports/nbest_predictions.json",
             "reports/metrics.json",
         ],
-        "analyze": ["reports/plots", "reports/index.html", "reports/routing.json"],
+        "analyze": [
+            "reports/plots",
+            "reports/index.html",
+            "reports/ablation.csv",
+            "reports/routing.json",
+            "reports/summary.json",
+        ],
         "push": ["reports/push.json"],
     }
 

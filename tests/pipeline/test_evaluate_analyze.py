@@ -1,5 +1,6 @@
 """The evaluate and analyze stages on a small model: every file, from the same answers, and again the same bytes."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,8 @@ from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ("metrics.json", "predictions.json", "null_odds.json", "nbest_predictions.json", "routing.json")
-REPORTS += ("index.html", "plots/memory_ablation.png")
+REPORTS += ("index.html", "summary.json", "ablation.csv", "plots/memory_ablation.png", "plots/training.png")
+STEPS = "step,loss,span,learning_rate\n1,3.5,3.0,0.001\n2,3.25,2.75,0.0005\n"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,9 @@ def make_workspace(tmp_path_factory, sample_chunks, make_model):
         trained.save_pretrained(model)
         Fingerprint.of(trained).write(model)
         parameters = canonical_parameters(load_params(ROOT / "params.yaml")) | {"memory_type": memory_type}
-        Experiment(parameters=parameters, data="").write(model)
+        Experiment(parameters=parameters | {"num_memory_experts": 3}, data="").write(model)
+        (workspace / "reports").mkdir()
+        (workspace / "reports" / "training.csv").write_text(STEPS, encoding="utf-8")
         run_both(workspace)
         return workspace
 
@@ -72,9 +76,26 @@ def test_routing_report_has_its_keys(gmm):
     keys += ("expert_diversity", "routing_consistency", "by_question_type", "condition_information", "pattern")
     assert all(routing[key] is not None for key in keys)
     assert len(routing["expert_diversity"]) == len(routing["expert_utilization"]) == 3
-    for name in ("utilization", "heatmap", "entropy"):
-        assert (gmm / "reports" / "plots" / f"{name}.png").exists()
-    assert (gmm / "reports" / "index.html").read_text(encoding="utf-8").count("<img") == 4
+    names = {"memory_ablation", "segments", "training"}
+    names |= {"utilization", "heatmap", "entropy", "similarity", "question_types"}
+    assert {path.stem for path in (gmm / "reports" / "plots").iterdir()} == names
+    page = (gmm / "reports" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 8
+    assert "Expert 2" in page
+    assert "Who is the baker?" in page
+
+
+def test_the_summary_is_small_and_of_the_same_figures(gmm):
+    summary, metrics = read(gmm, "summary.json"), read(gmm, "metrics.json")
+    assert summary["exact_match"] == pytest.approx(metrics["exact_match"], abs=1e-4)
+    assert summary["exact_match_memory_reset"] == pytest.approx(
+        metrics["memory_ablation"]["reset"]["exact_match"], abs=1e-4
+    )
+    assert len(summary) < 15
+    with (gmm / "reports" / "ablation.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 4 * 4  # memories times all questions and three types
+    assert all(float(row["low"]) <= float(row["exact_match"]) <= float(row["high"]) for row in rows)
 
 
 def test_again_the_same_bytes(gmm):
@@ -89,7 +110,9 @@ def test_model_without_routing_says_so(make_workspace, memory_type):
     routing = read(workspace, "routing.json")
     assert routing.pop("note") == f"memory_type {memory_type} has no experts to choose from"
     assert set(routing.values()) == {None}
-    assert [path.name for path in (workspace / "reports" / "plots").iterdir()] == ["memory_ablation.png"]
+    plots = {path.stem for path in (workspace / "reports" / "plots").iterdir()}
+    assert plots == {"memory_ablation", "segments", "training"}
+    assert "routing_entropy" not in read(workspace, "summary.json")
 
 
 def test_both_reports_have_the_same_keys(gmm, make_workspace):

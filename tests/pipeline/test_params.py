@@ -1,9 +1,11 @@
 """params.yaml: what is refused, and in which words; what an experiment's identity is made of."""
 
 import io
+import logging
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from gmmxlnet.errors import ConfigError
@@ -267,3 +269,32 @@ def test_a_stage_ends_with_one_line_and_status_1(monkeypatch, capsys):
         run_stage(main)
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "chunk: seed must be an integer\n"
+
+
+def test_lack_of_memory_names_what_to_lower(monkeypatch, capsys):
+    def main():
+        torch.empty(2**55)
+
+    monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/train.py"])
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(main)
+    assert "\n" not in stopped.value.code
+    for words in ("train: out of memory", "batch_size", "num_memory_experts", "memory_num_tokens", "bptt_segments"):
+        assert words in stopped.value.code
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def main():
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/train.py"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_stage(main)
+
+
+def test_a_stage_takes_a_log_level(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/train.py", "--log-level", "error"])
+    run_stage(lambda: None)
+    assert logging.getLogger("gmmxlnet").level == logging.ERROR
+    monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/train.py", "--log-level", "info"])
+    run_stage(lambda: None)

@@ -1,33 +1,75 @@
-"""The README's commands change parameters that exist, to values that are accepted."""
+"""Every command that README and CONTRIBUTING show works: its target, options, parameters and paths exist."""
 
 import io
+import os
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from dvc.cli import parse_args
 from ruamel.yaml import YAML
 
+from gmmxlnet.cli import make_parser
+from gmmxlnet.data.documents import Documents
 from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = re.split(r"^## ", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-CHANGE = re.compile(r"-S (?:'([^=']+)=([^']*)'|([^= ]+)=(\S+))")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+SECTIONS = re.split(r"^## ", README, flags=re.MULTILINE)
+PROGRAMS = ("make", "dvc", "gmmxlnet", "python", "pre-commit", "pip")
 
 
-def commands(section):
-    """The overrides of each `dvc exp run` in a section: lists of (key, value)."""
-    text = section.replace("\\\n", " ")
-    lines = [line for line in text.splitlines() if line.strip().startswith("dvc exp run")]
-    return [[(a or c, b or d) for a, b, c, d in CHANGE.findall(line)] for line in lines]
+def commands(text):
+    """All commands in indented blocks and in inline code, split as the shell would: lists of words."""
+    joined = text.replace("\\\n", " ")
+    blocks = re.findall(r"^ {4}(\S.*)$", joined, flags=re.MULTILINE)
+    lines = blocks + [code for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", joined) if code.split()[0] in PROGRAMS]
+    lines += [code for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", joined) if re.match(r"[A-Z_]+=\S+ ", code)]
+    parts = [part for line in lines for part in re.split(r"\s(?:&&|\|)\s", re.sub(r"\s#.*", "", line))]
+    found = [shlex.split(re.sub(r"^[A-Z_]+=\S+ ", "", part)) for part in parts]
+    return [words for words in found if len(words) > 1 and words[0] in PROGRAMS]
+
+
+def changes(words):
+    """The overrides of a `dvc exp run`: pairs of key and value."""
+    return [tuple(after.split("=", 1)) for option, after in pairwise(words) if option == "-S"]
+
+
+@pytest.mark.parametrize("words", commands(README + CONTRIBUTING), ids=lambda words: " ".join(words)[:60])
+def test_programs_know_the_command(words):
+    program, *rest = words
+    if program == "make":
+        targets = [word for word in rest if "=" not in word]
+        assert all(re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE) for target in targets)
+        assert all(re.search(rf"^{word.split('=')[0]} \?=", MAKEFILE, flags=re.M) for word in rest if "=" in word)
+    elif program == "dvc":
+        parse_args(rest)  # exits where dvc does not know an option
+    elif program == "gmmxlnet":
+        make_parser().parse_args(rest)
+    elif program == "python":
+        assert rest[0] == "-m" or (ROOT / rest[0]).is_file()
+    else:
+        assert rest[0] == "install"
+
+
+def test_commands_of_every_kind_are_found():
+    assert {words[0] for words in commands(README)} >= {"make", "dvc", "gmmxlnet", "pip"}
+    assert ["dvc", "queue", "start"] in commands(README)
 
 
 @pytest.mark.parametrize("section", [section for section in SECTIONS if "dvc exp run" in section])
-def test_commands_are_accepted(section, tmp_path):
+def test_parameters_are_accepted(section, tmp_path):
     yaml = YAML()
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for command in commands(section):
-        assert command
-        for key, value in command:
+    for words in commands(section):
+        if words[:3] != ["dvc", "exp", "run"]:
+            continue
+        assert changes(words)
+        for key, value in changes(words):
             *above, name = key.split(".")
             place = values
             for part in above:
@@ -38,3 +80,22 @@ def test_commands_are_accepted(section, tmp_path):
         yaml.dump(values, stream)
         (tmp_path / "params.yaml").write_text(stream.getvalue(), encoding="utf-8")
         load_params(tmp_path / "params.yaml")
+
+
+def test_files_that_are_named_exist_or_are_made():
+    made = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:reports|docs|examples|data|pipeline|gmmxlnet|tests|models)/[^`\s]*)`", README):
+        assert path.rstrip("/") in made or (ROOT / path).exists(), path
+
+
+def test_python_in_the_readme_runs(make_model, sample_chunks, sample_tokenizer, tmp_path, monkeypatch, capsys):
+    """On a small model where the README has the trained one, and a text of the sample's kind."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    model = make_model()
+    model.save_pretrained(tmp_path / "models" / "gmm")
+    sample_tokenizer.save_pretrained(tmp_path / "models" / "gmm")
+    text = Documents.open(sample_chunks, "dev").context_text(0)
+    (tmp_path / "report.txt").write_text(text, encoding="utf-8")
+    exec(compile(code, os.fspath(ROOT / "README.md"), "exec"), {})
+    assert capsys.readouterr().out.strip()

@@ -1,6 +1,7 @@
 """`GMMTrainer` on real documents and small real models: it learns, repeats itself, and records every step."""
 
 import csv
+import re
 
 import pytest
 import torch
@@ -268,3 +269,13 @@ def test_bfloat16_trains(make_model, documents):
     trainer = GMMTrainer(make_model("gmm"), config(max_steps=3, precision="bfloat16"), documents)
     trainer.train()
     assert all(row.isfinite().all() for row in trainer.record.rows)
+
+
+def test_progress_says_loss_and_speed(documents, make_model, caplog, monkeypatch, capsys):
+    monkeypatch.setattr("gmmxlnet.utils.progress.SECONDS_BETWEEN_LINES", 0.0)
+    caplog.set_level("INFO", logger="gmmxlnet")
+    GMMTrainer(make_model(), config(max_steps=3, logging_steps=1)).train(documents)
+    lines = [message for message in caplog.messages if message.startswith("train: ")]
+    assert len(lines) == 3
+    assert re.search(r"train: 2 of 3 steps, loss [\d.]+, [\d,]+ tokens/s", lines[1])
+    assert "{" not in capsys.readouterr().out  # the Trainer prints no dictionaries of its own

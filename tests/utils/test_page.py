@@ -1,12 +1,16 @@
 """The page: whole, self-contained, and safe from what stands in the data."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
 
 from gmmxlnet.utils.analysis import no_routing_report
+from gmmxlnet.utils.experts import ExpertProfile
 from gmmxlnet.utils.page import render_page
+from gmmxlnet.utils.page_details import shown_answers
 from gmmxlnet.utils.plots import plot_expert_utilization, save_figure
+from gmmxlnet.utils.shown_answers import ShownAnswer, ShownSegment
 
 SUMMARY = {"exact_match": 81.25, "exact_match_interval": [79.04, 83.06], "f1": 82.5, "f1_interval": None, "total": 1234}
 EVIL = "<script>alert('1')</script>"
@@ -14,7 +18,7 @@ EVIL = "<script>alert('1')</script>"
 
 def metrics(question_type):
     by_type = {question_type: SUMMARY}
-    row = {**SUMMARY, "by_question_type": by_type}
+    row = {**SUMMARY, "by_question_type": by_type, "exact_match_loss_interval": [0.5, 2.5]}
     missing = dict.fromkeys(row)
     return {
         **{"exact_match": 81.25, "f1": 82.5, "total": 1234, "NoAns_exact": None, "NoAns_f1": None, "NoAns_total": 0},
@@ -53,23 +57,60 @@ class Page(HTMLParser):
         self.text += data
 
 
+def answer(text, given, gold, num_segments=1):
+    """An answer in a text cut into equal segments."""
+    edges = [len(text) * s // num_segments for s in range(num_segments + 1)]
+    return ShownAnswer(
+        question=f"Who? {EVIL}",
+        question_type=EVIL,
+        right=given == gold,
+        given=text[slice(*given)] if given else "",
+        golds=[text[slice(*gold)]] if gold else [],
+        null_odds=-1.25,
+        span=given,
+        segment=0 if given else None,
+        gold_span=gold,
+        text=text,
+        segments=[ShownSegment(s, edges[s], edges[s + 1], [0.25, 0.75]) for s in range(num_segments)],
+    )
+
+
 @pytest.fixture
 def page(tmp_path):
     save_figure(plot_expert_utilization([0.5, 0.5]), tmp_path / "use.png")
-    text = render_page(f"Title {EVIL}", metrics(EVIL), no_routing_report("none"), {EVIL: tmp_path / "use.png"})
-    return Page(text)
+    profile = ExpertProfile(0, 0.5, {EVIL: 0.5}, [(EVIL, 1.5)], f"{EVIL} and more", 0.9)
+    plots = {"training": tmp_path / "use.png"}
+    answers = [answer(f"Anna & Boris {EVIL}", (0, 4), (0, 4)), answer("Anna and Boris", (0, 4), (9, 14))]
+    return Page(render_page(f"Title {EVIL}", metrics(EVIL), no_routing_report("none"), plots, [profile], answers))
 
 
 def test_data_cannot_become_markup(page):
     assert "script" not in page.tags
-    assert page.text.count(EVIL) >= 3
+    assert page.text.count(EVIL) >= 12
 
 
 def test_nothing_is_fetched_from_elsewhere(page):
     assert page.tags.count("img") == 1
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in page.sources)
 
 
 def test_figures_are_rounded_and_missing_ones_are_dashes(page):
     for text in ("81.2", "79.0 to 83.1", "1,234", "–", "All documents share one context.", "Memory_type none has no"):  # noqa: RUF001
         assert text in page.text
+
+
+def test_answers_are_marked_where_they_stand():
+    both, wrong = (shown_answers([answer("Anna and Boris", given, (9, 14), 2)]) for given in ((9, 14), (4, 10)))
+    assert "Anna an</p>" in both
+    assert "d <mark><u>Boris</u></mark></p>" in both
+    assert "Anna<mark> an</mark></p>" in wrong
+    assert "<mark>d </mark><mark><u>B</u></mark><u>oris</u></p>" in wrong
+    assert "expected “Boris”" in wrong
+
+
+def test_a_long_document_shows_the_segments_around_its_answers():
+    text = "x" * 1000
+    shown = shown_answers([answer(text, (505, 508), None, 100)])
+    assert "segment 51<" in shown
+    assert shown.count('class="segment"') == 8
+    assert sum(int(count) for count in re.findall(r"… (\d+) segments", shown)) == 92

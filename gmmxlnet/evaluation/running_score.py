@@ -1,0 +1,41 @@
+"""Exact match while the reading still goes on, for those who watch."""
+
+import numpy as np
+
+from gmmxlnet.evaluation.predictions import Predictions
+from gmmxlnet.evaluation.squad_metric import exact_score
+from gmmxlnet.utils.progress import Progress
+
+
+class RunningScore:
+    """Scores documents as soon as their columns in `predictions` are filled, and shows it.
+
+    The threshold is not chosen yet while this is shown: where the null odds are at most 0, a question is answered.
+
+    Args:
+        predictions: over arrays that are still being written.
+        num_documents: that will be read.
+        memory_ablation: which memory they are read with.
+    """
+
+    def __init__(self, predictions: Predictions, num_documents: int, memory_ablation: str) -> None:
+        self.predictions = predictions
+        self.num_right = self.num_done = 0
+        what = "evaluate" if memory_ablation == "normal" else f"evaluate, memory {memory_ablation}"
+        self.progress = Progress(what, total=num_documents, unit="documents")
+
+    def add(self, rows_B: np.ndarray, num_tokens: int) -> None:
+        """These documents were read, in so many tokens."""
+        figures = {}
+        if self.progress.shown:
+            self.num_done += len(rows_B)
+            self.num_right += sum(self._is_right(int(i)) for i in rows_B)
+            figures["EM"] = 100 * self.num_right / self.num_done
+        self.progress.advance(len(rows_B), num_tokens, **figures)
+
+    def _is_right(self, index: int) -> bool:
+        found, documents = self.predictions, self.predictions.documents
+        score = found.start_logit[index, 0] + found.end_logit[index, 0]
+        answered = score >= found.null_start_logit[index] + found.null_end_logit[index]
+        text = found.spans(index, 1)[0]["text"] if answered and found.has_span(index) else ""
+        return any(exact_score(gold, text) for gold in documents.gold_answers(index) or [""])

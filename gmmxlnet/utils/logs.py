@@ -1,0 +1,41 @@
+"""What is said on standard error, and how much of it: `--log-level`, or the variable GMMXLNET_LOG_LEVEL."""
+
+import argparse
+import logging
+import os
+import sys
+
+from gmmxlnet.errors import ConfigError
+
+VARIABLE = "GMMXLNET_LOG_LEVEL"
+# level: what transformers says then, which talks more
+LEVELS = {"debug": "info", "info": "warning", "warning": "warning", "error": "error"}
+
+
+def quiet_without_a_terminal() -> None:
+    """No progress bars of other libraries in files and pipes; call before they are imported (they look but once)."""
+    if not sys.stderr.isatty():
+        for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(name, "1")
+
+
+def add_log_level(parser: argparse.ArgumentParser) -> None:
+    """The option `--log-level`."""
+    parser.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        help=f"how much is said on standard error (default: info, or the variable {VARIABLE})",
+    )
+
+
+def set_log_level(level: str | None) -> None:
+    """Say no more than `level` (debug, info, warning, error), transformers included; None: what the variable says."""
+    level = level or os.environ.get(VARIABLE) or "info"
+    if level not in LEVELS:
+        raise ConfigError(f"{VARIABLE} must be {', '.join(LEVELS)}, not {level!r}")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("gmmxlnet", "pipeline"):
+        logging.getLogger(name).setLevel(level.upper())
+    from transformers.utils import logging as transformers_logging  # after `quiet_without_a_terminal`
+
+    transformers_logging.set_verbosity(getattr(logging, LEVELS[level].upper()))

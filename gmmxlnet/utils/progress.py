@@ -1,0 +1,71 @@
+"""How far a long piece of work has come: a bar on a terminal, now and then a line elsewhere.
+
+with Progress("evaluate", total=len(documents), unit="documents") as progress:
+    progress.advance(8, tokens=3_000, EM=71.3)
+"""
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+SECONDS_BETWEEN_LINES = 30.0  # without a terminal; work that is done sooner says nothing
+
+
+class Progress:
+    """Counts what is done, shows the latest figures, tokens per second and the time left. Silent above level INFO."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self.tokens = 0
+        self.figures: dict[str, float] = {}
+        self.start = self._last_line = time.monotonic()
+        self.shown = logger.isEnabledFor(logging.INFO)  # figures that cost something need not be worked out otherwise
+        on_terminal = self.shown and sys.stderr.isatty()
+        self._lines = self.shown and not on_terminal
+        self._bar = tqdm(total=total, desc=what, unit=f" {unit}", disable=not on_terminal, dynamic_ncols=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def advance(self, num: int = 1, tokens: int = 0, **figures: float) -> None:
+        """`num` more units of the work are done, `tokens` were read; figures are shown by their names."""
+        self.done += num
+        self.tokens += tokens
+        self.figures |= figures
+        now = time.monotonic()
+        words = self._words(now - self.start)
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
+        self._bar.update(num)
+        if self._lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (now - self.start) * (self.total - self.done) / max(self.done, 1)
+            words = [f"{self.done:,} of {self.total:,} {self.unit}", *words, f"{_duration(left)} left"]
+            logger.info("%s: %s", self.what, ", ".join(words))
+
+    def _words(self, seconds: float) -> list[str]:
+        words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in self.figures.items()]
+        if self.tokens and seconds > 0:
+            words.append(f"{self.tokens / seconds:,.0f} tokens/s")
+        return words
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+def _duration(seconds: float) -> str:
+    """45 s, 12 min, 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,50 @@
+"""The few figures by which experiments are compared: `reports/summary.json`, and a table that DVC can plot."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+DIGITS = 4  # enough for comparison; the reports have them all
+
+
+def summarize_experiment(metrics: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores (percent), floor, score without memory, and routing (nats, shares) of one experiment.
+
+    Args:
+        metrics, routing: the contents of `reports/metrics.json` and `reports/routing.json`.
+    """
+    without = {name: row["exact_match"] for name, row in metrics["memory_ablation"].items() if name != "normal"}
+    by_type = {name: group["exact_match"] for name, group in metrics["by_question_type"].items()}
+    summary: dict[str, Any] = {
+        "exact_match": metrics["exact_match"],
+        "f1": metrics["f1"],
+        "always_no_answer": metrics["always_no_answer"]["exact_match"],
+        **{f"exact_match_memory_{name}": value for name, value in without.items()},
+        **{f"exact_match_{name}": value for name, value in by_type.items()},
+    }
+    if routing["expert_utilization"]:
+        summary["routing_entropy"] = routing["mean_entropy"]
+        summary["least_used_expert"] = min(routing["expert_utilization"])
+        summary["most_used_expert"] = max(routing["expert_utilization"])
+    return {name: None if value is None else round(value, DIGITS) for name, value in summary.items()}
+
+
+def ablation_csv(metrics: Mapping[str, Any]) -> str:
+    """A line for each memory and group of questions: exact match (percent) with its interval."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["memory", "questions", "memory_questions", "exact_match", "low", "high"])
+    for memory, questions, group in _groups(metrics):
+        low, high = group["exact_match_interval"] or (group["exact_match"],) * 2
+        figures = [round(value, DIGITS) for value in (group["exact_match"], low, high)]
+        writer.writerow([memory, questions, f"{questions}: {memory}", *figures])
+    return stream.getvalue()
+
+
+def _groups(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for memory, row in metrics["memory_ablation"].items():
+        if row["exact_match"] is not None:
+            yield memory, "all", row
+            for kind, group in row["by_question_type"].items():
+                yield memory, kind, group

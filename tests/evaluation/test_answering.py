@@ -1,0 +1,115 @@
+"""Asking about one's own text gives what evaluation gives, with characters that point into the text."""
+
+import pytest
+
+from gmmxlnet.errors import CheckpointError, DataError
+from gmmxlnet.evaluation.evaluator import QAEvaluator
+from gmmxlnet.models import GMMXLNetForQA
+
+QUESTION = "Who is the baker?"
+
+
+@pytest.fixture(scope="module")
+def folder(make_model, sample_tokenizer, dev_documents, tmp_path_factory):
+    """A checkpoint as the train stage leaves it."""
+    folder = tmp_path_factory.mktemp("model")
+    model = make_model()
+    model.config.segment_layout = dev_documents.layout.lengths()
+    model.save_pretrained(folder)
+    sample_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return GMMXLNetForQA.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def texts(dev_documents):
+    """Contexts of four segments and of one."""
+    return [dev_documents.context_text(0), dev_documents.context_text(len(dev_documents) - 1)]
+
+
+def test_answers_are_those_of_the_evaluation(model, sample_tokenizer, dev_documents):
+    rows = [0, 5, len(dev_documents) - 1]
+    predictions = QAEvaluator(model, sample_tokenizer).predict(dev_documents)
+    for i in rows:
+        threshold = float(predictions.null_odds[i]) + 1e-3  # just below it the answer still counts
+        found = model.answer(dev_documents.question_text(i), dev_documents.context_text(i), threshold=threshold)
+        assert found.text == predictions.best_texts[i] != ""
+        assert found.null_odds == pytest.approx(predictions.null_odds[i], abs=1e-4)
+        assert found.segment == predictions.segment[i, 0]
+        assert found.num_segments == dev_documents.num_segments()[i]
+
+
+def test_characters_point_into_the_document(model, texts):
+    for text in texts:
+        found = model.answer(QUESTION, text, threshold=1e9, n_best=4)
+        assert found.text == text[found.char_start : found.char_end]
+        assert len(found.candidates) == 4
+        assert [c.score for c in found.candidates] == sorted((c.score for c in found.candidates), reverse=True)
+        for candidate in found.candidates:
+            if candidate.char_start is not None:
+                assert candidate.text == text[candidate.char_start : candidate.char_end]
+
+
+def test_above_the_threshold_there_is_no_answer(model, texts):
+    found = model.answer(QUESTION, texts[0], threshold=-1e9)
+    assert (found.text, found.char_start, found.char_end, found.segment) == ("", None, None, None)
+
+
+def test_probabilities_do_not_depend_on_how_many_are_asked_for(model, texts):
+    one, many = (model.answer(QUESTION, texts[0], n_best=n, threshold=1e9) for n in (1, 10))
+    assert one.probability == many.probability
+    assert sum(c.probability for c in many.candidates) <= 1
+
+
+def test_lists_give_lists_and_batch_mates_change_nothing(model, texts):
+    questions = [QUESTION, "Who is the host today?"]
+    crossed = [model.answer(q, t, threshold=1e9) for q in questions for t in texts]
+    at_once = model.answer([q for q in questions for _ in texts], texts * 2, threshold=1e9)
+    assert [a.text for a in at_once] == [a.text for a in crossed]
+    assert [a.question for a in model.answer(questions, texts[0])] == questions
+    assert len(model.answer(QUESTION, texts)) == 2
+    assert model.answer([QUESTION], texts[0], threshold=1e9)[0] == crossed[0]
+
+
+def test_a_document_of_many_segments(model):
+    text = " ".join(f"House number {n} has a new roof." for n in range(200))
+    found = model.answer(QUESTION, text, threshold=1e9)
+    assert found.num_segments > 40
+    assert text[found.char_start : found.char_end] == found.text
+
+
+def test_a_model_never_trained_takes_the_usual_segments_or_those_it_is_given(make_model, sample_tokenizer, texts):
+    fresh = make_model()
+    assert fresh.answer(QUESTION, texts[0], tokenizer=sample_tokenizer).num_segments == 1
+    cut = fresh.answer(QUESTION, texts[0], tokenizer=sample_tokenizer, max_seq_length=48, doc_stride=8)
+    assert cut.num_segments == 4
+
+
+@pytest.mark.parametrize(
+    ("question", "document", "words"),
+    [
+        ("Who?", " \n", "document 1 of 1 is empty"),
+        (["Who?", ""], "A text.", "question 2 of 2 is empty"),
+        (["Who?", "When?"], ["One.", "Two.", "Three."], "2 questions and 3 documents"),
+        ("Who " * 40, "A text.", r"question 1 of 1 has 40 tokens; a segment of 48 has room for at most \d+ beside"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_words(model, question, document, words):
+    with pytest.raises(DataError, match=words):
+        model.answer(question, document)
+
+
+def test_the_longest_question_that_fits_is_answered(model, texts):
+    with pytest.raises(DataError, match="at most") as refused:
+        model.answer("Who " * 40, texts[0])
+    most = int(str(refused.value).partition("at most ")[2].split()[0])
+    assert model.answer("Who " * most, texts[0]).num_segments > 10
+
+
+def test_a_model_from_nowhere_needs_a_tokenizer(make_model):
+    with pytest.raises(CheckpointError, match="pass its tokenizer"):
+        make_model().answer("Who?", "A text.")

@@ -1,0 +1,32 @@
+"""Asking a model needs torch, transformers, numpy, safetensors and what they bring along; nothing more."""
+
+import subprocess
+import sys
+
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+HIDDEN = {"accelerate", "datasets", "dvc", "matplotlib", "mlflow", "pandas", "peft", "pyarrow", "pydantic",
+          "pydantic_core", "ruamel", "scipy", "sentencepiece"}
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+"""
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", HIDE + code], capture_output=True, text=True, check=False)
+
+
+def test_answering_needs_no_further_package():
+    done = run("from gmmxlnet.evaluation.answering import answer\nfrom gmmxlnet.models import GMMXLNetForQA")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_hidden_is_hidden():
+    assert "No module named 'pydantic'" in run("import gmmxlnet.data.squad").stderr

@@ -1,0 +1,94 @@
+"""Progress: a bar on a terminal, lines elsewhere, nothing where nobody wants to know."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from gmmxlnet.errors import ConfigError, is_out_of_memory
+from gmmxlnet.utils import logs, progress
+from gmmxlnet.utils.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def at_level_info():
+    logger = logging.getLogger("gmmxlnet")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    yield
+    logger.setLevel(before)
+
+
+def work(seconds_between_lines, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", seconds_between_lines)
+    with Progress("evaluate", total=10, unit="documents") as shown:
+        for _ in range(5):
+            shown.advance(2, tokens=100, EM=71.25)
+    return shown
+
+
+def test_lines_without_a_terminal(monkeypatch, caplog):
+    work(0.0, monkeypatch)
+    assert len(caplog.messages) == 5
+    assert caplog.messages[0].startswith("evaluate: 2 of 10 documents, EM 71.25, ")
+    assert "tokens/s" in caplog.messages[0]
+    assert caplog.messages[-1].endswith("0 s left")
+
+
+def test_short_work_says_nothing(monkeypatch, caplog, capsys):
+    work(30.0, monkeypatch)
+    assert not caplog.messages
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_on_a_terminal(monkeypatch, caplog):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert work(0.0, monkeypatch).shown
+    assert "10/10" in terminal.getvalue()
+    assert "EM 71.25" in terminal.getvalue()
+    assert not caplog.messages
+
+
+def test_silent_above_info(monkeypatch, caplog):
+    logging.getLogger("gmmxlnet").setLevel(logging.WARNING)
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert not work(0.0, monkeypatch).shown
+    assert terminal.getvalue() == ""
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(44.6, "45 s"), (700, "12 min"), (12_000, "3 h 20 min")])
+def test_durations(seconds, words):
+    assert progress._duration(seconds) == words
+
+
+def test_the_level_comes_from_the_option_or_the_variable(monkeypatch):
+    monkeypatch.setenv(logs.VARIABLE, "error")
+    logs.set_log_level(None)
+    assert logging.getLogger("gmmxlnet").level == logging.ERROR
+    logs.set_log_level("debug")
+    assert logging.getLogger("gmmxlnet").level == logging.DEBUG
+    monkeypatch.setenv(logs.VARIABLE, "loud")
+    with pytest.raises(ConfigError, match="GMMXLNET_LOG_LEVEL must be debug, info, warning, error, not 'loud'"):
+        logs.set_log_level(None)
+    logs.set_log_level("info")
+
+
+def test_lack_of_memory_is_recognized():
+    with pytest.raises(MemoryError) as by_numpy:
+        np.empty(2**55)
+    with pytest.raises(RuntimeError) as by_torch:
+        torch.empty(2**55)
+    assert is_out_of_memory(by_numpy.value)
+    assert is_out_of_memory(by_torch.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
