@@ -10,9 +10,10 @@ from typing import Any
 
 from gmmxlnet.errors import HubError
 from gmmxlnet.utils.files import write_json
-from gmmxlnet.utils.hub import push_folder
+from gmmxlnet.utils.model_card import model_card
+from gmmxlnet.utils.publish import publish_model
 from pipeline.experiment import Experiment
-from pipeline.params import load_params, run_stage
+from pipeline.params import Params, find_local, load_params, run_stage
 
 MODEL = Path("models/gmm")
 REPORTS = Path("reports")
@@ -25,21 +26,55 @@ def main() -> None:
         write_json(REPORTS / "push.json", {"pushed": False, "reason": "hub_model_id is null in params.yaml"})
         print("push: hub_model_id is null in params.yaml, so nothing was pushed")
         return
-    if not _report("determinism.json")["bit_identical"]:
+    if not _read(REPORTS / "determinism.json")["bit_identical"]:
         raise HubError(f"{MODEL}: reports/determinism.json says that it does not reload bit for bit; not pushed")
     experiment = Experiment.read(MODEL)
-    metrics = _report("metrics.json")
-    message = f"{experiment.name}: EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f}"
-    pushed = push_folder(MODEL, params.hub_model_id, tag=f"experiment-{experiment.key[:12]}", message=message)
-    write_json(REPORTS / "push.json", {"pushed": True} | asdict(pushed))
-    print(f"push: {pushed.num_files} files are at {pushed.repo_id}, tag {pushed.tag}, commit {pushed.commit}")
+    metrics = _read(REPORTS / "metrics.json")
+    published = publish_model(
+        MODEL,
+        params.hub_model_id,
+        card=_card(params, experiment, metrics),
+        message=f"{experiment.name}: EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f}",
+        tags=[experiment.name, *stage_tags(params.active.progressive_segments)],
+    )
+    write_json(REPORTS / "push.json", {"pushed": True} | asdict(published))
+    print(
+        f"push: {published.num_files} files and {published.num_tensors} tensors are the same at {published.repo_id}, "
+        f"commit {published.commit}, tags {', '.join(published.tags)}"
+    )
 
 
-def _report(name: str) -> dict[str, Any]:
+def stage_tags(progressive_segments: list[int] | None) -> list[str]:
+    """The tag of the curriculum's last stage, whose model is the one there is: `[2, 4]` gives `stage-2-segs-4`."""
+    if not progressive_segments:
+        return []
+    return [f"stage-{len(progressive_segments)}-segs-{progressive_segments[-1]}"]
+
+
+def _card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str:
+    """The card names what others can find: Hub ids by themselves, files here by the last part of their path."""
+    active = params.active
+    files = active.dataset if isinstance(active.dataset, str) else active.dataset.dev
+    on_hub = isinstance(active.dataset, str) and not Path(find_local(files)).exists()
+    base_model = active.base_model
+    has_base = base_model != "scratch" and not Path(find_local(base_model)).exists()
+    return model_card(
+        str(params.hub_model_id),
+        _read(MODEL / "config.json"),
+        name=experiment.name,
+        parameters=experiment.parameters,
+        metrics=metrics,
+        dataset=files if on_hub else f"{Path(files).name} (local files)",
+        hub_dataset=files if on_hub else None,
+        hub_base_model=base_model if has_base else None,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((REPORTS / name).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise HubError(f"{REPORTS / name}: there is no such file; run the stages before this one: dvc repro") from None
+        raise HubError(f"{path}: there is no such file; run the stages before this one: dvc repro") from None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""What to do when the Hub does not answer as hoped: wait and ask again, or say in one line what is wrong and what helps.
+
+huggingface_hub repeats some of its requests by itself, but not all of them, and its errors are long and quote what a
+server says; here an error is one line, and a token in it is blotted out.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from funcy import retry
+from huggingface_hub import get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    XetDownloadError,
+)
+
+from gmmxlnet.errors import HubError
+
+# OSError: the connection, the disk, offline mode. ValueError: an impossible name, an answer that is not JSON.
+# RuntimeError: what hf_xet, which moves large files, raises when it has given up.
+FAILURES = (HTTPError, OSError, ValueError, RuntimeError, XetDownloadError)
+TRIES = 5  # waiting 1, 2, 4 and 8 seconds between them, or what the Hub asks for
+LONGEST_WAIT = 300.0  # seconds, the length of the Hub's own window for counting requests
+PASSING = {408, 409, 412, 425, 429, 500, 502, 503, 504}  # statuses that may be others in a moment
+
+_REMEDIES = {
+    401: "the Hub does not know this token (401); log in again with `hf auth login`, or set HF_TOKEN to a valid one",
+    403: "the token may not do this here (403); use one with write access to this owner, or name another repository",
+    404: "there is no such repository, revision or file, or this token may not see it (404); check the name and the token",
+    409: "somebody else is changing this repository (409); try again in a moment",
+    412: "somebody else has changed this repository meanwhile (412); try again",
+    413: "the Hub takes no file of this size (413); save the model in shards",
+    429: "the Hub has had too many requests from here (429); try again later",
+}
+
+_Answer = TypeVar("_Answer")
+_logger = logging.getLogger(__name__)
+
+
+def ask(repo_id: str, action: Callable[[], _Answer], token: str | None = None) -> _Answer:
+    """What `action` returns, tried again with growing pauses while the Hub is busy or the line is cut.
+
+    `action` must be harmless when done twice. Raises HubError; nothing of the client's own error hangs on it, since
+    that may hold the token.
+    """
+    asked = 0.0  # seconds for which the Hub wants to be left alone
+
+    def is_worth_another_try(error: Exception) -> bool:
+        nonlocal asked
+        asked = _retry_after(error)
+        if not _is_passing(error) or asked > LONGEST_WAIT:
+            return False
+        _logger.warning("%s: %s; trying again", repo_id, redacted(explain(error), token).partition(";")[0])
+        return True
+
+    patiently = retry(
+        TRIES, errors=FAILURES, filter_errors=is_worth_another_try, timeout=lambda n: max(2.0**n, asked)
+    )
+    try:
+        return patiently(action)()
+    except FAILURES as error:
+        reason = explain(error)
+    raise HubError(redacted(f"{repo_id}: {reason}", token))
+
+
+def explain(error: Exception) -> str:
+    """What went wrong and what helps, in one line; may still hold what the server said."""
+    error = _cause(error)
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status == 429 and _retry_after(error):
+            return f"the Hub has had too many requests from here (429); try again in {_retry_after(error):.0f} seconds"
+        if status >= 500:
+            return f"the Hub is out of order ({status}); try again later, see https://status.huggingface.co"
+        said = _one_line(error.server_message or "no reason given")
+        return _REMEDIES.get(status, f"the Hub refused it ({status}: {said}); check the name and the files")
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids going to the Hub; unset it"
+    if isinstance(error, HTTPError | ConnectionError):
+        return (
+            f"the Hub cannot be reached ({_one_line(str(error)) or type(error).__name__}); "
+            "check the connection, the proxy and HF_ENDPOINT"
+        )
+    if isinstance(error, json.JSONDecodeError):
+        return "what answers is not the Hub; check the proxy and HF_ENDPOINT"
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"failed here ({_one_line(reason)}); check the name, the disk and the permissions"
+
+
+def redacted(text: str, token: str | None = None) -> str:
+    """The text without any token."""
+    for secret in (token, get_token()):
+        if secret:
+            text = text.replace(secret, "***")
+    return re.sub(r"\b(hf|api)_\w{8,}", "***", text)
+
+
+def _is_passing(error: Exception) -> bool:
+    error = _cause(error)
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in PASSING
+    return isinstance(error, HTTPError | json.JSONDecodeError)  # a cut or refused connection, a proxy's error page
+
+
+def _cause(error: Exception) -> Exception:
+    """snapshot_download calls everything a missing file, and hangs the reason on it."""
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        return error.__cause__
+    return error
+
+
+def _retry_after(error: Exception) -> float:
+    """The seconds that the Hub asks to wait, in either of its ways; 0 where it says nothing."""
+    error = _cause(error)
+    if not isinstance(error, HfHubHTTPError):
+        return 0.0
+    headers = error.response.headers
+    plain = re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""))
+    limits = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("RateLimit", ""))
+    return max(float(match[1]) if match else 0.0 for match in (plain, limits))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]

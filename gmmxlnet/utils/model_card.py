@@ -1,0 +1,159 @@
+"""The model card: what a checkpoint scores, what its memory is worth, how it is loaded and what made it.
+
+The scores stand in the card's metadata too (`model-index`), where the Hub and `best-model` read them. Nothing in a card
+depends on when or where it was written.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from gmmxlnet import __version__
+
+LICENSE = "apache-2.0"
+ABLATIONS = {
+    "normal": "as trained",
+    "zeroed": "with an empty memory",
+    "shuffled": "with another document's memory",
+    "reset": "with a memory reset at every segment",
+}
+_PACKAGES = ("torch", "transformers", "safetensors")
+
+
+def model_card(
+    repo_id: str,
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    hub_dataset: str | None = None,
+    hub_base_model: str | None = None,
+) -> str:
+    """The text of README.md.
+
+    Args:
+        repo_id: where the model will be loaded from.
+        config: `config.json`.
+        name: the experiment's, such as `gmm-k4-write`.
+        parameters: what made the model, flattened. metrics: `reports/metrics.json`.
+        dataset: what it was trained and scored on, in words; `hub_dataset`, `hub_base_model`: ids, if on the Hub.
+    """
+    data = ModelCardData(
+        license=LICENSE,
+        library_name="gmmxlnet",
+        pipeline_tag="question-answering",
+        tags=["gmmxlnet", "xlnet", "question-answering", "memory", "long-documents", str(config["memory_type"])],
+        datasets=[hub_dataset] if hub_dataset else None,
+        base_model=hub_base_model,
+        model_name=name,
+        eval_results=_eval_results(metrics, dataset or "unnamed", hub_dataset) if metrics else None,
+    )
+    sections = [
+        f"# {name}",
+        _description(config),
+        _scores(metrics, dataset or "a dataset without a name") if metrics else "It was shared without scores.",
+        _usage(repo_id, config),
+        _origin(parameters, hub_base_model),
+        "## License\n\nApache-2.0, as the code. What it was trained on has a license of its own.",
+    ]
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def reported_f1(card: str) -> tuple[str | None, float | None]:
+    """The dataset and the F1 that a card's metadata report; None where they do not."""
+    for result in ModelCard(card, ignore_metadata_errors=True).data.eval_results or []:
+        if result.metric_type == "f1" and isinstance(result.metric_value, int | float):
+            return result.dataset_name, float(result.metric_value)
+    return None, None
+
+
+def _eval_results(metrics: Mapping[str, Any], dataset: str, hub_dataset: str | None) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="question-answering",
+            task_name="Extractive question answering",
+            dataset_type=hub_dataset or "local-files",
+            dataset_name=dataset,
+            dataset_split="validation",
+            metric_type=kind,
+            metric_name=title,
+            metric_value=metrics[kind],
+        )
+        for kind, title in (("exact_match", "Exact match"), ("f1", "F1"))
+    ]
+
+
+def _description(config: Mapping[str, Any]) -> str:
+    memory = {
+        "none": "It has no memory: each segment is read alone",
+        "mems": f"Its memory is XLNet's cache of the last {config.get('mem_len')} tokens",
+        "token": f"Its memory is one expert of {config.get('memory_slots')} slots",
+        "differentiable": f"Its memory is a bank of {config.get('memory_slots')} slots a document",
+        "gmm": (
+            f"Its memory is a mixture of {config.get('num_memory_experts')} experts of {config.get('memory_slots')} "
+            f"slots, with {config.get('routing_mode')} routing"
+        ),
+    }[config["memory_type"]]
+    return (
+        "Extractive question answering on documents longer than what the encoder can read at once: an XLNet of "
+        f"{config['n_layer']} layers and width {config['d_model']} that reads a document segment by segment. {memory}."
+    )
+
+
+def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
+    """The official figures, the floor, and the same model with its memory taken away."""
+    floor = metrics["always_no_answer"]
+    rows = [
+        f"| {ABLATIONS.get(kind, kind)} | {_figure(score['exact_match'])} | {_figure(score['f1'])} |"
+        for kind, score in metrics.get("memory_ablation", {}).items()
+    ]
+    groups = [
+        f"{_figure(metrics[f'{group}_f1'])} on the {metrics[f'{group}_total']:,} {words}"
+        for group, words in (("HasAns", "answerable"), ("NoAns", "unanswerable"))
+        if metrics[f"{group}_total"]
+    ]
+    return "\n".join(
+        [
+            "## Scores",
+            "",
+            f"On the {metrics['total']:,} validation questions of {dataset}, by the official SQuAD 2.0 metric, in "
+            f"percent. F1 is {' and '.join(groups)}. No answer is given above a null score difference of "
+            f"{metrics['null_score_diff_threshold']:.4f}.",
+            "",
+            "| | exact match | F1 |",
+            "|---|---|---|",
+            *(rows or [f"| as trained | {_figure(metrics['exact_match'])} | {_figure(metrics['f1'])} |"]),
+            f"| always answering “no answer” | {_figure(floor['exact_match'])} | {_figure(floor['f1'])} |",
+        ]
+    )
+
+
+def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
+    slots = config.get("memory_slots", 0) if config["memory_type"] in ("token", "gmm") else 0
+    tokens = f", with the {2 * slots} memory tokens" if slots else ""
+    return (
+        "## Use\n\n```python\n"
+        "from gmmxlnet.data.tokenizer import load_tokenizer\n"
+        "from gmmxlnet.models import GMMXLNetForQA\n\n"
+        f'model = GMMXLNetForQA.from_pretrained("{repo_id}").eval()\n'
+        f'tokenizer = load_tokenizer("{repo_id}")  # XLNet\'s{tokens}\n'
+        "```"
+    )
+
+
+def _origin(parameters: Mapping[str, Any] | None, hub_base_model: str | None) -> str:
+    start = f"It started from [{hub_base_model}](https://huggingface.co/{hub_base_model}). " if hub_base_model else ""
+    versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
+    text = f"## Origin\n\n{start}Shared with gmmxlnet {__version__}, {versions}."
+    if parameters:
+        text += f" Trained with:\n\n```json\n{json.dumps(dict(parameters), indent=2, ensure_ascii=False)}\n```"
+    return text
+
+
+def _figure(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
