@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
+from gmmxlnet.data.hub_chunks import pull_chunks, push_chunks
 from gmmxlnet.utils.files import write_json
 from pipeline.params import Params, find_local, load_params, run_stage
 
@@ -31,9 +32,18 @@ def chunk_settings(params: Params) -> ChunkSettings:
 
 
 def main() -> None:
-    """Make the chunks and report on them."""
-    report = build_chunks(chunk_settings(load_params()), CHUNKS, find_local)
+    """Make the chunks or take prepared ones, report on them, and share them where that is asked for."""
+    params = load_params()
+    settings, hub_id = chunk_settings(params), params.hub_dataset_id
+    if hub_id is not None and not params.hub_push_chunks:
+        report = pull_chunks(hub_id, CHUNKS, settings)
+        print(f"chunk: prepared chunks from {hub_id}, made with the same settings")
+    else:
+        report = build_chunks(settings, CHUNKS, find_local)
     write_json(REPORT, report)
+    if hub_id is not None and params.hub_push_chunks:
+        pushed = push_chunks(CHUNKS, report, hub_id)
+        print(f"chunk: {pushed.num_files} files are at the dataset {hub_id}, commit {pushed.commit}")
     counts = ", ".join(
         f"{name} {report[name]['documents']:,} documents in {report[name]['segments']:,} segments"
         for name in ("train", "calibration", "dev")

@@ -140,6 +140,10 @@ class Params(Section):
     hub_model_id: Annotated[
         str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of a Hub repository, or null")
     ]
+    hub_dataset_id: Annotated[
+        str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of a Hub dataset, or null")
+    ]
+    hub_push_chunks: Annotated[bool, Field(description="true or false")]
     profiles: Annotated[dict[str, Profile], Field(min_length=1, description="a mapping from names to profiles")]
 
     @property
@@ -155,15 +159,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         params = Params.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, Params)}") from None
-    for check in (
-        _check_profile,
-        _check_memory,
-        _check_adapter,
-        _check_scratch_size,
-        _check_windows,
-        _check_schedule,
-        _check_precision,
-    ):
+    for check in CHECKS:
         problem = check(params)
         if problem:
             raise ConfigError(f"{path}: {problem}")
@@ -307,6 +303,12 @@ def _check_precision(params: Params) -> str | None:
     return None
 
 
+def _check_hub(params: Params) -> str | None:
+    if params.hub_push_chunks and params.hub_dataset_id is None:
+        return "hub_push_chunks needs hub_dataset_id: the owner/name of the dataset repository to push the chunks to"
+    return None
+
+
 CHECKS = (
     _check_profile,
     _check_memory,
@@ -315,4 +317,5 @@ CHECKS = (
     _check_windows,
     _check_schedule,
     _check_precision,
+    _check_hub,
 )

@@ -61,6 +61,10 @@ class ChunkSettings:
         if min(self.max_question_length, self.doc_stride + 1, self.memory_num_tokens + 1) < 1:
             raise ConfigError("max_question_length must be > 0, doc_stride and memory_num_tokens >= 0")
 
+    def as_json(self) -> dict[str, Any]:
+        """As the manifest of the chunks has them."""
+        return asdict(self) | {"dataset": _plain(self.dataset)}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltSplit:
@@ -94,8 +98,7 @@ def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[
         memory_num_tokens=settings.memory_num_tokens,
         max_question_length=settings.max_question_length,
     )
-    stored_settings = asdict(settings) | {"dataset": _plain(settings.dataset)}
-    report: dict[str, Any] = {"settings": stored_settings, "vocabulary": layout.vocab_size}
+    report: dict[str, Any] = {"settings": settings.as_json(), "vocabulary": layout.vocab_size}
     num_documents = sum(len(asked[name]) for name in SPLITS)
     with atomic_folder(folder) as scratch, Progress("chunk", num_documents, "documents") as progress:
         tokenizer.save_pretrained(str(scratch / "tokenizer"))
@@ -106,7 +109,7 @@ def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[
             write_split(scratch / name, built.chunks, built.texts)
             progress.advance(len(asked[name]), len(built.chunks.context_tokens) + len(built.chunks.question_tokens))
             report[name] = summarize(built, left_out[name]) | {"unasked_contexts": num_unasked[name]}
-        write_manifest(scratch, stored_settings, layout)
+        write_manifest(scratch, settings.as_json(), layout)
     return report
 
 

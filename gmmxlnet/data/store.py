@@ -144,6 +144,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def verify_files(folder: Path) -> None:
+    """DataError unless the folder holds the manifest's files, just these, each with its hash."""
+    named = {MANIFEST, *read_manifest(folder)["files"]}
+    there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    if named != there:
+        raise DataError(f"{folder}: {', '.join(sorted(named ^ there))}: missing, or not in the manifest; {_REMEDY}")
+    for name, digest in read_manifest(folder)["files"].items():
+        _check_file(folder / name, digest)
+
+
 def _split_files() -> list[str]:
     return [*(f"{field.name}.npy" for field in fields(SplitChunks)), "texts.json"]
 

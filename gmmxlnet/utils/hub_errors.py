@@ -59,9 +59,7 @@ def ask(repo_id: str, action: Callable[[], _Answer], token: str | None = None) -
         _logger.warning("%s: %s; trying again", repo_id, redacted(explain(error), token).partition(";")[0])
         return True
 
-    patiently = retry(
-        TRIES, errors=FAILURES, filter_errors=is_worth_another_try, timeout=lambda n: max(2.0**n, asked)
-    )
+    patiently = retry(TRIES, errors=FAILURES, filter_errors=is_worth_another_try, timeout=lambda n: max(2.0**n, asked))
     try:
         return patiently(action)()
     except FAILURES as error:
