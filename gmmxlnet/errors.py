@@ -4,6 +4,8 @@ Entry points (`pipeline/`, `gmmxlnet.cli`) print the message of a `GMMXLNetError
 without a traceback; anything else is a bug and keeps its traceback.
 """
 
+import re
+
 
 class GMMXLNetError(ValueError):
     """Base of every error that is the input's fault, not the program's."""
@@ -34,3 +36,9 @@ class CheckpointConfigError(CheckpointError, ConfigError):
 
 class HubError(GMMXLNetError):
     """The Hugging Face Hub refused something, cannot be reached, or holds other bytes than were sent."""
+
+
+def reason_of(error: Exception) -> str:
+    """What another library's error says, on one line and not too long; a URL without its query, which may be signed."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"(https?://[^\s?]+)\?[^\s'\"]+", r"\1", text)[:200]

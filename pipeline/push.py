@@ -33,7 +33,7 @@ def main() -> None:
     published = publish_model(
         MODEL,
         params.hub_model_id,
-        card=_card(params, experiment, metrics),
+        card=card(params, experiment, metrics),
         message=f"{experiment.name}: EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f}",
         tags=[experiment.name, *stage_tags(params.active.progressive_segments)],
     )
@@ -51,7 +51,7 @@ def stage_tags(progressive_segments: list[int] | None) -> list[str]:
     return [f"stage-{len(progressive_segments)}-segs-{progressive_segments[-1]}"]
 
 
-def _card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str:
+def card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str:
     """The card names what others can find: Hub ids by themselves, files here by the last part of their path."""
     active = params.active
     files = active.dataset if isinstance(active.dataset, str) else active.dataset.dev

@@ -237,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is not None:
             self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Answer, with what a fault does to the body."""

@@ -99,9 +99,10 @@ def _check_settings(repo_id: str, found: dict[str, Any], settings: ChunkSettings
 
 
 def _card(repo_id: str, settings: dict[str, Any]) -> str:
+    shown = json.dumps(settings, indent=2, ensure_ascii=False)
     return (
         "---\ntask_categories:\n- question-answering\ntags:\n- gmmxlnet\n---\n\n"
-        f"# Prepared chunks for GMM-XLNet\n\nTokens, labels and texts of `{settings['dataset']}`, cut with the settings "
-        f"below. The license is the dataset's.\n\n```json\n{json.dumps(settings, indent=2, ensure_ascii=False)}\n```\n\n"
+        f"# Prepared chunks for GMM-XLNet\n\nTokens, labels and texts of `{settings['dataset']}`, cut with these "
+        f"settings. The license is the dataset's.\n\n```json\n{shown}\n```\n\n"
         f"`hub_dataset_id: {repo_id}` in GMM-XLNet's params.yaml reads them instead of making them again.\n"
     )

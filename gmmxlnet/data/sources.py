@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
+from huggingface_hub.errors import HTTPError
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from gmmxlnet.data.squad import Article, articles_from_records, read_squad_file
-from gmmxlnet.errors import DataError
+from gmmxlnet.errors import DataError, reason_of
 
 Split = Literal["train", "dev"]
 Source = str | Path | Mapping[str, str | Path]
@@ -73,10 +74,9 @@ def _hub_rows(name: str, split: Split, revision: str | None) -> Iterable[Mapping
         raise DataError(f"dataset {name!r}: reading from the Hub needs `pip install datasets`") from error
     try:
         return datasets.load_dataset(name, split=_HUB_SPLITS[split], revision=revision)
-    except (OSError, ValueError) as error:  # OSError: offline, no such dataset; ValueError: no such split or revision
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, ValueError, HTTPError) as error:  # offline, no such dataset; no such split or revision; line cut
         raise DataError(
-            f"dataset {name!r}: neither a folder here nor readable from the Hub ({reason}); "
+            f"dataset {name!r}: neither a folder here nor readable from the Hub ({reason_of(error)}); "
             "check the name and the connection, or download the SQuAD files and name their folder"
         ) from error
 

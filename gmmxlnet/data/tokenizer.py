@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from huggingface_hub.errors import HTTPError
 from tokenizers import Encoding
 from transformers import XLNetTokenizerFast
 
-from gmmxlnet.errors import DataError
+from gmmxlnet.errors import DataError, reason_of
 
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
 MIN_VOCABULARY = 100  # offline, from_pretrained quietly gives 9 tokens and maps every word to <unk>
@@ -41,7 +42,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> XLNetTokenizerFa
     """XLNet's tokenizer from a folder or the Hub; raises DataError where the vocabulary is not really there."""
     try:
         tokenizer = XLNetTokenizerFast.from_pretrained(source, revision=revision or "main")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, HTTPError) as error:
         raise _unreadable(source, error) from error
     except Exception as error:
         if type(error) is not Exception:  # the Rust of tokenizers raises that class itself, and none below it
@@ -51,9 +52,8 @@ def load_tokenizer(source: str, revision: str | None = None) -> XLNetTokenizerFa
 
 
 def _unreadable(source: str, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:200]
     return DataError(
-        f"tokenizer {source!r}: cannot be loaded ({type(error).__name__}: {reason}); "
+        f"tokenizer {source!r}: cannot be loaded ({type(error).__name__}: {reason_of(error)}); "
         "give a folder with tokenizer.json or spiece.model, or a Hub id"
     )
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, XLNetConfig, XLNetForQuestionAnsweringSimple
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from gmmxlnet.errors import CheckpointError
+from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.models.convert import xlnet_tensors
 
 
@@ -35,7 +36,7 @@ def read_base_config(name: str, revision: str | None, **hub: Any) -> XLNetConfig
     """
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, **hub)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise _unreadable(name, error) from None
     if config.model_type != "xlnet":
         raise CheckpointError(f"base_model {name!r} is of type {config.model_type!r}, expected 'xlnet'")
@@ -53,7 +54,7 @@ def read_base(name: str, revision: str | None, **hub: Any) -> Base:
         model, loading = XLNetForQuestionAnsweringSimple.from_pretrained(
             name, revision=revision, dtype=torch.float32, output_loading_info=True, **hub
         )
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, HTTPError) as error:
         raise _unreadable(name, error) from None
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith("qa_outputs."))
     if missing:  # transformers would draw them at random
@@ -64,8 +65,7 @@ def read_base(name: str, revision: str | None, **hub: Any) -> Base:
 
 
 def _unreadable(name: str, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0]
     return CheckpointError(
-        f"base_model {name!r} cannot be read ({reason}); give a Hub id that this machine can reach, "
+        f"base_model {name!r} cannot be read ({reason_of(error)}); give a Hub id that this machine can reach, "
         "a folder with config.json and model.safetensors, or scratch"
     )

@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 
-from gmmxlnet.errors import CheckpointError
+from gmmxlnet.errors import CheckpointError, reason_of
 
 _NOT_READ = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.ckpt", "*.npz"]
 
@@ -44,10 +44,9 @@ def locate(
         except HFValidationError:
             raise CheckpointError(f"{name}: no such folder, and not a Hub id (owner/name); correct the path") from None
         except (HfHubHTTPError, HTTPError, EntryNotFoundError, OfflineModeIsEnabled, RevisionResolutionError) as error:
-            reason = " ".join(str(error).split())[:300]
             at = f" at {revision}" if revision else ""
             raise CheckpointError(
-                f"{name}{at}: neither a folder here nor a repository that can be fetched from the Hub ({reason}); "
+                f"{name}{at}: neither a folder here nor a repository that can be fetched from the Hub ({reason_of(error)}); "
                 "check the name, the revision, the connection and, for a private one, `hf auth login`"
             ) from error
     return folder / subfolder

@@ -1,4 +1,4 @@
-"""What to do when the Hub does not answer as hoped: wait and ask again, or say in one line what is wrong and what helps.
+"""When the Hub does not answer as hoped: wait and ask again, or say in one line what is wrong and what helps.
 
 huggingface_hub repeats some of its requests by itself, but not all of them, and its errors are long and quote what a
 server says; here an error is one line, and a token in it is blotted out.
@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
-from gmmxlnet.errors import HubError
+from gmmxlnet.errors import HubError, reason_of
 
 # OSError: the connection, the disk, offline mode. ValueError: an impossible name, an answer that is not JSON.
 # RuntimeError: what hf_xet, which moves large files, raises when it has given up.
@@ -32,7 +32,7 @@ PASSING = {408, 409, 412, 425, 429, 500, 502, 503, 504}  # statuses that may be 
 _REMEDIES = {
     401: "the Hub does not know this token (401); log in again with `hf auth login`, or set HF_TOKEN to a valid one",
     403: "the token may not do this here (403); use one with write access to this owner, or name another repository",
-    404: "there is no such repository, revision or file, or this token may not see it (404); check the name and the token",
+    404: "there is no such repository, revision or file, or this token may not see it (404); check the name and token",
     409: "somebody else is changing this repository (409); try again in a moment",
     412: "somebody else has changed this repository meanwhile (412); try again",
     413: "the Hub takes no file of this size (413); save the model in shards",
@@ -76,19 +76,15 @@ def explain(error: Exception) -> str:
             return f"the Hub has had too many requests from here (429); try again in {_retry_after(error):.0f} seconds"
         if status >= 500:
             return f"the Hub is out of order ({status}); try again later, see https://status.huggingface.co"
-        said = _one_line(error.server_message or "no reason given")
+        said = reason_of(Exception(error.server_message or "no reason given"))
         return _REMEDIES.get(status, f"the Hub refused it ({status}: {said}); check the name and the files")
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE forbids going to the Hub; unset it"
     if isinstance(error, HTTPError | ConnectionError):
-        return (
-            f"the Hub cannot be reached ({_one_line(str(error)) or type(error).__name__}); "
-            "check the connection, the proxy and HF_ENDPOINT"
-        )
+        return f"the Hub cannot be reached ({reason_of(error)}); check the connection, the proxy and HF_ENDPOINT"
     if isinstance(error, json.JSONDecodeError):
         return "what answers is not the Hub; check the proxy and HF_ENDPOINT"
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"failed here ({_one_line(reason)}); check the name, the disk and the permissions"
+    return f"failed here ({reason_of(error)}); check the name, the disk and the permissions"
 
 
 def redacted(text: str, token: str | None = None) -> str:
@@ -122,7 +118,3 @@ def _retry_after(error: Exception) -> float:
     plain = re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""))
     limits = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("RateLimit", ""))
     return max(float(match[1]) if match else 0.0 for match in (plain, limits))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]

@@ -74,7 +74,7 @@ def test_other_settings_are_named(pushed, tmp_path):
 
 def test_a_repository_without_chunks(hub, tmp_path):
     hub.add("you/other", {"data.parquet": b"x"}, "datasets")
-    with pytest.raises(DataError, match="^you/other: holds no prepared chunks; push chunks there"):
+    with pytest.raises(DataError, match=r"^you/other: holds no prepared chunks; push chunks there"):
         pull_chunks("you/other", tmp_path / "pulled")
 
 

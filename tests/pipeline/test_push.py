@@ -1,16 +1,20 @@
-"""The push stage without a repository to push to, and what it refuses to push."""
+"""The push stage: nothing without a repository, all of it with one, and what it refuses to push."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.models import GMMXLNetForQA
 from pipeline import push
 from pipeline.experiment import Experiment
+from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
+NAME = "me/mine"
 
 
 @pytest.fixture
@@ -22,9 +26,23 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def name_a_repository(workspace):
+@pytest.fixture
+def trained(workspace, make_model):
+    """A workspace in which everything before the push is done; its reports are the repository's."""
+    change(workspace, "hub_model_id: null", f"hub_model_id: {NAME}")
+    model = workspace / "models" / "gmm"
+    make_model().save_pretrained(model)
+    parameters = {"memory_type": "gmm", "num_memory_experts": 3, "routing_mode": "write-based", "profile": "sample"}
+    Experiment(parameters=parameters, data="").write(model)
+    (workspace / "reports" / "determinism.json").write_text('{"bit_identical": true}', encoding="utf-8")
+    shutil.copy(ROOT / "reports" / "metrics.json", workspace / "reports")
+    return workspace
+
+
+def change(workspace, old, new):
     text = (workspace / "params.yaml").read_text(encoding="utf-8")
-    (workspace / "params.yaml").write_text(text.replace("hub_model_id: null", "hub_model_id: me/mine"), "utf-8")
+    assert old in text
+    (workspace / "params.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def test_without_hub_model_id_nothing_is_pushed(workspace):
@@ -33,28 +51,68 @@ def test_without_hub_model_id_nothing_is_pushed(workspace):
     assert report == {"pushed": False, "reason": "hub_model_id is null in params.yaml"}
 
 
-def test_a_model_that_does_not_reload_is_not_pushed(workspace):
-    name_a_repository(workspace)
-    (workspace / "reports" / "determinism.json").write_text('{"bit_identical": false}', encoding="utf-8")
+def test_the_model_stands_on_the_hub_with_its_scores(hub, trained):
+    change(trained, "progressive_segments: null", "progressive_segments: [2, 4]")
+    before = {file.name: file.read_bytes() for file in (trained / "models" / "gmm").iterdir()}
+    push.main()
+    first = (trained / "reports" / "push.json").read_bytes()
+    report, repo = json.loads(first), hub.repo(NAME)
+    tags = ["best-model", "gmm-k3-write", "stage-2-segs-4"]
+    assert report["pushed"]
+    assert report["tags"] == tags
+    assert repo.tags == dict.fromkeys(tags, report["commit"])
+    assert repo.messages[-1] == "gmm-k3-write: EM 99.29, F1 99.29"
+    metrics = json.loads((trained / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    card = ModelCard(repo.files()["README.md"].decode())
+    scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert scores == {name: metrics[name] for name in ("exact_match", "f1")}
+    assert {file.name: file.read_bytes() for file in (trained / "models" / "gmm").iterdir()} == before
+    push.main()
+    assert (trained / "reports" / "push.json").read_bytes() == first
+    assert len(repo.commits) == 2
+    GMMXLNetForQA.from_pretrained(NAME, revision="stage-2-segs-4")
+
+
+@pytest.mark.parametrize(("segments", "tags"), [(None, []), ([6], ["stage-1-segs-6"]), ([2, 4, 8], ["stage-3-segs-8"])])
+def test_the_tag_of_the_last_stage(segments, tags):
+    assert push.stage_tags(segments) == tags
+
+
+def test_a_model_that_does_not_reload_is_not_pushed(hub, trained):
+    (trained / "reports" / "determinism.json").write_text('{"bit_identical": false}', encoding="utf-8")
     with pytest.raises(GMMXLNetError, match="does not reload bit for bit; not pushed"):
         push.main()
+    assert hub.repos == {}
 
 
-def test_missing_reports_are_named(workspace):
-    name_a_repository(workspace)
-    with pytest.raises(GMMXLNetError, match=r"reports/determinism\.json: there is no such file"):
+@pytest.mark.parametrize("name", ["determinism.json", "metrics.json"])
+def test_missing_reports_are_named(trained, name):
+    (trained / "reports" / name).unlink()
+    with pytest.raises(GMMXLNetError, match=f"reports/{name}: there is no such file; run the stages before"):
         push.main()
 
 
-def test_an_unreachable_hub_is_one_line_without_the_token(workspace, monkeypatch):
-    name_a_repository(workspace)
-    parameters = {"memory_type": "none", "profile": "sample"}
-    Experiment(parameters=parameters, data="").write(workspace / "models" / "gmm")
-    (workspace / "reports" / "determinism.json").write_text('{"bit_identical": true}', encoding="utf-8")
-    (workspace / "reports" / "metrics.json").write_text('{"exact_match": 1.0, "f1": 2.0}', encoding="utf-8")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    with pytest.raises(GMMXLNetError, match="me/mine: the Hub did not take it") as caught:
+def test_a_refusal_leaves_no_report(hub, trained, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret0123456789")
+    with pytest.raises(GMMXLNetError, match=r"^me/mine: the Hub does not know this token \(401\)") as caught:
         push.main()
     assert "hf_secret" not in str(caught.value)
-    assert not (workspace / "reports" / "push.json").exists()
+    assert not (trained / "reports" / "push.json").exists()
+
+
+def test_every_profile_has_a_card(trained):
+    """What is on the Hub is named by its id, what is here by its own name only."""
+    params, metrics = load_params(), json.loads((trained / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    experiment = Experiment.read(trained / "models" / "gmm")
+    cards = {
+        name: ModelCard(push.card(params.model_copy(update={"profile": name}), experiment, metrics)).data
+        for name in params.profiles
+    }
+    assert (cards["squad_v2"].datasets, cards["squad_v2"].base_model) == (
+        ["rajpurkar/squad_v2"],
+        "xlnet/xlnet-base-cased",
+    )
+    (trained / "data" / "sample").mkdir(parents=True)
+    sample = ModelCard(push.card(params, experiment, metrics)).data
+    assert (sample.datasets, sample.base_model) == (None, None)
+    assert {result.dataset_name for result in sample.eval_results} == {"sample (local files)"}

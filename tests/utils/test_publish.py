@@ -194,7 +194,7 @@ def test_a_token_that_will_not_do(hub, pauses, checkpoint, token, words):
 def test_no_network(hub, pauses, checkpoint, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(
-        HubError, match="cannot be reached .*refused.*; check the connection, the proxy and HF_ENDPOINT"
+        HubError, match=r"cannot be reached .*refused.*; check the connection, the proxy and HF_ENDPOINT"
     ):
         publish(checkpoint)
     assert pauses == [1, 2, 4, 8]
@@ -207,7 +207,7 @@ def test_offline_mode(hub, checkpoint, monkeypatch):
 
 
 def test_an_impossible_name(hub, checkpoint):
-    with pytest.raises(HubError, match="no spaces: failed here .*; check the name"):
+    with pytest.raises(HubError, match=r"no spaces: failed here .*; check the name"):
         publish_model(checkpoint, "no spaces", card="---\nlicense: mit\n---\n", message="")
 
 
