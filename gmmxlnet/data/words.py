@@ -2,7 +2,8 @@
 
 XLNet's tokenizer first splits a text at white space and then treats each word alone, so that a text's tokens are its
 words' tokens one after another. That is checked of the tokenizer at hand (`encodes_words_alone`), and a text is cut
-only at spaces that its normalization cannot see across either.
+only at spaces that its normalization cannot see across either. A text with characters that the normalization may delete
+(controls, zero-width ones) is encoded whole: where the characters of its tokens lie depends on all of it.
 
 Shapes: N texts, W words of all texts, U different words, R tokens of these, T tokens of all texts.
 """
@@ -49,12 +50,14 @@ def encode_by_words(backend: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarra
 
     Only where `encodes_words_alone` is true.
     """
-    words_of_N = [text.split(" ") if text.isascii() else _CUT.split(text) for text in texts]
-    different = list(dict.fromkeys(chain.from_iterable(words_of_N)))
+    words_of_N = [_cut(text) for text in texts]
+    seen = dict.fromkeys(chain.from_iterable(words_of_N))
+    whole = {words[0]: seen.pop(words[0], None) for words in words_of_N if len(words) == 1}
+    different = [*seen, *whole]
     number = dict(zip(different, range(len(different)), strict=True))
     word_W = np.fromiter(map(number.__getitem__, chain.from_iterable(words_of_N)), np.int64)
     lengths_U = np.fromiter(map(len, different), np.int64, len(different))
-    ids_R, chars_R2, rows_U = _encode_words(backend, different, lengths_U)
+    ids_R, chars_R2, rows_U = _encode_words(backend, list(seen), list(whole), lengths_U)
 
     num_words_N = np.fromiter(map(len, words_of_N), np.int64, len(texts))
     word_rows_N = np.concatenate(([0], np.cumsum(num_words_N)))
@@ -69,14 +72,21 @@ def encode_by_words(backend: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarra
     return ids_R[source_T], chars_T2.astype(np.int32), token_rows_W[word_rows_N]
 
 
+def _cut(text: str) -> list[str]:
+    """The words of a text, or the text alone."""
+    if not text.replace("\n", "").isprintable():
+        return [text]
+    return text.split(" ") if text.isascii() else _CUT.split(text)
+
+
 def _encode_words(
-    backend: Tokenizer, words: list[str], lengths_U: np.ndarray
+    backend: Tokenizer, words: list[str], texts: list[str], lengths_U: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids (R,), characters within the word (R, 2), and rows (U+1,) of different words.
+    """Ids (R,), characters within the word (R, 2), and rows (U+1,) of different words and then of whole texts.
 
     Lines of many words are encoded as texts; each token's place tells which word it is of.
     """
-    lines = ["\n".join(words[i : i + _WORDS_AT_ONCE]) for i in range(0, len(words), _WORDS_AT_ONCE)]
+    lines = ["\n".join(words[i : i + _WORDS_AT_ONCE]) for i in range(0, len(words), _WORDS_AT_ONCE)] + texts
     encodings = backend.encode_batch(lines, add_special_tokens=False)
     ids_R = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32)
     offsets = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
@@ -86,5 +96,5 @@ def _encode_words(
     chars_R2 += np.repeat(np.cumsum(line_lengths) - line_lengths, num_tokens)[:, None]  # all lines end to end
     starts_U = np.cumsum(lengths_U + 1) - lengths_U - 1
     word_R = np.searchsorted(starts_U, chars_R2[:, 0], side="right") - 1
-    rows_U = np.concatenate(([0], np.cumsum(np.bincount(word_R, minlength=len(words)))))
+    rows_U = np.concatenate(([0], np.cumsum(np.bincount(word_R, minlength=len(lengths_U)))))
     return ids_R, chars_R2 - starts_U[word_R][:, None], rows_U
