@@ -21,8 +21,17 @@ N_BEST, MAX_ANSWER = 20, 30
 
 def read_questions(path: Path) -> datasets.Dataset:
     """Rows of id, question, context, answers from a SQuAD file."""
+    return datasets.Dataset.from_list(_rows(path))
+
+
+def rows(path: Path, ids: set[str]) -> datasets.Dataset:
+    """Those of some questions."""
+    return datasets.Dataset.from_list([row for row in _rows(path) if row["id"] in ids])
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-    rows = [
+    return [
         {
             "id": qa["id"],
             "question": qa["question"],
@@ -36,7 +45,6 @@ def read_questions(path: Path) -> datasets.Dataset:
         for paragraph in article["paragraphs"]
         for qa in paragraph["qas"]
     ]
-    return datasets.Dataset.from_list(rows)
 
 
 def tokenize(rows: dict[str, list[Any]], tokenizer: Any, max_length: int, stride: int) -> Any:
@@ -113,12 +121,9 @@ def prepare(
 
 
 def stack(features: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """A batch: every column of numbers as a tensor."""
-    return {
-        name: torch.tensor([f[name] for f in features])
-        for name in features[0]
-        if not isinstance(features[0][name], str)
-    }
+    """A batch: the model's columns as tensors."""
+    names = ("input_ids", "attention_mask", "token_type_ids", "start_positions", "end_positions")
+    return {name: torch.tensor([feature[name] for feature in features]) for name in names if name in features[0]}
 
 
 def answers(
