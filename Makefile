@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test reproduce lint ui clean
+.PHONY: help install repro test reproduce lint ui bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo "make test       the tests (TESTS=tests/data for some)"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
 	@echo "make lint       ruff and mypy"
+	@echo "make bench      speed and memory against transformers, into reports/benchmarks.md (QUICK=1: a miniature)"
+	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
 	@echo "make ui         MLflow's pages about the runs so far"
 	@echo "make install    only make .venv"
 	@echo "make clean      remove .venv"
@@ -44,6 +46,13 @@ lint: $(STAMP)
 	ruff check .
 	ruff format --check .
 	mypy
+
+# A miniature is written aside: its figures say nothing.
+bench: $(STAMP)
+	python -m benchmarks $(if $(QUICK),--quick --out .bench)
+
+bench-gpu: $(STAMP)
+	python -m benchmarks.gpu $(if $(QUICK),--quick --out .bench/gpu)
 
 ui: $(STAMP)
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -1,5 +1,6 @@
 """The encoder alone, and the memory's price: steps forward and backward on the same padded batch."""
 
+import statistics
 from collections.abc import Callable
 from functools import partial
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.inputs import Scale, document_batch, pair, xlnet_config
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
+from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, processor_ratio, ratios
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 
 PADDING = 8  # an eighth of the batch's tokens is padding
@@ -43,6 +44,7 @@ def _against_transformers(scale: Scale, d_model: int, n_layer: int, B: int) -> l
             f"encoder d {d_model}: speed against transformers",
             ratios(taken["peer"], taken["ours"]),
             Bar(at_least=1.3),
+            processor_time=processor_ratio(taken["peer"], taken["ours"]),
             **what,
             **milliseconds(taken),
         ),
@@ -82,6 +84,7 @@ def memory_figures(scale: Scale) -> list[Figure]:
             f"gmm k = {k}, m = {m}: time of a step against none",
             ratios(taken["gmm"], taken["none"]),
             Bar(at_most=1.05),
+            processor_time=processor_ratio(taken["gmm"], taken["none"]),
             d_model=d_model,
             layers=n_layer,
             batch=B,
@@ -105,17 +108,24 @@ def segment_figures(scale: Scale) -> list[Figure]:
         runs[f"S={S}"] = partial(_several, times, partial(step, model, batch))
     taken = in_turns(runs, scale.repeats)
     rows = list(zip(*taken.values(), strict=True))
-    deviations = [max(abs(value / (sum(row) / len(row)) - 1) for value in row) for row in rows]
+    deviations = [_largest_deviation([span.wall for span in row]) for row in rows]
     return [
         figure(
             f"cost per segment, S = {counts[0]} … {counts[-1]}: largest deviation from the mean",
             deviations,
             Bar(at_most=0.10),
+            processor_time=statistics.median(_largest_deviation([span.processor for span in row]) for row in rows),
             batch=B,
             tokens=L,
             **milliseconds(taken),
         )
     ]
+
+
+def _largest_deviation(values: list[float]) -> float:
+    """From their mean, relative to it."""
+    mean = statistics.mean(values)
+    return round(max(abs(value / mean - 1) for value in values), 4)
 
 
 VOCABULARY = 8_000

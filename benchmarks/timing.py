@@ -59,43 +59,56 @@ def figure(name: str, values: list[float], bar: Bar, **details: Any) -> Figure:
     )
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    """Wall-clock seconds of one call, to its end on the device."""
+@dataclass(frozen=True)
+class Span:
+    """Seconds of one call: on the clock, and of this process's processors, which other processes prolong less."""
+
+    wall: float
+    processor: float
+
+
+def seconds(run: Callable[[], Any]) -> Span:
+    """Of one call, to its end on the device."""
     _synchronize()
     gc.collect()
-    begin = time.perf_counter()
+    begin, processor = time.perf_counter(), time.process_time()
     run()
     _synchronize()
-    return time.perf_counter() - begin
+    return Span(time.perf_counter() - begin, time.process_time() - processor)
 
 
-def in_turns(runs: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
+def in_turns(runs: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> dict[str, list[Span]]:
     """Seconds of each, one after another, `repeats` times over, after calls that do not count."""
     for _ in range(warm_up):
         for run in runs.values():
             run()
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    taken: dict[str, list[Span]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             taken[name].append(seconds(run))
     return taken
 
 
-def ratios(over: list[float], under: list[float]) -> list[float]:
-    """One ratio a repeat."""
-    return [a / b for a, b in zip(over, under, strict=True)]
+def ratios(over: list[Span], under: list[Span]) -> list[float]:
+    """One ratio of wall-clock time a repeat."""
+    return [a.wall / b.wall for a, b in zip(over, under, strict=True)]
 
 
-def milliseconds(taken: dict[str, list[float]]) -> dict[str, float]:
-    """The median of each, for the report."""
-    return {f"{name}_ms": round(1000 * statistics.median(values), 2) for name, values in taken.items()}
+def processor_ratio(over: list[Span], under: list[Span]) -> float:
+    """The same of processor time, its median: steadier where others use the machine."""
+    return round(statistics.median(a.processor / b.processor for a, b in zip(over, under, strict=True)), 3)
+
+
+def milliseconds(taken: dict[str, list[Span]]) -> dict[str, float]:
+    """The median of each on the clock, for the report."""
+    return {f"{name}_ms": round(1000 * statistics.median(s.wall for s in spans), 2) for name, spans in taken.items()}
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
     """The most memory that torch held at once during a call, beyond what it held before.
 
-    On a CPU the sum of torch's allocations and releases as the profiler sees them: exact, whatever else is running; what
-    libraries allocate for themselves is left out. On a GPU the allocator's own count.
+    On a CPU the sum of torch's allocations and releases as the profiler sees them: exact, whatever else is running;
+    what libraries allocate for themselves is left out. On a GPU the allocator's own count.
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks import run_qa
 from benchmarks.inputs import Scale, Texts, layout, pair, xlnet_config
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, ratios
+from benchmarks.timing import Bar, Figure, Span, figure, in_turns, milliseconds, processor_ratio, ratios
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
@@ -33,7 +33,7 @@ def training_figures(scale: Scale, texts: Texts) -> list[Figure]:
     theirs, ours = pair(config)
     our_steps, their_steps = _stepper(ours), _stepper(theirs)
     batches = _batches(scale, documents)
-    seconds: dict[str, list[float]] = {"peer": [], "ours": []}
+    seconds: dict[str, list[Span]] = {"peer": [], "ours": []}
     padded: dict[str, int] = {"peer": 0, "ours": 0}
     for repeat in range(scale.repeats + 1):  # the first warms up
         chosen = list(islice(batches, 2 if scale.quick else BATCHES))
@@ -60,6 +60,7 @@ def training_figures(scale: Scale, texts: Texts) -> list[Figure]:
             "training: examples a second, none against run_qa",
             ratios(seconds["peer"], seconds["ours"]),
             Bar(at_least=3),
+            processor_time=processor_ratio(seconds["peer"], seconds["ours"]),
             text=texts.name,
             layers=config.n_layer,
             d_model=config.d_model,
