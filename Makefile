@@ -22,7 +22,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test compare reproduce fuzz lint ui clean
+.PHONY: help install repro test kill-test compare reproduce fuzz lint ui bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,8 @@ help:
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
 	@echo "make fuzz       5,000 damaged checkpoints and 5,000 damaged SQuAD files: read right, or refused"
 	@echo "make lint       ruff and mypy"
+	@echo "make bench      speed and memory against transformers, into reports/benchmarks.md (QUICK=1: a miniature)"
+	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
 	@echo "make ui         MLflow's pages about the runs so far"
 	@echo "make install    only make .venv"
 	@echo "make clean      remove .venv"
@@ -62,6 +64,13 @@ lint: $(STAMP)
 	ruff check .
 	ruff format --check .
 	mypy
+
+# A miniature is written aside: its figures say nothing.
+bench: $(STAMP)
+	python -m benchmarks $(if $(QUICK),--quick --out .bench)
+
+bench-gpu: $(STAMP)
+	python -m benchmarks.gpu $(if $(QUICK),--quick --out .bench/gpu)
 
 ui: $(STAMP)
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -13,7 +13,7 @@ from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.model_card import model_card
 from gmmxlnet.utils.publish import publish_model
 from pipeline.experiment import Experiment
-from pipeline.params import Params, find_local, load_params, run_stage
+from pipeline.params import Params, find_local, load_params, point_to_base, run_stage
 
 MODEL = Path("models/gmm")
 REPORTS = Path("reports")
@@ -28,6 +28,7 @@ def main() -> None:
         return
     if not _read(REPORTS / "determinism.json")["bit_identical"]:
         raise HubError(f"{MODEL}: reports/determinism.json says that it does not reload bit for bit; not pushed")
+    point_to_base(params)
     experiment = Experiment.read(MODEL)
     metrics = _read(REPORTS / "metrics.json")
     published = publish_model(

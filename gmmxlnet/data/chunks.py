@@ -23,7 +23,6 @@ from gmmxlnet.data.squad import as_passages
 from gmmxlnet.data.store import SPLITS, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
 from gmmxlnet.data.summary import summarize
 from gmmxlnet.data.tokenizer import (
-    encode_ids,
     encode_texts,
     load_tokenizer,
     scratch_tokenizer,
@@ -129,14 +128,13 @@ def build_split(
     contexts: dict[str, int] = {}  # text -> index; equal texts are one context
     context_of_N = [contexts.setdefault(passage.text, len(contexts)) for passage, _ in documents]
     texts_C = list(contexts)
-    encoded = encode_texts(tokenizer, texts_C)
+    both = encode_texts(tokenizer, [*texts_C, *(question.text for _, question in documents)])  # share their words
+    encoded, asked = both.part(0, len(texts_C)), both.part(len(texts_C), len(both.rows) - 1)
     labels_N2 = label_documents(encoded, texts_C, context_of_N, [question.answers for _, question in documents])
     unlabeled_N = (labels_N2[:, 0] < 0) & np.array([bool(question.answers) for _, question in documents], dtype=bool)
     keep_N = ~unlabeled_N if drop_unlabeled else np.ones(len(documents), dtype=bool)
     questions = [question for (_, question), keep in zip(documents, keep_N, strict=True) if keep]
-    question_tokens, question_rows, num_cut = _cut_rows(
-        *encode_ids(tokenizer, [question.text for question in questions]), max_question_length
-    )
+    question_tokens, question_rows, num_cut = _cut_rows(*_kept_rows(asked.ids, asked.rows, keep_N), max_question_length)
     chunks = SplitChunks(
         context_tokens=encoded.ids,
         context_chars=encoded.chars,
@@ -193,6 +191,12 @@ def _all_texts(documents: Sequence[Asked]) -> Iterator[str]:
     """Each context once, in order of appearance, and each question."""
     yield from dict.fromkeys(passage.text for passage, _ in documents)
     yield from (question.text for _, question in documents)
+
+
+def _kept_rows(ids: np.ndarray, rows: np.ndarray, keep_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids and rows of those rows that are kept."""
+    lengths_N = np.diff(rows)
+    return ids[np.repeat(keep_N, lengths_N)], np.concatenate(([0], np.cumsum(lengths_N[keep_N])))
 
 
 def _cut_rows(ids: np.ndarray, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, int]:

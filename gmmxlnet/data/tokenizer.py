@@ -1,22 +1,23 @@
 """Tokenizers: XLNet's own, checked to be real, or a vocabulary of whole words made from the training text ("scratch").
 
 A text is encoded without special tokens, together with the characters each token stands for. A special token spelled
-out in a text ("<sep>") becomes <unk>: no document may forge the structure of a segment.
+out in a text ("<sep>") becomes <unk>: no document may forge the structure of a segment. `words.py` does it fast.
 """
 
 import math
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 from huggingface_hub.errors import HTTPError
-from tokenizers import Encoding
+from tokenizers import Tokenizer
 from transformers import XLNetTokenizerFast
 
+from gmmxlnet.data.words import encode_by_words, encodes_words_alone
 from gmmxlnet.errors import DataError, reason_of
 
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
@@ -36,6 +37,11 @@ class EncodedTexts:
     ids: np.ndarray  # (T,) int32
     chars: np.ndarray  # (T, 2) int32, first character and the one after the last, within the text
     rows: np.ndarray  # (N+1,) int64
+
+    def part(self, first: int, end: int) -> "EncodedTexts":
+        """Texts `first` to `end`, exclusive."""
+        tokens = slice(self.rows[first], self.rows[end])
+        return EncodedTexts(self.ids[tokens], self.chars[tokens], self.rows[first : end + 1] - self.rows[first])
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> XLNetTokenizerFast:
@@ -74,48 +80,29 @@ def checked_tokenizer(tokenizer: XLNetTokenizerFast, source: str) -> XLNetTokeni
 
 def encode_texts(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
     """Token ids and their characters for each text, without special tokens; never cut."""
-    ids, chars = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-    lengths: list[int] = []
-    for encodings in _encode_in_batches(tokenizer, texts):
-        lengths.extend(len(encoding) for encoding in encodings)
-        ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
-        spans = chain.from_iterable(encoding.offsets for encoding in encodings)
-        chars.append(np.fromiter(chain.from_iterable(spans), np.int32))
-    return EncodedTexts(
-        ids=_without_special(tokenizer, np.concatenate(ids)),
-        chars=np.concatenate(chars).reshape(-1, 2),
-        rows=_rows(lengths),
-    )
-
-
-def encode_ids(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """`encode_texts` without the characters, faster: ids and rows."""
-    ids = [np.empty(0, np.int32)]
-    lengths: list[int] = []
-    for encodings in _encode_in_batches(tokenizer, texts, with_characters=False):
-        lengths.extend(len(encoding) for encoding in encodings)
-        ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
-    return _without_special(tokenizer, np.concatenate(ids)), _rows(lengths)
-
-
-def _encode_in_batches(
-    tokenizer: XLNetTokenizerFast, texts: Sequence[str], *, with_characters: bool = True
-) -> Iterator[list[Encoding]]:
-    """The backend's own records, some thousand texts at once; it spreads a batch over the cores by itself."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # an earlier call may have left these on
     backend.no_padding()
-    encode = backend.encode_batch if with_characters else backend.encode_batch_fast
+    encode = encode_by_words if encodes_words_alone(backend, texts) else encode_whole
+    ids, chars, rows = encode(backend, texts)
+    return EncodedTexts(ids=_without_special(tokenizer, ids), chars=chars, rows=rows)
+
+
+def encode_whole(backend: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids (T,) int32, characters (T, 2) int32 and rows (N+1,) int64, some thousand texts at once."""
+    ids, chars, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int32)], []
     for first in range(0, len(texts), _ENCODE_BATCH):
-        yield encode(list(texts[first : first + _ENCODE_BATCH]), add_special_tokens=False)
+        encodings = backend.encode_batch(list(texts[first : first + _ENCODE_BATCH]), add_special_tokens=False)
+        lengths.extend(map(len, encodings))
+        ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
+        spans = chain.from_iterable(encoding.offsets for encoding in encodings)
+        chars.append(np.fromiter(chain.from_iterable(spans), np.int32))
+    rows = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    return np.concatenate(ids), np.concatenate(chars).reshape(-1, 2), rows
 
 
 def _without_special(tokenizer: XLNetTokenizerFast, tokens_T: np.ndarray) -> np.ndarray:
     return np.where(np.isin(tokens_T, tokenizer.all_special_ids), np.int32(tokenizer.unk_token_id), tokens_T)
-
-
-def _rows(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
 
 
 def memory_tokens(num_slots: int) -> list[str]:

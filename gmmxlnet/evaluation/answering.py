@@ -17,7 +17,7 @@ from transformers import XLNetTokenizerFast
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.store import SplitChunks, SplitTexts
-from gmmxlnet.data.tokenizer import encode_ids, encode_texts, load_tokenizer
+from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer
 from gmmxlnet.errors import CheckpointError, DataError
 from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.predictions import Predictions
@@ -156,14 +156,14 @@ def _as_documents(
     """Every document tokenized once, however many questions ask about it."""
     context_of = {text: index for index, text in enumerate(dict.fromkeys(documents))}
     contexts = encode_texts(tokenizer, list(context_of))
-    question_tokens, question_rows = encode_ids(tokenizer, questions)
-    _check_room(np.diff(question_rows), layout)
+    asked = encode_texts(tokenizer, questions)
+    _check_room(np.diff(asked.rows), layout)
     chunks = SplitChunks(
         context_tokens=contexts.ids,
         context_chars=contexts.chars,
         context_rows=contexts.rows,
-        question_tokens=question_tokens,
-        question_rows=question_rows,
+        question_tokens=asked.ids,
+        question_rows=asked.rows,
         document_contexts=np.array([context_of[text] for text in documents], np.int32),
         labels=np.full((len(questions), 2), -1, np.int32),
     )

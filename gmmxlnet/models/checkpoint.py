@@ -178,7 +178,8 @@ def load_model(
     else:
         download = {key: source[key] for key in ("cache_dir", "token", "local_files_only") if key in source}
         model = _load_own(folder, asked, use_safetensors, base_model, **download)
-    model.config.name_or_path = str(name)
+    model.name_or_path = model.config.name_or_path = str(name)
+    model.config._commit_hash = extract_commit_hash(str(folder / CONFIG), None)  # as transformers notes it
     if dtype not in (None, "auto"):
         model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     return model.eval()

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 from transformers.activations import ACT2FN
 
+from gmmxlnet.models.attention import relative_attention
 from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.dropout import Dropout
 
 
 def sinusoids(num_keys: int, num_queries: int, d_model: int, clamp_len: int, device: torch.device) -> Tensor:
@@ -30,19 +32,6 @@ def sinusoids(num_keys: int, num_queries: int, d_model: int, clamp_len: int, dev
     inverse_frequency = 1 / torch.pow(10000, torch.arange(0, d_model, 2, device=device).float() / d_model)
     angle = distance_P[:, None] * inverse_frequency
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
-
-
-def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
-    """View (..., L, P) scores by distance as (..., L, K) scores by key: out[i, j] = in[i, L - 1 - i + j].
-
-    A view, without copies: row i starts one element earlier than row i - 1 would (Dai et al. 2019, appendix B).
-    """
-    num_queries, num_distances = score_LP.shape[-2:]
-    if num_queries == 1:  # its distances are its keys; rows of one element less could not hold them
-        return score_LP
-    flat = score_LP.flatten(-2)
-    shifted = flat[..., num_queries - 1 : num_queries - 1 + num_queries * (num_distances - 1)]
-    return shifted.unflatten(-1, (num_queries, num_distances - 1))[..., :num_keys]
 
 
 NUM_SEGMENT_IDS = 5  # XLNet's: context, question, <cls>, <sep>, padding
@@ -89,7 +78,6 @@ class RelativeAttention(nn.Module):
         q = q[:, K - L :]
         same, other = self.segment_embedding
         same_minus_other_BLH = torch.einsum("blhe,he->blh", q + self.r_s_bias, same - other)
-        scale = self.head_dim**-0.5
         query_BLHe = torch.cat(
             [
                 q + self.r_w_bias,
@@ -100,16 +88,14 @@ class RelativeAttention(nn.Module):
         )
         key_features_BKe = torch.cat([types_BKc, padding_BK[..., None]], dim=-1)
         key_BKHe = torch.cat([k, key_features_BKe[:, :, None].expand(-1, -1, self.num_heads, -1)], dim=-1)
-        # One product per head over all documents' queries: (H, B·L, h) · (H, h, P).
-        by_distance = (q + self.r_r_bias).permute(2, 0, 1, 3).flatten(1, 2) @ (scale * position_HPh).transpose(1, 2)
-        bias_BHLK = relative_shift(by_distance.unflatten(1, (B, L)), num_keys=K).transpose(0, 1)
-        attended = F.scaled_dot_product_attention(
+        attended = relative_attention(
             query_BLHe.transpose(1, 2),
             key_BKHe.transpose(1, 2),
             v.transpose(1, 2),
-            attn_mask=bias_BHLK,
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=scale,
+            (q + self.r_r_bias).transpose(1, 2),
+            position_HPh,
+            scale=self.head_dim**-0.5,
+            dropout=self.dropout if self.training else 0.0,
         )
         return self.output(attended.transpose(1, 2).flatten(2))
 
@@ -125,7 +111,7 @@ class EncoderLayer(nn.Module):
         self.activation = ACT2FN[config.ff_activation]
         self.outer = nn.Linear(config.d_inner, config.d_model)
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, hidden_BLd: Tensor, context_BKd: Tensor, position_HPh: Tensor, types_BKc: Tensor, padding_BK: Tensor
@@ -148,7 +134,7 @@ class XLNetEncoder(nn.Module):
         self.d_model, self.clamp_len = config.d_model, config.clamp_len
         self.word_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layer))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def position_keys(self, num_queries: int, num_keys: int) -> list[Tensor]:
         """Each layer's keys (H, P, h) of the distances between L tokens and K; shared by all documents."""

@@ -46,7 +46,8 @@ def locate(
         except (HfHubHTTPError, HTTPError, EntryNotFoundError, OfflineModeIsEnabled, RevisionResolutionError) as error:
             at = f" at {revision}" if revision else ""
             raise CheckpointError(
-                f"{name}{at}: neither a folder here nor a repository that can be fetched from the Hub ({reason_of(error)}); "
-                "check the name, the revision, the connection and, for a private one, `hf auth login`"
+                f"{name}{at}: neither a folder here nor a repository that can be fetched from the Hub "
+                f"({reason_of(error)}); check the name, the revision, the connection and, for a private one, "
+                "`hf auth login`"
             ) from error
     return folder / subfolder

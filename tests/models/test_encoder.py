@@ -7,8 +7,9 @@ import torch
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.attention import relative_shift
 from gmmxlnet.models.convert import convert_xlnet_weights, extended_config, xlnet_tensors
-from gmmxlnet.models.encoder import relative_shift, sinusoids
+from gmmxlnet.models.encoder import sinusoids
 
 VOCABULARY = 50
 # (layers, d_model, heads, d_inner), clamp_len, activation, segment lengths of the batch, padding

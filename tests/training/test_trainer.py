@@ -11,6 +11,7 @@ from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.models.dropout import Dropout
 from gmmxlnet.training import GMMTrainer, GMMTrainingConfig, TrainingConfig
 
 
@@ -82,7 +83,7 @@ def test_the_same_seed_gives_the_same_bits(make_model, documents, tmp_path):
     for seed in (3, 3, 4):
         model = make_model("gmm", routing_mode="read-based")
         for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
+            if isinstance(module, Dropout):
                 module.p = 0.2
         trainer = GMMTrainer(model, config(max_steps=4, seed=seed, progressive_segments=[2]), documents)
         trainer.train()

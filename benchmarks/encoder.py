@@ -1,0 +1,158 @@
+"""The encoder alone, and the memory's price: steps forward and backward on the same padded batch."""
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.inputs import Scale, document_batch, pair, xlnet_config
+from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, processor_ratio, ratios
+from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
+
+PADDING = 8  # an eighth of the batch's tokens is padding
+
+
+def encoder_figures(scale: Scale) -> list[Figure]:
+    """Time and memory against transformers' encoder; dropout and all, as in training."""
+    sizes = [(256, 4, 8), (768, 2, 4)] if not scale.quick else [(64, 1, 2)]
+    return [found for d_model, n_layer, B in sizes for found in _against_transformers(scale, d_model, n_layer, B)]
+
+
+def _against_transformers(scale: Scale, d_model: int, n_layer: int, B: int) -> list[Figure]:
+    L = scale.max_length
+    config = xlnet_config(d_model=d_model, n_layer=n_layer)
+    theirs, ours = pair(config)
+    batch = document_batch(B=B, S=1, L=L, slots=0, vocab_size=config.vocab_size, memory_tokens=False)
+    ids, mask, types = (batch[name][:, 0] for name in ("input_ids", "attention_mask", "token_type_ids"))
+    mask[:, : L // PADDING], types[:, : L // PADDING] = 0, 3
+
+    def their_hidden() -> Tensor:
+        return theirs.transformer(input_ids=ids, attention_mask=mask, token_type_ids=types, use_mems=False)[0]
+
+    def our_hidden() -> Tensor:
+        encoder = ours.encoder
+        return encoder(encoder.word_embedding(ids), mask, types, encoder.position_keys(L, L))
+
+    peer, own = partial(backward_of, theirs, their_hidden), partial(backward_of, ours, our_hidden)
+    taken = in_turns({"peer": peer, "ours": own}, scale.repeats)
+    memory = {"peer": peak_bytes(peer), "ours": peak_bytes(own)}
+    what = {"d_model": d_model, "layers": n_layer, "batch": B, "tokens": L, "dropout": config.dropout}
+    return [
+        figure(
+            f"encoder d {d_model}: speed against transformers",
+            ratios(taken["peer"], taken["ours"]),
+            Bar(at_least=1.3),
+            processor_time=processor_ratio(taken["peer"], taken["ours"]),
+            **what,
+            **milliseconds(taken),
+        ),
+        figure(
+            f"encoder d {d_model}: peak memory of the step against transformers",
+            [memory["ours"] / memory["peer"]],
+            Bar(at_most=0.7),
+            **what,
+            **{f"{name}_MiB": round(value / 2**20, 1) for name, value in memory.items()},
+        ),
+    ]
+
+
+def backward_of(model: nn.Module, hidden: Callable[[], Tensor]) -> None:
+    """One step forward and backward of the sum of hidden states."""
+    model.zero_grad()
+    hidden().sum().backward()
+
+
+def memory_figures(scale: Scale) -> list[Figure]:
+    """gmm against none: as many tokens, of which gmm has 2·m for its memory; documents of two segments."""
+    k, m = 4, 2 if scale.quick else 16
+    d_model, n_layer, B = (64, 1, 2) if scale.quick else (256, 4, 8)
+    models = {
+        "none": _own_model(d_model, n_layer, memory_type="none"),
+        "gmm": _own_model(d_model, n_layer, memory_type="gmm", num_memory_experts=k, memory_slots=m),
+    }
+    runs = {}
+    for name, model in models.items():
+        batch = document_batch(
+            B=B, S=2, L=scale.max_length, slots=m, vocab_size=VOCABULARY, memory_tokens=name == "gmm"
+        )
+        runs[name] = partial(step, model, batch)
+    taken = in_turns(runs, scale.repeats)
+    return [
+        figure(
+            f"gmm k = {k}, m = {m}: time of a step against none",
+            ratios(taken["gmm"], taken["none"]),
+            Bar(at_most=1.05),
+            processor_time=processor_ratio(taken["gmm"], taken["none"]),
+            d_model=d_model,
+            layers=n_layer,
+            batch=B,
+            segments=2,
+            tokens=scale.max_length,
+            memory_reconstruction_weight=0.0,
+            **milliseconds(taken),
+        )
+    ]
+
+
+def segment_figures(scale: Scale) -> list[Figure]:
+    """Time of a segment in a step over S segments, for S from 1 up, against the mean over all S."""
+    counts = [1, 2] if scale.quick else [1, 4, 16, 64]
+    L, B = (32, 1) if scale.quick else (128, 4)
+    model = _own_model(64 if scale.quick else 128, 2, memory_type="gmm", num_memory_experts=4, memory_slots=4)
+    runs = {}
+    for S in counts:
+        batch = document_batch(B=B, S=S, L=L, slots=4, vocab_size=VOCABULARY, memory_tokens=True)
+        times = max(counts) // S  # as much work in every run
+        runs[f"S={S}"] = partial(_several, times, partial(step, model, batch))
+    taken = in_turns(runs, scale.repeats)
+    rows = list(zip(*taken.values(), strict=True))
+    deviations = [_largest_deviation([span.wall for span in row]) for row in rows]
+    return [
+        figure(
+            f"cost per segment, S = {counts[0]} … {counts[-1]}: largest deviation from the mean",
+            deviations,
+            Bar(at_most=0.10),
+            processor_time=statistics.median(_largest_deviation([span.processor for span in row]) for row in rows),
+            batch=B,
+            tokens=L,
+            **milliseconds(taken),
+        )
+    ]
+
+
+def _largest_deviation(values: list[float]) -> float:
+    """From their mean, relative to it."""
+    mean = statistics.mean(values)
+    return round(max(abs(value / mean - 1) for value in values), 4)
+
+
+VOCABULARY = 8_000
+
+
+def _own_model(d_model: int, n_layer: int, **memory: object) -> GMMXLNetForQA:
+    torch.manual_seed(0)
+    size = xlnet_config(d_model=d_model, n_layer=n_layer)
+    slots = 2 * memory.get("memory_slots", 0)
+    config = GMMXLNetConfig(
+        vocab_size=VOCABULARY + slots,
+        d_model=d_model,
+        n_layer=n_layer,
+        n_head=size.n_head,
+        d_inner=size.d_inner,
+        dropout=size.dropout,
+        **memory,
+    )
+    return GMMXLNetForQA(config).train()
+
+
+def step(model: GMMXLNetForQA, batch: dict[str, Tensor]) -> None:
+    """Forward, loss, backward."""
+    model.zero_grad()
+    model(**batch).loss.backward()
+
+
+def _several(times: int, run: Callable[[], None]) -> None:
+    for _ in range(times):
+        run()

@@ -1,0 +1,109 @@
+"""What is measured: texts, models, batches. Real paragraphs where `../shared/squad` is there, else the sample's."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple, XLNetTokenizerFast
+
+from gmmxlnet.data.segments import SegmentLayout
+from gmmxlnet.data.squad import Passage, as_passages, read_squad_file
+from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
+from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.convert import extended_config
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("GMMXLNET_SHARED", ROOT.parent / "shared"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large: full, or the miniature that a test runs."""
+
+    quick: bool
+    repeats: int
+    max_length: int
+    stride: int
+    batch_size: int
+    documents: int | None  # questions of the train text that are trained on
+
+    @classmethod
+    def of(cls, quick: bool, repeats: int | None = None) -> "Scale":
+        """`repeats` overrides how often each run is repeated."""
+        if quick:
+            return cls(quick=True, repeats=repeats or 2, max_length=64, stride=8, batch_size=2, documents=6)
+        return cls(quick=False, repeats=repeats or 7, max_length=384, stride=128, batch_size=8, documents=None)
+
+
+class Texts:
+    """SQuAD files and a tokenizer for them."""
+
+    def __init__(self, quick: bool) -> None:
+        real = not quick and (SHARED / "squad").is_dir()
+        self.name = "SQuAD paragraphs" if real else "the sample"
+        folder = SHARED / "squad" if real else ROOT / "data/sample"
+        self.train = folder / ("train-v2-style.json" if real else "train.json")
+        self.dev = folder / ("dev-v2.0.json" if real else "dev.json")
+        self._tokenizer_folder = SHARED / "xlnet-base-cased" if real else None
+
+    @cached_property
+    def tokenizer(self) -> XLNetTokenizerFast:
+        if self._tokenizer_folder:
+            return load_tokenizer(str(self._tokenizer_folder))
+        return scratch_tokenizer(passage.text for passage in self.passages("train"))
+
+    def passages(self, split: str, context: str = "paragraph") -> list[Passage]:
+        return as_passages(read_squad_file(getattr(self, split)), context)
+
+
+def layout(tokenizer: XLNetTokenizerFast, *, max_length: int, stride: int, memory_num_tokens: int = 0) -> SegmentLayout:
+    """Segments of a length."""
+    return SegmentLayout(
+        max_seq_length=max_length,
+        doc_stride=stride,
+        memory_num_tokens=memory_num_tokens,
+        vocab_size=len(tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        sep_id=tokenizer.sep_token_id,
+        cls_id=tokenizer.cls_token_id,
+    )
+
+
+def xlnet_config(*, d_model: int, n_layer: int, vocab_size: int = 32_000) -> XLNetConfig:
+    """XLNet's proportions: heads of 64, a feed-forward network four times as wide, dropout 0.1."""
+    return XLNetConfig(
+        vocab_size=vocab_size, d_model=d_model, n_layer=n_layer, n_head=max(1, d_model // 64), d_inner=4 * d_model
+    )
+
+
+def pair(config: XLNetConfig, **memory: object) -> tuple[XLNetForQuestionAnsweringSimple, GMMXLNetForQA]:
+    """transformers' model and ours of the same size, both training."""
+    torch.manual_seed(0)
+    theirs = XLNetForQuestionAnsweringSimple(config)
+    ours = GMMXLNetForQA(extended_config(config, **({"memory_type": "none"} | memory)))
+    return theirs.train(), ours.train()
+
+
+def document_batch(*, B: int, S: int, L: int, slots: int, vocab_size: int, memory_tokens: bool) -> dict[str, Tensor]:
+    """Random documents; `slots` memory tokens of each kind, or as many tokens of text in their places."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(10, vocab_size, (B, S, L), generator=generator)
+    types = torch.zeros_like(ids)
+    question = L // 8
+    types[..., -question - slots :], types[..., -1] = 1, 2
+    if memory_tokens:
+        reads = torch.arange(slots) + vocab_size
+        ids[..., L - question - slots : L - question] = reads
+        ids[..., L - question - 2 * slots : L - question - slots] = reads + slots
+    start = torch.randint(0, L // 2, (B, S), generator=generator)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "token_type_ids": types,
+        "num_segments": torch.full((B,), S),
+        "start_positions": start,
+        "end_positions": start + 2,
+    }

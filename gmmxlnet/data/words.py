@@ -1,0 +1,100 @@
+"""Encoding many texts word by word: each different word is encoded once, whatever the number of its occurrences.
+
+XLNet's tokenizer first splits a text at white space and then treats each word alone, so that a text's tokens are its
+words' tokens one after another. That is checked of the tokenizer at hand (`encodes_words_alone`), and a text is cut
+only at spaces that its normalization cannot see across either. A text with characters that the normalization may delete
+(controls, zero-width ones) is encoded whole: where the characters of its tokens lie depends on all of it.
+
+Shapes: N texts, W words of all texts, U different words, R tokens of these, T tokens of all texts.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+# Spaces between characters that neither join a neighbour to one grapheme nor decompose to something with a space.
+_SAFE = "!-~£§©«®°±²³µ·»½¿À-ÖØ-öø-ʯ–—‘’“”…€"  # noqa: RUF001 (dashes and quotation marks as texts have them)
+_CUT = re.compile(f" (?<=[{_SAFE}] )(?=[{_SAFE}])")
+_LOCAL_NORMALIZERS = {"Replace", "NFKD", "StripAccents", "Lowercase", "Precompiled"}
+_WORDS_AT_ONCE = 256  # joined to one text: fewer records to make, and long enough to use all cores
+
+
+def encodes_words_alone(backend: Tokenizer, texts: Sequence[str]) -> bool:
+    """Whether each text's tokens are those of its words, each encoded by itself."""
+    splits, normalizers = _parts(backend.pre_tokenizer, "pretokenizers"), _parts(backend.normalizer, "normalizers")
+    added = backend.get_added_tokens_decoder().values()
+    swallowing = [token.content for token in added if token.lstrip or token.rstrip]  # white space beside them
+    return (
+        [split["type"] for split in splits] == ["WhitespaceSplit", "Metaspace"]
+        and splits[1]["prepend_scheme"] == "always"
+        and all(normalizer["type"] in _LOCAL_NORMALIZERS for normalizer in normalizers)
+        and not any(token in text for token in swallowing for text in texts)
+    )
+
+
+def _parts(component: Any, key: str) -> list[dict[str, Any]]:
+    """What a tokenizer's component is made of."""
+    if component is None:
+        return []
+    state = json.loads(component.__getstate__())
+    return state.get(key, [state])
+
+
+def encode_by_words(backend: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids (T,) int32, their characters (T, 2) int32, and rows (N+1,) int64; without special tokens.
+
+    Only where `encodes_words_alone` is true.
+    """
+    words_of_N = [_cut(text) for text in texts]
+    seen = dict.fromkeys(chain.from_iterable(words_of_N))
+    whole = {words[0]: seen.pop(words[0], None) for words in words_of_N if len(words) == 1}
+    different = [*seen, *whole]
+    number = dict(zip(different, range(len(different)), strict=True))
+    word_W = np.fromiter(map(number.__getitem__, chain.from_iterable(words_of_N)), np.int64)
+    lengths_U = np.fromiter(map(len, different), np.int64, len(different))
+    ids_R, chars_R2, rows_U = _encode_words(backend, list(seen), list(whole), lengths_U)
+
+    num_words_N = np.fromiter(map(len, words_of_N), np.int64, len(texts))
+    word_rows_N = np.concatenate(([0], np.cumsum(num_words_N)))
+    ends_W = np.cumsum(lengths_U[word_W] + 1)  # with the space after it, all texts end to end
+    starts_W = ends_W - lengths_U[word_W] - 1
+    starts_W -= np.repeat(starts_W[word_rows_N[:-1]], num_words_N)  # within its text
+
+    num_tokens_W = np.diff(rows_U)[word_W]
+    token_rows_W = np.concatenate(([0], np.cumsum(num_tokens_W)))
+    source_T = np.arange(token_rows_W[-1]) + np.repeat(rows_U[word_W] - token_rows_W[:-1], num_tokens_W)
+    chars_T2 = chars_R2[source_T] + np.repeat(starts_W, num_tokens_W)[:, None]
+    return ids_R[source_T], chars_T2.astype(np.int32), token_rows_W[word_rows_N]
+
+
+def _cut(text: str) -> list[str]:
+    """The words of a text, or the text alone."""
+    if not text.replace("\n", "").isprintable():
+        return [text]
+    return text.split(" ") if text.isascii() else _CUT.split(text)
+
+
+def _encode_words(
+    backend: Tokenizer, words: list[str], texts: list[str], lengths_U: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids (R,), characters within the word (R, 2), and rows (U+1,) of different words and then of whole texts.
+
+    Lines of many words are encoded as texts; each token's place tells which word it is of.
+    """
+    lines = ["\n".join(words[i : i + _WORDS_AT_ONCE]) for i in range(0, len(words), _WORDS_AT_ONCE)] + texts
+    encodings = backend.encode_batch(lines, add_special_tokens=False)
+    ids_R = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32)
+    offsets = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
+    chars_R2 = np.fromiter(offsets, np.int64).reshape(-1, 2)
+    line_lengths = np.fromiter(map(len, lines), np.int64, len(lines)) + 1
+    num_tokens = np.fromiter(map(len, encodings), np.int64, len(lines))
+    chars_R2 += np.repeat(np.cumsum(line_lengths) - line_lengths, num_tokens)[:, None]  # all lines end to end
+    starts_U = np.cumsum(lengths_U + 1) - lengths_U - 1
+    word_R = np.searchsorted(starts_U, chars_R2[:, 0], side="right") - 1
+    rows_U = np.concatenate(([0], np.cumsum(np.bincount(word_R, minlength=len(lengths_U)))))
+    return ids_R, chars_R2 - starts_U[word_R][:, None], rows_U

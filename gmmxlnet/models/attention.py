@@ -1,0 +1,167 @@
+"""Attention with a relative term: softmax(scale·q·k + b)·v, where b holds a score by distance for each pair of tokens.
+
+Two ways to the same numbers. `attend_fused` leaves it to torch's fused attention and hands it b as a bias, which is the
+way on a GPU. `attend_in_blocks` is the way on a CPU, where that bias, twice as wide before it is shifted, costs more
+than the attention itself: it works on a block of queries at a time, whose scores stay in the cache, forms only the
+distances that occur in the block, and keeps for backward nothing but the probabilities.
+
+Shapes: B documents, L queries, K keys, P = K + L - 1 distances, H heads, h size of a head, e that of scored queries and
+keys, n documents of a block, Q queries of a block, W = K + Q - 1 distances in a block.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 (the field's name for it)
+
+from gmmxlnet.models.dropout import keep_mask
+
+QUERIES = 96  # of a block: fewer cost larger products, more cost distances that do not occur
+SCORES = 2**18  # of a block, at least one document's: 1 MiB in float32, what a core's cache holds
+
+
+def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
+    """View (..., L, P) scores by distance as (..., L, K) scores by key: out[i, j] = in[i, L - 1 - i + j].
+
+    A view, without copies: row i starts one element earlier than row i - 1 would (Dai et al. 2019, appendix B).
+    """
+    num_queries, num_distances = score_LP.shape[-2:]
+    if num_queries == 1:  # its distances are its keys; rows of one element less could not hold them
+        return score_LP
+    flat = score_LP.flatten(-2)
+    shifted = flat[..., num_queries - 1 : num_queries - 1 + num_queries * (num_distances - 1)]
+    return shifted.unflatten(-1, (num_queries, num_distances - 1))[..., :num_keys]
+
+
+def relative_attention(
+    query_BHLe: Tensor,
+    key_BHKe: Tensor,
+    value_BHKh: Tensor,
+    distance_query_BHLh: Tensor,
+    position_HPh: Tensor,
+    *,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attend: scores are scale·(query·key + distance_query·position at their distance). Returns (B, H, L, h).
+
+    Args:
+        position_HPh: keys of the distances from K - 1 down to 1 - L, query less key.
+        dropout: the share of probabilities left out.
+    """
+    attend = attend_in_blocks if query_BHLe.device.type == "cpu" else attend_fused
+    return attend(query_BHLe, key_BHKe, value_BHKh, distance_query_BHLh, position_HPh, scale=scale, dropout=dropout)
+
+
+def attend_fused(
+    query_BHLe: Tensor,
+    key_BHKe: Tensor,
+    value_BHKh: Tensor,
+    distance_query_BHLh: Tensor,
+    position_HPh: Tensor,
+    *,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """`relative_attention` by `scaled_dot_product_attention`."""
+    B, _, L, _ = query_BHLe.shape
+    # One product per head over all documents' queries: (H, B·L, h) · (H, h, P).
+    by_distance = distance_query_BHLh.transpose(0, 1).flatten(1, 2) @ (scale * position_HPh).transpose(1, 2)
+    bias_BHLK = relative_shift(by_distance.unflatten(1, (B, L)), key_BHKe.shape[2]).transpose(0, 1)
+    return F.scaled_dot_product_attention(
+        query_BHLe, key_BHKe, value_BHKh, attn_mask=bias_BHLK, dropout_p=dropout, scale=scale
+    )
+
+
+def attend_in_blocks(
+    query_BHLe: Tensor,
+    key_BHKe: Tensor,
+    value_BHKh: Tensor,
+    distance_query_BHLh: Tensor,
+    position_HPh: Tensor,
+    *,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """`relative_attention` block by block, in the values' dtype."""
+    tensors = (query_BHLe * scale, key_BHKe, value_BHKh / (1 - dropout), distance_query_BHLh, position_HPh * scale)
+    with torch.autocast("cpu", enabled=False):  # it would cast again and again, block by block
+        return _BlockAttention.apply(*(x.to(value_BHKh.dtype) for x in tensors), dropout)
+
+
+class _BlockAttention(torch.autograd.Function):
+    """The scale is in the queries and positions already, and what dropout multiplies by in the values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, distance_query: Tensor, position: Tensor, dropout: float
+    ) -> Tensor:
+        B, H, L, _ = query.shape
+        K, training = key.shape[2], any(ctx.needs_input_grad)
+        out = value.new_empty(B, L, H, value.shape[3]).transpose(1, 2)  # the layout that the next product wants
+        probs_BHLK = value.new_empty(B, H, L, K) if training else None
+        kept_BHLK = keep_mask((B, H, L, K), dropout) if dropout > 0 else None
+        for documents, queries, distances in _blocks(B, H, L, K):
+            at = (documents, slice(None), queries)
+            scores_nHQK = _products(query[at], key[documents].transpose(2, 3))
+            scores_nHQK += _bias(distance_query[at], position[:, distances], K)
+            block_nHQK = torch.softmax(scores_nHQK, dim=-1, out=scores_nHQK)
+            if probs_BHLK is not None:
+                probs_BHLK[at] = block_nHQK
+            if kept_BHLK is not None:
+                block_nHQK *= kept_BHLK[at]
+            out[at] = _products(block_nHQK, value[documents])
+        if training:
+            ctx.save_for_backward(query, key, value, distance_query, position, probs_BHLK, kept_BHLK)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, distance_query, position, probs_BHLK, kept_BHLK = ctx.saved_tensors
+        B, H, L, _ = query.shape
+        K = key.shape[2]
+        d_query, d_distance_query = torch.empty_like(query), torch.empty_like(distance_query)
+        d_key, d_value, d_position = torch.zeros_like(key), torch.zeros_like(value), torch.zeros_like(position)
+        for documents, queries, distances in _blocks(B, H, L, K):
+            at = (documents, slice(None), queries)
+            probs = dropped = probs_BHLK[at]
+            d_probs = _products(grad[at], value[documents].transpose(2, 3))
+            if kept_BHLK is not None:
+                dropped = probs.clone().mul_(kept_BHLK[at])
+                d_probs *= kept_BHLK[at]
+            d_value[documents] += _products(dropped.transpose(2, 3), grad[at])
+            d_scores = torch._softmax_backward_data(d_probs, probs, -1, probs.dtype)
+            d_query[at] = _products(d_scores, key[documents])
+            d_key[documents] += _products(d_scores.transpose(2, 3), query[at])
+            n, _, Q, _ = d_scores.shape
+            by_distance_HnQW = d_scores.new_zeros(H, n, Q, K + Q - 1)
+            relative_shift(by_distance_HnQW, K).copy_(d_scores.transpose(0, 1))
+            rows_HRW = by_distance_HnQW.flatten(1, 2)
+            d_distance_query[at] = (rows_HRW @ position[:, distances]).unflatten(1, (n, Q)).transpose(0, 1)
+            d_position[:, distances] += rows_HRW.transpose(1, 2) @ distance_query[at].transpose(0, 1).flatten(1, 2)
+        return d_query, d_key, d_value, d_distance_query, d_position, None
+
+
+def _blocks(B: int, H: int, L: int, K: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Documents, queries and distances of each block."""
+    num_documents = max(1, SCORES // (H * min(L, QUERIES) * K))
+    for document in range(0, B, num_documents):
+        for query in range(0, L, QUERIES):
+            end = min(query + QUERIES, L)
+            yield slice(document, document + num_documents), slice(query, end), slice(L - end, L - 1 - query + K)
+
+
+def _bias(distance_query_nHQh: Tensor, position_HWh: Tensor, num_keys: int) -> Tensor:
+    """(n, H, Q, K)"""
+    n, _, Q, _ = distance_query_nHQh.shape
+    by_distance = distance_query_nHQh.transpose(0, 1).flatten(1, 2) @ position_HWh.transpose(1, 2)
+    return relative_shift(by_distance.unflatten(1, (n, Q)), num_keys).transpose(0, 1)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """(n, H, a, b) · (n, H, b, c)"""
+    return left @ right
