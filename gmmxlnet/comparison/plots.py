@@ -51,7 +51,11 @@ def _mark(axes: Axes, result: Result, group: str, ablation: str, height: float) 
     if score.value is None:
         return
     marker, fill = MARKS[ablation]
-    reach = None if score.low is None else np.abs([[score.value - score.low], [score.high - score.value]])
+    reach = (
+        None
+        if score.low is None or score.high is None
+        else np.abs([[score.value - score.low], [score.high - score.value]])
+    )
     axes.errorbar(
         score.value,
         height,

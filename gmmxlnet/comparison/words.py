@@ -52,7 +52,9 @@ def _against_baseline(results: Sequence[Result]) -> str:
         return ""
     group = results[0].telling_group
     of = "" if group == ALL else f" on the questions of type `{group}`"
-    better, worse, same = [], [], []
+    better: list[Result] = []
+    worse: list[Result] = []
+    same: list[Result] = []
     for result in others:
         ours, theirs = result.score("exact_match", group), baselines[result.seed].score("exact_match", group)
         if not ours.clear_of(theirs):
@@ -102,14 +104,14 @@ def _routing(results: Sequence[Result]) -> str:
 
 
 def _information(results: Sequence[Result]) -> str:
-    known = [result for result in results if result.information]
+    known = [(result, result.information) for result in results if result.information]
     if not known:
         return ""
-    telling = [r for r in known if r.information["p_value"] < CHANCE]
+    telling = [(result, found) for result, found in known if found["p_value"] < CHANCE]
     by_luck = f"{CHANCE * len(known):.1f} of {len(known)} would by luck"
     if not telling:
         return f"No router's choice tells more about the document's condition than chance (p < {CHANCE}; {by_luck})."
-    bits = ", ".join(f"{label(result)}, {result.information['bits']:.3f} bits" for result in telling)
+    bits = ", ".join(f"{label(result)}, {found['bits']:.3f} bits" for result, found in telling)
     said = f"The router's choice tells more about the document's condition than chance (p < {CHANCE}; {by_luck})"
     return f"{said} in: {bits}."
 

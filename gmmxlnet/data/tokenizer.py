@@ -90,14 +90,15 @@ def encode_texts(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> Encoded
 
 def encode_whole(backend: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids (T,) int32, characters (T, 2) int32 and rows (N+1,) int64, some thousand texts at once."""
-    ids, chars, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int32)], []
+    ids, chars = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+    lengths: list[int] = []
     for first in range(0, len(texts), _ENCODE_BATCH):
         encodings = backend.encode_batch(list(texts[first : first + _ENCODE_BATCH]), add_special_tokens=False)
         lengths.extend(map(len, encodings))
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
         spans = chain.from_iterable(encoding.offsets for encoding in encodings)
         chars.append(np.fromiter(chain.from_iterable(spans), np.int32))
-    rows = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    rows = np.cumsum([0, *lengths], dtype=np.int64)
     return np.concatenate(ids), np.concatenate(chars).reshape(-1, 2), rows
 
 

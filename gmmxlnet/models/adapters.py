@@ -9,6 +9,7 @@ Shapes: B documents, L tokens, V words of the base's vocabulary, m slots, d hidd
 
 import re
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.adapter_settings import AdapterSettings
+
+if TYPE_CHECKING:
+    import peft
 
 # Matched as a whole: no name is taken for another that begins or ends like it.
 PROJECTIONS = r"encoder\.layers\.\d+\.(attention\.(qkv|position|output)|inner|outer)"
@@ -79,7 +83,7 @@ def install_adapter(model: PreTrainedModel) -> None:
         parameter.requires_grad_(not is_frozen(name))
 
 
-def lora_config(config: PreTrainedConfig) -> "peft.LoraConfig":  # noqa: F821 (imported when it is needed)
+def lora_config(config: PreTrainedConfig) -> "peft.LoraConfig":
     """What `adapter_config.json` says of a model with this configuration."""
     settings = AdapterSettings.from_dict(config.adapter)
     return import_peft().LoraConfig(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
+from transformers.utils.hub import extract_commit_hash
 
 from gmmxlnet.errors import CheckpointError, ConfigError
 from gmmxlnet.models.adapter_files import base_tensors, check_adapter_config, saved_part, write_adapter

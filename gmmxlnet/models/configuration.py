@@ -32,7 +32,7 @@ _ATTN_TYPE_IN_FILES = ["bi", "a gmmxlnet checkpoint: load it with gmmxlnet.model
 
 def _with_own_errors(cls: type) -> type:
     """Let wrong types, which `strict` and transformers report in errors of their own, be ConfigErrors."""
-    init = cls.__init__
+    init: Any = cls.__init__  # type: ignore[misc]  # the class is final here
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -43,16 +43,10 @@ def _with_own_errors(cls: type) -> type:
         except StrictDataclassError as error:
             cause = str(error).strip().splitlines()[-1].strip()
             raise ConfigError(f"config: {cause.split(': ', 1)[-1][:300]}") from None
-        except (
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            ArithmeticError,
-        ) as error:  # transformers, on its general keys
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:  # on general keys
             raise ConfigError(f"config: {' '.join(str(error).split())[:300]}") from None
 
-    cls.__init__ = checked
+    cls.__init__ = checked  # type: ignore[misc]
     return cls
 
 

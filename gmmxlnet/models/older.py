@@ -3,6 +3,7 @@
 They have no manifest, so nothing can be said of altered values; names, shapes and dtypes are checked as strictly.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,7 @@ def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[s
             f"GMMXLNetForQA.from_pretrained without memory_type to load it as it is, or {_INSTEAD} to add a memory"
         )
     wanted = apply_asked(config, {key: value for key, value in asked.items() if key != "memory_type"}, folder)
-    stored = read_headers(folder) if use_safetensors else None
-    tensors = read_old_weights(folder) if stored is None else None
-    found = stored if tensors is None else tensors
+    found: Mapping[str, Any] = read_headers(folder) if use_safetensors else read_old_weights(folder)
     layers = {name.split(".")[2] for name in found if name.startswith("transformer.layer.")}
     words = found.get("transformer.word_embedding.weight")
     if len(layers) != base.n_layer or words is None or tuple(words.shape) != (base.vocab_size, base.d_model):
@@ -42,7 +41,7 @@ def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[s
             f"weights have {len(layers)} and {'none' if words is None else tuple(words.shape)}; get both from one place"
         )
     _check(folder, base, found)
-    tensors = read_tensors(stored) if tensors is None else tensors
+    tensors = read_tensors(found) if use_safetensors else found
     bad = first_not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")

@@ -46,7 +46,10 @@ def backward_in_chunks(
     Returns: what `model(**batch)` does, without gradients.
     """
     documents = sort_documents(
-        *(batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "num_segments")),
+        batch["input_ids"],
+        batch["attention_mask"],
+        batch["token_type_ids"],
+        batch["num_segments"],
         labels=(batch["start_positions"], batch["end_positions"]),
     )
     step = model.config.bptt_segments

@@ -84,12 +84,11 @@ class TrainingConfig:
             _require(value is None or value >= 1, name, value, "null or an integer >= 1")
         for name in ("num_workers", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "an integer >= 0")
-        most = MAX_MEMORY_SLOTS
         _require(
-            0 <= self.memory_num_tokens <= most,
+            0 <= self.memory_num_tokens <= MAX_MEMORY_SLOTS,
             "memory_num_tokens",
             self.memory_num_tokens,
-            f"an integer in [0, {most}]",
+            f"an integer in [0, {MAX_MEMORY_SLOTS}]",
         )
         _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number >= 0")
         for name in ("learning_rate", "max_grad_norm"):

@@ -184,7 +184,8 @@ def load_generators(checkpoint: Path) -> None:
 def _read_generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The generators' states: tensors, and the other numbers."""
     python_version, python_keys, python_gauss = random.getstate()
-    _, numpy_keys, *numpy_rest = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    _, numpy_keys, *numpy_rest = numpy_state
     tensors = {
         "python": torch.tensor(python_keys, dtype=torch.int64),
         "numpy": torch.from_numpy(numpy_keys.astype(np.int64)),

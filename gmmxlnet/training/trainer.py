@@ -243,7 +243,7 @@ class GMMTrainer(Trainer):
 
     def _record(self, output: GMMXLNetOutput, inputs: dict[str, Tensor]) -> None:
         """Note a batch's values, and the step's when it is complete."""
-        values = {"loss": output.loss, **output.loss_parts, "tokens": inputs["attention_mask"].sum()}
+        values = {"loss": output.loss, **(output.loss_parts or {}), "tokens": inputs["attention_mask"].sum()}
         if output.routing_probs is not None:
             share_k = output.routing_probs.flatten(0, 1).sum(0) / inputs["num_segments"].sum()
             values |= {f"utilization_{j}": share for j, share in enumerate(share_k)}

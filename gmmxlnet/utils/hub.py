@@ -73,7 +73,7 @@ def fetch_folder(
     huggingface_hub itself compares their sizes only. Raises HubError.
     """
     api = HfApi(token=token)
-    commit = ask(repo_id, lambda: api.repo_info(repo_id, revision=revision, repo_type=repo_type).sha, token)
+    commit = str(ask(repo_id, lambda: api.repo_info(repo_id, revision=revision, repo_type=repo_type).sha, token))
     folder = Path(
         ask(
             repo_id,

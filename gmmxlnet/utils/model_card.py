@@ -66,7 +66,8 @@ def model_card(
 
 def reported_f1(card: str) -> tuple[str | None, float | None]:
     """The dataset and the F1 that a card's metadata report; None where they do not."""
-    for result in ModelCard(card, ignore_metadata_errors=True).data.eval_results or []:
+    data: Any = ModelCard(card, ignore_metadata_errors=True).data
+    for result in data.eval_results or []:
         if result.metric_type == "f1" and isinstance(result.metric_value, int | float):
             return result.dataset_name, float(result.metric_value)
     return None, None
