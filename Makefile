@@ -5,7 +5,6 @@
 #            make repro TORCH=/wheels/torch-2.12.0-cp311-linux.whl
 #            make repro TORCH="torch --index-url https://your.index"
 #            Unset: torch as requirements.lock names it, from the indexes that pip is configured with.
-
 #
 #   make compare takes, each as it likes:
 #   VARIANTS="none token gmm-k4-write"  SEEDS="13 14 15"  JOBS=2  NAME=long
@@ -14,6 +13,12 @@
 PYTHON ?= python3
 TORCH ?=
 TESTS ?= tests
+VARIANTS ?=
+SEEDS ?=
+JOBS ?=
+NAME ?=
+SET ?=
+QUICK ?=
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin

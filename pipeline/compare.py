@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError
 from pipeline import dvc_queue
-from pipeline.params import run_stage
+from pipeline.params import errors_on_one_line
 from pipeline.variants import DEFAULT_NAME, VARIANTS, Planned, plan
 
 
@@ -72,4 +72,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    with errors_on_one_line("compare"):
+        main()

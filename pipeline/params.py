@@ -10,9 +10,10 @@ Each field's description is the end of the sentence a user reads when the value 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
@@ -206,20 +207,32 @@ def point_to_base(params: Params) -> None:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; an error that a user is meant to read becomes one line on stderr and exit status 1."""
+    """Run a stage's `main`, which takes no arguments; `--log-level` is every stage's."""
     stage = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{stage}")
     add_log_level(parser)
     arguments = parser.parse_args()
-    try:
+    with errors_on_one_line(stage):
         set_log_level(arguments.log_level)
         main()
+
+
+@contextmanager
+def errors_on_one_line(program: str) -> Iterator[None]:
+    """Let an error that a user is meant to read end the program: one line on stderr, exit status 1."""
+    try:
+        yield
     except GMMXLNetError as error:
-        sys.exit(f"{stage}: {' '.join(str(error).split())}")
+        _end(f"{program}: {' '.join(str(error).split())}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        sys.exit(f"{stage}: out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}")
+        _end(f"{program}: out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}")
+
+
+def _end(line: str) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(1)
 
 
 def _check_profile(params: Params) -> str | None:

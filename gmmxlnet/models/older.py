@@ -47,7 +47,7 @@ def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[s
         raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")
     with torch.device("meta"), no_init_weights():
         model = cls(wanted)
-    model.load_state_dict({name: x.contiguous() for name, x in xlnet_tensors(tensors).items()}, assign=True)
+    model.load_state_dict({name: x.contiguous() for name, x in xlnet_tensors(dict(tensors)).items()}, assign=True)
     return model
 
 

@@ -278,9 +278,11 @@ def test_lack_of_memory_names_what_to_lower(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/train.py"])
     with pytest.raises(SystemExit) as stopped:
         run_stage(main)
-    assert "\n" not in stopped.value.code
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
     for words in ("train: out of memory", "batch_size", "num_memory_experts", "memory_num_tokens", "bptt_segments"):
-        assert words in stopped.value.code
+        assert words in said
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):

@@ -172,8 +172,8 @@ def test_a_training_that_goes_on_logs_every_step_once(client, experiment):
     history = [{"loss": 3.0, "rate": 0.1, "step": 10}, {"loss": 2.0, "rate": 0.2, "step": 20}]
     killed = start_run(experiment, "code")
     run = killed.__enter__()  # and no more
-    run.log_metrics({"loss": 3.0, "rate": 0.1}, step=10)
-    run.log_metrics({"loss": 2.0}, step=20)
+    run.log_metrics({"train/loss": 3.0, "train/rate": 0.1}, step=10)
+    run.log_metrics({"train/loss": 2.0}, step=20)
     run.flush()
     first = run.run_id
     history.append({"loss": 1.0, "rate": 0.3, "step": 30})
@@ -182,10 +182,10 @@ def test_a_training_that_goes_on_logs_every_step_once(client, experiment):
         callback = MLflowCallback(run)
         callback.on_train_begin(None, TrainerState(global_step=34, log_history=history), control)
         callback.on_log(None, TrainerState(global_step=40), control, logs={"loss": 0.5, "rate": 0.4})
-    logged = {name: client.get_metric_history(run.run_id, name) for name in ("loss", "rate")}
+    logged = {name: client.get_metric_history(run.run_id, f"train/{name}") for name in ("loss", "rate")}
     assert [(m.step, m.value) for m in logged["loss"]] == [(10, 3.0), (20, 2.0), (30, 1.0), (40, 0.5)]
     assert [(m.step, m.value) for m in logged["rate"]] == [(10, 0.1), (20, 0.2), (30, 0.3), (40, 0.4)]
-    assert "step" not in client.get_run(run.run_id).data.metrics
+    assert "train/step" not in client.get_run(run.run_id).data.metrics
 
 
 def test_an_exported_run_id_is_not_followed(client, experiment, monkeypatch):

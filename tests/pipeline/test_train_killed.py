@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KILLS", "3"))
 SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16, "dropout": 0.1, "initializer_range": 0.3}
 OUTPUTS = ("models/gmm", "reports/training.csv")
-TIMED = {"tokens_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+TIMED = {"train/tokens_per_second", "cost/tokens_per_second", "cost/training_seconds", "cost/peak_memory_mib"}
 
 
 @pytest.fixture(scope="module")
