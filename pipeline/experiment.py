@@ -16,9 +16,10 @@ from gmmxlnet.utils.files import write_json
 from pipeline.params import Params
 
 FILE_NAME = "experiment.json"
+SHARING = {"hub_model_id", "hub_dataset_id", "hub_push_chunks"}  # chunks are the same wherever they come from
 # Parameters that neither the chunk nor the train stage depends on (see dvc.yaml): they make no other experiment.
 NOT_TRAINED_WITH = {
-    *("hub_model_id", "hub_dataset_id", "hub_push_chunks"),  # chunks are the same wherever they come from
+    *SHARING,
     *("eval_batch_size", "n_best_size", "max_answer_length"),
     *("num_workers", "save_steps", "save_total_limit"),  # they change no number
 }
