@@ -22,6 +22,7 @@ from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.configuration import LOSS_SETTINGS
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.training import resume
 from gmmxlnet.training.bptt import backward_in_chunks
@@ -33,16 +34,6 @@ from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.devices import choose_device
 
 logger = logging.getLogger(__name__)
-
-# What the guide sets in the training configuration and the model's loss reads from its own.
-LOSS_SETTINGS = (
-    "load_balance_weight",
-    "entropy_regularization_weight",
-    "memory_reconstruction_weight",
-    "span_loss",
-    "bptt_segments",
-    "expert_dropout",
-)
 
 
 class CurriculumCallback(TrainerCallback):
@@ -97,7 +88,7 @@ class GMMTrainer(Trainer):
         self._save_schedule = resume.SaveSchedule(config.save_steps)
         self._checkpoints: CheckpointStore | None = None
         if isinstance(config, GMMTrainingConfig):
-            for name in LOSS_SETTINGS:
+            for name in LOSS_SETTINGS:  # the guide sets them here, the model reads them from its own configuration
                 setattr(model.config, name, getattr(config, name))
         callbacks = [self._curriculum, ProgressCallback(), *(callbacks or [])]
         super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
