@@ -1,5 +1,6 @@
 """params.yaml: what is refused, and in which words; what an experiment's identity is made of."""
 
+import errno
 import io
 import logging
 from pathlib import Path
@@ -283,6 +284,19 @@ def test_lack_of_memory_names_what_to_lower(monkeypatch, capsys):
     assert said.count("\n") == 1
     for words in ("train: out of memory", "batch_size", "num_memory_experts", "memory_num_tokens", "bptt_segments"):
         assert words in said
+
+
+def test_a_full_disk_ends_a_stage_with_one_line(monkeypatch, capsys):
+    def main():
+        raise OSError(errno.ENOSPC, "No space left on device", "reports/training.csv")
+
+    monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/train.py"])
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(main)
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("train: reports/training.csv: cannot be written (No space left on device); make room")
+    assert said.count("\n") == 1
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
