@@ -37,8 +37,9 @@ def _results(metrics: Mapping[str, Any]) -> str:
         f"Exact match {_score(metrics['memory_ablation']['normal'])}, F1 {metrics['f1']:.1f}% of "
         f"{metrics['total']:,} questions; always answering “no answer”: {floor:.1f}%."
     ]
+    note = metrics.get("memory_ablation_note")  # there was no memory to take away, or no other document's
+    without = None if note else metrics["memory_ablation"]["zeroed"]["by_question_type"]
     for kind, summary in metrics["by_question_type"].items():
-        without = metrics["memory_ablation"]["zeroed"]["by_question_type"]
         zeroed = f", memory zeroed {without[kind]['exact_match']:.1f}%" if without else ""
         said.append(f"* `{kind}`: exact match {_score(summary)}{zeroed}")
     return "\n".join(said)

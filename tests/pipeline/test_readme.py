@@ -11,7 +11,7 @@ import pytest
 from dvc.cli import parse_args
 from ruamel.yaml import YAML
 
-from gmmxlnet.cli import make_parser
+from gmmxlnet.cli import COMMANDS, make_parser
 from gmmxlnet.data.documents import Documents
 from pipeline.params import load_params
 
@@ -50,6 +50,8 @@ def test_programs_know_the_command(words):
         assert all(re.search(rf"^{word.split('=')[0]} \?=", MAKEFILE, flags=re.M) for word in rest if "=" in word)
     elif program == "dvc":
         parse_args(rest)  # exits where dvc does not know an option
+    elif program == "gmmxlnet" and len(rest) == 1:
+        assert rest[0] in COMMANDS  # a command is spoken of
     elif program == "gmmxlnet":
         make_parser().parse_args(rest)
     elif program == "python":
