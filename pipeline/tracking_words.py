@@ -1,4 +1,4 @@
-"""The description that MLflow shows of a run: what was trained and what it came to, in words with units."""
+"""What was trained and what it came to, in words with units: for MLflow's description of a run, and for the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +21,16 @@ MEMORIES = {
 }
 
 
-def describe_run(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
-    """Markdown for `mlflow.note.content`; `metrics` is `reports/metrics.json`, or empty before there is one."""
+def describe_training(experiment: Experiment) -> str:
+    """Which memory was trained, on what, with which seed."""
     values = experiment.parameters
     memory = MEMORIES[str(values["memory_type"])].format_map(values)
-    parts = [f"**{experiment.name}**: {memory}. Profile {values['profile']}, seed {values['seed']}."]
+    return f"{memory}. Profile {values['profile']}, seed {values['seed']}."
+
+
+def describe_run(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
+    """Markdown for `mlflow.note.content`; `metrics` is `reports/metrics.json`, or empty before there is one."""
+    parts = [f"**{experiment.name}**: {describe_training(experiment)}"]
     if metrics:
         parts.append(_results(metrics))
     return "\n\n".join([*parts, UNITS])
