@@ -31,6 +31,7 @@ def run_together(params: Params) -> bool:
     if count == 1 or "WORLD_SIZE" in os.environ:
         return False
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP would warn where no memory was left unused
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it would tell at length who failed
     stage = Path(sys.argv[0]).stem
     with tempfile.TemporaryDirectory() as folder:

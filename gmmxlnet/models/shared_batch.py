@@ -32,10 +32,9 @@ def share_of_loss(
     parts: dict[str, Tensor], segments: list[Segment], active_S: Tensor, span_loss: str
 ) -> dict[str, Tensor]:
     """The parts, means over the own segments, as what the mean over all processes takes them for."""
-    count = Processes.current().count
+    count, active_S = Processes.current().count, active_S.to(parts["span"].dtype)
     of_segments = count * sum(segment.num_documents for segment in segments) / active_S.sum()
-    of_documents = count * segments[0].num_documents / active_S[0]
     weight = dict.fromkeys(parts, of_segments)
     if span_loss == "document":
-        weight["span"] = of_documents
-    return {name: weight[name].to(part.dtype) * part for name, part in parts.items()}
+        weight["span"] = count * segments[0].num_documents / active_S[0]
+    return {name: weight[name] * part for name, part in parts.items()}
