@@ -240,6 +240,12 @@ class MLflowCallback(TrainerCallback):
 
 
 @contextmanager
+def no_run() -> Iterator[Run]:
+    """For processes beside the main one, which alone logs."""
+    yield Run(None, "")
+
+
+@contextmanager
 def start_run(experiment: Experiment, training_key: str) -> Iterator[Run]:
     """The run of a training: a new one, or the one that the same training began and did not finish."""
 
