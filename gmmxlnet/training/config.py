@@ -34,7 +34,7 @@ class TrainingConfig:
     max_steps: int | None = None
     """Stop after so many optimizer steps; None: after `num_epochs`."""
     batch_size: int = 4
-    """Documents a step and process."""
+    """Documents of a batch, whatever the number of processes that share it."""
     gradient_accumulation_steps: int = 1
     """Batches added up before the optimizer steps."""
     learning_rate: float = 5e-5
