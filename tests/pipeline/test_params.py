@@ -214,6 +214,11 @@ def test_a_missing_key_is_named(changed):
     assert message == "profiles.sample.num_epochs is missing; it must be an integer >= 1"
 
 
+def test_a_misspelled_key_is_not_said_to_be_missing_as_well(changed):
+    message = refusal(changed({"profiles.sample.num_epoch": 4}, remove=["profiles.sample.num_epochs"]))
+    assert message == "unknown key profiles.sample.num_epoch; did you mean profiles.sample.num_epochs?"
+
+
 def test_several_problems_share_one_line(changed):
     wrong = {"seed": "x", "device": "x", "memory_type": "x", "span_loss": "x", "routing_mode": "x"}
     message = refusal(changed(wrong))
