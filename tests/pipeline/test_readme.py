@@ -1,4 +1,4 @@
-"""Every command that README and CONTRIBUTING show works: its target, options, parameters and paths exist."""
+"""Every command that README, CONTRIBUTING and docs/scaling.md show works: target, options, parameters, paths exist."""
 
 import io
 import os
@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from dvc.cli import parse_args
 from ruamel.yaml import YAML
 
@@ -18,14 +20,15 @@ from pipeline.params import load_params
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-SECTIONS = re.split(r"^## ", README, flags=re.MULTILINE)
-PROGRAMS = ("make", "dvc", "gmmxlnet", "python", "pre-commit", "pip")
+SECTIONS = [part for text in (README, SCALING) for part in re.split(r"^## ", text, flags=re.MULTILINE)]
+PROGRAMS = ("make", "dvc", "gmmxlnet", "python", "pre-commit", "pip", "accelerate")
 
 
 def commands(text):
     """All commands in indented blocks and in inline code, split as the shell would: lists of words."""
-    joined = text.replace("\\\n", " ")
+    joined = re.sub(r"\$SLURM_\w+", "13", text.replace("\\\n", " "))
     blocks = re.findall(r"^ {4}(\S.*)$", joined, flags=re.MULTILINE)
     lines = blocks + [code for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", joined) if code.split()[0] in PROGRAMS]
     lines += [code for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", joined) if re.match(r"[A-Z_]+=\S+ ", code)]
@@ -39,7 +42,7 @@ def changes(words):
     return [tuple(after.split("=", 1)) for option, after in pairwise(words) if option == "-S"]
 
 
-@pytest.mark.parametrize("words", commands(README + CONTRIBUTING), ids=lambda words: " ".join(words)[:60])
+@pytest.mark.parametrize("words", commands(README + CONTRIBUTING + SCALING), ids=lambda words: " ".join(words)[:60])
 def test_programs_know_the_command(words):
     program, *rest = words
     if program == "make":
@@ -50,6 +53,11 @@ def test_programs_know_the_command(words):
         parse_args(rest)  # exits where dvc does not know an option
     elif program == "gmmxlnet":
         make_parser().parse_args(rest)
+    elif program == "accelerate":
+        launched = launch_command_parser().parse_args(rest[1:])
+        assert rest[0] == "launch"
+        assert launched.config_file is None or load_config_from_file(str(ROOT / launched.config_file)).num_processes > 1
+        assert (ROOT / f"{launched.training_script.replace('.', '/')}.py").is_file()
     elif program == "python":
         assert rest[0] == "-m" or (ROOT / rest[0]).is_file()
     else:
