@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.inputs import document_batch, pair, xlnet_config
 from benchmarks.operations import matmul_operations
-from benchmarks.report import write
+from benchmarks.report import rows_of, write
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.convert import extended_config
@@ -257,7 +257,7 @@ def main() -> None:
     if setup.device.type == "cpu" or setup.quick:
         print("a miniature: none of these figures counts as taken")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write(figures, list(FIGURES) if setup.quick else [], arguments.out)
+    write(rows_of("gpu", figures), ["gpu"], list(FIGURES) if setup.quick else [], arguments.out)
 
 
 if __name__ == "__main__":
