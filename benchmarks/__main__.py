@@ -8,6 +8,7 @@ With --only the other figures in the two files stay as they are.
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -15,12 +16,17 @@ import datasets
 from benchmarks.chunking import chunking_figures
 from benchmarks.encoder import encoder_figures, memory_figures, segment_figures
 from benchmarks.evaluation import evaluation_figures
-from benchmarks.experts import expert_figures
+from benchmarks.experts import SIZES, expert_figures
 from benchmarks.gpu import FIGURES as GPU_FIGURES
 from benchmarks.inputs import Scale, Texts
 from benchmarks.report import rows_of, write
 from benchmarks.timing import Figure
 from benchmarks.training import training_figures
+
+
+def _expert_figures(size: str, scale: Scale, texts: Texts) -> list[Figure]:
+    return expert_figures(scale, size)
+
 
 FAMILIES: dict[str, Callable[[Scale, Texts], list[Figure]]] = {
     "chunking": chunking_figures,
@@ -29,7 +35,7 @@ FAMILIES: dict[str, Callable[[Scale, Texts], list[Figure]]] = {
     "encoder": lambda scale, texts: encoder_figures(scale),
     "memory": lambda scale, texts: memory_figures(scale),
     "segments": lambda scale, texts: segment_figures(scale),
-    "experts": lambda scale, texts: expert_figures(scale),
+    **{f"experts-{size}": partial(_expert_figures, size) for size in SIZES},
 }
 
 

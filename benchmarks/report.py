@@ -70,15 +70,18 @@ def table(rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any
         "# Benchmarks",
         "",
         "Ratios, each taken in one process, in turns with its peer; the median, and the lowest and highest of all",
-        "repeats. Made by `make bench`; what is measured how stands in `benchmarks/`.",
+        "repeats, on the clock. Beside it the median by this process's own processor time, which the machine's other",
+        "work moves less. Made by `make bench`; what is measured how stands in `benchmarks/`.",
         "",
-        "| figure | bar | median | spread | repeats | met |",
-        "|---|---|---|---|---|---|",
+        "| figure | bar | median | spread | repeats | met | by processor time |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         spread = f"{row['lowest']:.3g} to {row['highest']:.3g}" if row["repeats"] > 1 else "exact"
         met = "yes" if row["met"] else "**no**"
-        lines.append(f"| {row['name']} | {row['bar']} | {row['value']:.3g} | {spread} | {row['repeats']} | {met} |")
+        of_processor = row["details"].get("processor_time")
+        cells = [row["name"], row["bar"], f"{row['value']:.3g}", spread, row["repeats"], met]
+        lines.append(f"| {' | '.join(map(str, cells))} | {'' if of_processor is None else f'{of_processor:.3g}'} |")
     lines += ["", "What they were taken with; the load is how many processes wanted a core in the last minutes:", ""]
     for row in rows:
         lines.append(f"* {row['name']}: {_listed(row['details'] | {'load': row['load_average'][1]})}")
