@@ -8,6 +8,7 @@ Each field's description is the end of the sentence a user reads when the value 
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ Name = Annotated[str, Field(min_length=1, description="a name in quotes or plain
 Revision = Annotated[str | None, Field(min_length=1, description="a branch, tag or commit (in quotes), or null")]
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what ended a process
+NOWHERE_TO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 LESS_MEMORY = (
     "lower batch_size (and raise gradient_accumulation_steps as much) or eval_batch_size, num_memory_experts, "
     "memory_num_tokens or max_seq_length in params.yaml, or set bptt_segments or progressive_segments"
@@ -227,6 +229,11 @@ def errors_on_one_line(program: str) -> Iterator[None]:
         yield
     except GMMXLNetError as error:
         _end(f"{program}: {' '.join(str(error).split())}")
+    except OSError as error:
+        if error.errno not in NOWHERE_TO_WRITE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"{program}: {where}cannot be written ({error.strerror}); make room or make it writable, and run it again")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -9,6 +9,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
+from gmmxlnet.models.adapters import size_beside_base
 from gmmxlnet.models.build import pretrained_model, scratch_model
 from gmmxlnet.models.checkpoint import seal
 from gmmxlnet.training import GMMTrainer, TrainingConfig
@@ -113,6 +114,8 @@ def main() -> None:
         run.log_file(STEPS, "reports")
         trainer.remove_checkpoints()
     parameters = f"{model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters trained"
+    if model.config.adapter is not None:
+        parameters += f" (the adapter has {size_beside_base(model)})"
     print(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {STEPS}")
 
 

@@ -134,7 +134,10 @@ class GMMTrainer(Trainer):
         newest = self._claim_checkpoints() if self.config.resume_dir is not None else None
         if self.processes.count > 1:
             torch.manual_seed(self.config.seed + self.processes.index)  # of dropout: each draws its own
-        return super().train(resume_from_checkpoint=None if newest is None else str(newest))
+        result = super().train(resume_from_checkpoint=None if newest is None else str(newest))
+        # accelerate leaves its autocast around `forward`: the model would compute otherwise than once it is loaded.
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return result
 
     def remove_checkpoints(self) -> None:
         """Remove what a killed training would go on from, because what was trained is saved elsewhere by now."""
