@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class Setup:
         """The model under `torch.compile`; in miniature its graph alone, which needs no C++ compiler."""
         return torch.compile(model, backend="eager" if self.quick else "inductor")
 
-    def memory_model(self, **memory: object) -> GMMXLNetForQA:
+    def memory_model(self, **memory: Any) -> GMMXLNetForQA:
         """Ours with a memory."""
         torch.manual_seed(0)
         config = xlnet_config(d_model=self.d_model, n_layer=self.n_layer)

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Texts:
             return load_tokenizer(str(self._tokenizer_folder))
         return scratch_tokenizer(passage.text for passage in self.passages("train"))
 
-    def passages(self, split: str, context: str = "paragraph") -> list[Passage]:
+    def passages(self, split: str, context: Literal["paragraph", "article"] = "paragraph") -> list[Passage]:
         return as_passages(read_squad_file(getattr(self, split)), context)
 
 
@@ -79,7 +80,7 @@ def xlnet_config(*, d_model: int, n_layer: int, vocab_size: int = 32_000) -> XLN
     )
 
 
-def pair(config: XLNetConfig, **memory: object) -> tuple[XLNetForQuestionAnsweringSimple, GMMXLNetForQA]:
+def pair(config: XLNetConfig, **memory: Any) -> tuple[XLNetForQuestionAnsweringSimple, GMMXLNetForQA]:
     """transformers' model and ours of the same size, both training."""
     torch.manual_seed(0)
     theirs = XLNetForQuestionAnsweringSimple(config)
