@@ -3,6 +3,7 @@
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from benchmarks import run_qa
 from benchmarks.inputs import Scale, Texts, layout
@@ -65,7 +66,9 @@ def _peer(scale: Scale, texts: Texts, folder: Path) -> None:
     )
 
 
-def _ours(scale: Scale, texts: Texts, folder: Path, context: str, max_question: int) -> None:
+def _ours(
+    scale: Scale, texts: Texts, folder: Path, context: Literal["paragraph", "article"], max_question: int
+) -> None:
     documents = [(passage, question) for passage in texts.passages("dev", context) for question in passage.questions]
     built = build_split(
         documents,
