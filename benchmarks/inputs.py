@@ -16,6 +16,7 @@ from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.convert import extended_config
 
+ContextKind = Literal["paragraph", "article"]
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("GMMXLNET_SHARED", ROOT.parent / "shared"))
 
@@ -56,7 +57,7 @@ class Texts:
             return load_tokenizer(str(self._tokenizer_folder))
         return scratch_tokenizer(passage.text for passage in self.passages("train"))
 
-    def passages(self, split: str, context: Literal["paragraph", "article"] = "paragraph") -> list[Passage]:
+    def passages(self, split: str, context: ContextKind = "paragraph") -> list[Passage]:
         return as_passages(read_squad_file(getattr(self, split)), context)
 
 
