@@ -65,9 +65,7 @@ def _peer(scale: Scale, texts: Texts, folder: Path) -> None:
     )
 
 
-def _ours(
-    scale: Scale, texts: Texts, folder: Path, context: ContextKind, max_question: int
-) -> None:
+def _ours(scale: Scale, texts: Texts, folder: Path, context: ContextKind, max_question: int) -> None:
     documents = [(passage, question) for passage in texts.passages("dev", context) for question in passage.questions]
     built = build_split(
         documents,
