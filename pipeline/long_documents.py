@@ -32,6 +32,7 @@ from gmmxlnet.evaluation.report import assemble_metrics
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer
+from gmmxlnet.training.resume import surroundings
 from gmmxlnet.utils.analysis import GMMAnalyzer, no_routing_report
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import atomic_file, atomic_folder, digest_of, read_json, write_json
@@ -118,7 +119,8 @@ class Job:
         model = build_model(params, tokenizer)
         if choose_device(params.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        trainer = GMMTrainer(model, training_config(params, WORK / "resume" / self.model.name))
+        place = WORK / "resume" / digest_of([self.identity, surroundings()])[:12]  # of this kind of machine
+        trainer = GMMTrainer(model, training_config(params, place))
         trainer.train(Documents.open(self.chunks, "train"))
         cost = cost_of_training(trainer, model) | machine(trainer.args.device)
         if model.config.has_memory_tokens:

@@ -86,13 +86,13 @@ def read_model(folder: Path, config: Mapping[str, Any]) -> Any:
     if config.get("model_type") == "gmmxlnet":
         return GMMXLNetForQA.from_pretrained(folder).to(torch.bfloat16)  # type: ignore[arg-type]  # as transformers wraps it
     read_base_config(str(folder), None)
-    model, loading = XLNetLMHeadModel.from_pretrained(folder, dtype=torch.bfloat16, output_loading_info=True)
+    model, loading = XLNetLMHeadModel.from_pretrained(folder, output_loading_info=True)
     if loading["missing_keys"]:
         raise CheckpointError(
             f"{folder}: lacks {sorted(loading['missing_keys'])[0]}; give a folder that gmmxlnet pretrain wrote, or "
             "models/gmm"
         )
-    return model
+    return model.to(torch.bfloat16)  # as `dtype`, the mask embedding would stay in float32
 
 
 def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[str, Any] | None) -> str:

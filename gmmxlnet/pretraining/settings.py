@@ -10,12 +10,12 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingSettings:
-    """The size of the encoder and how it is trained; 28 million parameters with XLNet's vocabulary as it stands."""
+    """The size of the encoder and how it is trained; 25 million parameters with XLNet's vocabulary as it stands."""
 
     n_layer: int = 8
     d_model: int = 384
     n_head: int = 6
-    d_inner: int = 1536
+    d_inner: int = 1024
     dropout: float = 0.1
     initializer_range: float = 0.05
     induction_heads: bool = True

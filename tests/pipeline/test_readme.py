@@ -1,4 +1,4 @@
-"""Every command that README and CONTRIBUTING show works: its target, options, parameters and paths exist."""
+"""Every command that README, CONTRIBUTING and docs/gpu.md show works: target, options, parameters and paths exist."""
 
 import io
 import os
@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-SECTIONS = re.split(r"^## ", README, flags=re.MULTILINE)
+GPU = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+SECTIONS = [*re.split(r"^## ", README, flags=re.MULTILINE), GPU]
 PROGRAMS = ("make", "dvc", "gmmxlnet", "python", "pre-commit", "pip")
 
 
@@ -39,7 +40,7 @@ def changes(words):
     return [tuple(after.split("=", 1)) for option, after in pairwise(words) if option == "-S"]
 
 
-@pytest.mark.parametrize("words", commands(README + CONTRIBUTING), ids=lambda words: " ".join(words)[:60])
+@pytest.mark.parametrize("words", commands(README + CONTRIBUTING + GPU), ids=lambda words: " ".join(words)[:60])
 def test_programs_know_the_command(words):
     program, *rest = words
     if program == "make":
