@@ -190,9 +190,9 @@ def report(planned: Sequence[Planned], name: str) -> list[str]:
     return missing
 
 
-def main() -> None:
-    """Plan, run, report."""
-    arguments = parse(None)
+def main(words: Sequence[str] | None = None) -> None:
+    """Plan, run, report, as `words` or the shell's arguments say."""
+    arguments = parse(words)
     planned = plan_all(arguments)
     if arguments.prepare:
         print(f"long-documents: {', '.join(sorted({str(Job(one).chunks) for one in planned}))}")

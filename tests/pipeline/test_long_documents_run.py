@@ -1,19 +1,16 @@
 """`make long-documents` in miniature: an encoder pretrained on the sample, three variants, one of them killed."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from gmmxlnet.cli import main as shell
 from gmmxlnet.comparison.questions import ScoredDocuments
-from gmmxlnet.errors import ConfigError
+from gmmxlnet.errors import ConfigError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
-from pipeline.long_documents import EVERY, parse, plan_all
+from pipeline.long_documents import EVERY, Job, main, parse, plan_all
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "profiles.articles."
@@ -40,55 +37,65 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def run(folder, *options):
-    """Run the command as make does; returns status, output and errors."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GMMXLNET_LOG_LEVEL": "error"}
-    command = [sys.executable, "-m", "pipeline.long_documents", "--seeds", "13", "--set", *SETTINGS, *options]
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run(workplace, monkeypatch, capsys):
+    """A function from options to what the command prints."""
+    monkeypatch.chdir(workplace)
+
+    def command(*options):
+        main(["--seeds", "13", "--set", *SETTINGS, *options])
+        return capsys.readouterr().out
+
+    return command
 
 
 @pytest.mark.slow
-def test_one_command_trains_scores_and_tells(workplace):
-    status, said, errors = run(workplace, "--variants", "none", "gmm-k2-write", "gmm-k2-write-norec")
-    assert status == 0, errors
-    page = (workplace / "reports" / "long-documents.md").read_text(encoding="utf-8")
+def test_one_command_trains_scores_and_tells(workplace, run):
+    variants = ("none", "gmm-k2-write", "gmm-k2-write-norec")
+    run("--variants", *variants)
+    page = Path("reports/long-documents.md").read_text(encoding="utf-8")
     for title in ("In words", "By how much", "Where: by number of segments", "Where: by distance of the answer"):
         assert f"## {title}" in page
     for title in ("The same models with their memory taken away", "The experts: specialization", "At what cost"):
         assert f"## {title}" in page
-    assert "EM and F1 in percent, and what they differ by from `none`" in page
     assert "With memory reconstruction against without it, points of EM: gmm-k2-write " in page
-    files = sorted((workplace / "reports" / "long-documents").iterdir())
-    assert [file.stem for file in files] == [
-        f"long-documents-{name}-s13" for name in ("gmm-k2-write", "gmm-k2-write-norec", "none")
-    ]
-    assert sum(file.stat().st_size for file in files) < 100_000
-    scored = ScoredDocuments.read(files[0])
+    files = {name: Path(f"reports/long-documents/long-documents-{name}-s13.safetensors") for name in variants}
+    assert sum(file.stat().st_size for file in files.values()) < 100_000
+    scored = ScoredDocuments.read(files["gmm-k2-write"])
     assert scored.exact_match.mean() == pytest.approx(scored.result.metrics["exact_match"], abs=1e-4)
     assert scored.result.metrics["total"] == 12
     assert scored.result.cost["tokens_per_second"] > 0
-    (model,) = (workplace / ".long-documents" / "models").glob("*-gmm-k2-write-s13-*")
+    (model,) = Path(".long-documents/models").glob("*-gmm-k2-write-s13-*")
     assert GMMXLNetForQA.from_pretrained(model).config.memory_slots == 2
-    assert not list((workplace / ".long-documents").rglob("step-*"))
+    assert not list(Path(".long-documents").rglob("step-*"))
 
-    files[2].unlink()  # as if it had been killed after its training
-    before = {file: file.read_bytes() for file in files[:2]}
-    status, said, errors = run(workplace, "--variants", "none", "gmm-k2-write", "gmm-k2-write-norec")
-    assert status == 0, errors
-    assert said.count(" is done\n") == 2
+    files.pop("none").unlink()  # as if it had been killed after its training
+    before = {file: file.read_bytes() for file in files.values()}
+    assert run("--variants", *variants).count(" is done\n") == 2
     assert {file: file.read_bytes() for file in before} == before
-    assert files[2].exists()
+    with pytest.raises(GMMXLNetError, match=r"no result of long-documents-token-s13; the same command again runs only"):
+        run("--variants", "none", "token", "--report-only")
+    assert (
+        "Not finished, hence not in here:** `long-documents-token-s13`" in Path("reports/long-documents.md").read_text()
+    )
 
-    encoder = workplace / "models" / "encoder" / "pretraining.json"  # another encoder: nothing of the old one counts
-    encoder.write_text(json.dumps(json.loads(encoder.read_text()) | {"note": "another"}), encoding="utf-8")
-    status, said, errors = run(workplace, "--variants", "none", "token", "--report-only")
-    assert (status, errors.count("\n")) == (1, 1)
-    assert "no result of long-documents-token-s13; the same command again runs only these" in errors
-    status, said, errors = run(workplace, "--variants", "none", "--prepare")
-    assert (status, said.count("chunks-")) == (0, 1)
-    assert len(list((workplace / ".long-documents").glob("chunks-*"))) == 2
+
+def test_with_another_encoder_nothing_of_the_old_one_counts(workplace, run):
+    settings = plan_all(parse(["--seeds", "13", "--variants", "none", "--set", *SETTINGS]))[0]
+    old = Job(settings).identity
+    report = workplace / "models" / "encoder" / "pretraining.json"
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"note": "another"}), encoding="utf-8")
+    assert Job(settings).identity != old
+    assert run("--variants", "none", "token", "--prepare").count("chunks-") == 1  # the same for both variants
+    assert len(list(Path(".long-documents").glob("chunks-*"))) == 2
+
+
+def test_one_that_fails_does_not_end_the_others(run, capsys):
+    with pytest.raises(GMMXLNetError, match=r"no result of .*-mems-s13, .*-differentiable-s13;"):
+        run("--variants", "mems", "differentiable", "--set", "profiles.articles.tokenizer=scratch")
+    said = capsys.readouterr().err
+    for name in ("mems", "differentiable"):
+        assert f"{name}-s13 failed: base_model 'models/encoder' has a vocabulary of 208, the tokenizer one of" in said
 
 
 def test_everything_the_question_asks_for_is_planned(monkeypatch):
