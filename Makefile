@@ -82,6 +82,7 @@ lint: $(STAMP)
 # A miniature is written aside: its figures say nothing.
 bench: $(STAMP)
 	python -m benchmarks $(if $(QUICK),--quick --out .bench)
+	python -m benchmarks.memory $(if $(QUICK),--segments 1 2 4 --out .bench)
 
 bench-gpu: $(STAMP)
 	python -m benchmarks.gpu $(if $(QUICK),--quick --out .bench/gpu)

@@ -13,6 +13,7 @@ import datasets
 from benchmarks.chunking import chunking_figures
 from benchmarks.encoder import encoder_figures, memory_figures, segment_figures
 from benchmarks.evaluation import evaluation_figures
+from benchmarks.experts import expert_figures
 from benchmarks.gpu import FIGURES as GPU_FIGURES
 from benchmarks.inputs import Scale, Texts
 from benchmarks.report import write
@@ -26,6 +27,7 @@ FAMILIES: dict[str, Callable[[Scale, Texts], list[Figure]]] = {
     "encoder": lambda scale, texts: encoder_figures(scale),
     "memory": lambda scale, texts: memory_figures(scale),
     "segments": lambda scale, texts: segment_figures(scale),
+    "experts": lambda scale, texts: expert_figures(scale),
 }
 
 
@@ -43,7 +45,8 @@ def main() -> None:
     figures = []
     for name in arguments.only:
         for found in FAMILIES[name](scale, texts):
-            print(f"{found.name}: {found.value:.3g} ({found.lowest:.3g} to {found.highest:.3g}; bar {found.bar})")
+            spread = f"{found.lowest:.3g} to {found.highest:.3g}"
+            print(f"{found.name}: {found.value:.3g} ({spread}; bar {found.bar})", flush=True)
             figures.append(found)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write(figures, [f"{name} (make bench-gpu)" for name in GPU_FIGURES], arguments.out)

@@ -23,7 +23,8 @@ class Bar:
     at_most: float | None = None
 
     def met(self, value: float) -> bool:
-        return value >= self.at_least if self.at_least is not None else value <= self.at_most
+        enough = self.at_least is None or value >= self.at_least
+        return enough and (self.at_most is None or value <= self.at_most)
 
     def __str__(self) -> str:
         return f"≥ {self.at_least}" if self.at_least is not None else f"≤ {self.at_most}"

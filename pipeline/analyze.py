@@ -19,6 +19,7 @@ from pipeline.evaluate import CHUNKS, METRICS, MODEL, REPORTS, load_model
 from pipeline.experiment import Experiment
 from pipeline.params import Params, load_params, run_stage
 from pipeline.tracking import experiment_run
+from pipeline.tracking_words import describe_training
 
 ROUTING = REPORTS / "routing.json"
 SUMMARY = REPORTS / "summary.json"
@@ -60,9 +61,10 @@ def main() -> None:
     with atomic_folder(PLOTS) as folder:
         for name, figure in all_figures(metrics, steps, routing, analyzer.routing_data if analyzer else []).items():
             save_figure(figure, folder / f"{name}.png")
-    table = analyzer.table if analyzer else None
+    table, experiment = analyzer.table if analyzer else None, Experiment.read(MODEL)
     page = render_page(
-        f"GMM-XLNet: {Experiment.read(MODEL).name} on {params.profile}",
+        f"GMM-XLNet: {experiment.name} on {params.profile}",
+        f"{describe_training(experiment)} Trained for {len(steps['step']):,} steps.",
         metrics,
         routing,
         {path.stem: path for path in sorted(PLOTS.iterdir())},

@@ -19,6 +19,7 @@ from pipeline.variants import Planned, in_use, overridden
 SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
 ORDER = ("running", "queued", "failed", "success")  # of a name that went through the queue twice, the first counts
 STALLED_LOOKS = 10  # in a row that find work but nobody at it
+RESTARTS = (3, 6)  # of those looks; a worker on a busy machine answers late, and a second one would work beside it
 
 
 class QueueError(GMMXLNetError):
@@ -96,7 +97,7 @@ def wait(names: Iterable[str], jobs: int, tell: Callable[[str, str], None]) -> N
         stalled = 0 if workers else stalled + 1
         if stalled == STALLED_LOOKS:
             raise QueueError(f"nobody works at {', '.join(waiting)}; see `dvc queue status`, remove them and try again")
-        if stalled:  # they were killed, or left just before this was queued
+        if stalled in RESTARTS:  # they were killed, or left just before this was queued
             command("dvc", "queue", "start", "--jobs", str(jobs))
         pause = SHORTEST_WAIT if changed else min(LONGEST_WAIT, pause * 1.5)
         time.sleep(pause)

@@ -15,6 +15,7 @@ from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.experiment import Experiment
 from pipeline.params import Params, load_params, point_to_base, run_stage
+from pipeline.processes import join, run_together
 from pipeline.tracking import experiment_run
 
 CHUNKS = Path("data/chunks")
@@ -35,7 +36,10 @@ def load_model(params: Params) -> GMMXLNetForQA:
 def main() -> None:
     """Choose the threshold on the calibration split, answer the dev questions, score them with and without memory."""
     params = load_params()
+    if run_together(params):
+        return
     seed_everything(params.seed)
+    processes = join(params.device)
     evaluator = QAEvaluator(
         load_model(params),
         load_tokenizer(str(CHUNKS / "tokenizer")),
@@ -47,7 +51,10 @@ def main() -> None:
     )
     choice = choose_threshold(evaluator.predict(Documents.open(CHUNKS, "calibration")))
     normal = evaluator.predict(Documents.open(CHUNKS, "dev"))
-    metrics = assemble_metrics(normal, choice, evaluator.ablate(normal), params.seed)
+    ablated = evaluator.ablate(normal)
+    if not processes.is_main:
+        return
+    metrics = assemble_metrics(normal, choice, ablated, params.seed)
     write_json(REPORTS / "predictions.json", normal.answers(choice.value))
     write_json(REPORTS / "null_odds.json", normal.odds_by_id())
     write_json(REPORTS / "nbest_predictions.json", normal.n_best_by_id())

@@ -5,14 +5,13 @@ MLflow run by the key. Nothing in it is random, so the same inputs make the same
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.utils import fingerprint
-from gmmxlnet.utils.files import write_json
+from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
 from pipeline.params import Params
 
 FILE_NAME = "experiment.json"
@@ -41,13 +40,9 @@ class Experiment:
     def read(cls, model_folder: Path) -> "Experiment":
         """The experiment that made a model; raises CheckpointError when its folder does not say."""
         file = model_folder / FILE_NAME
+        values = read_object(file, missing="run the train stage first: dvc repro train")
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
             return cls(parameters=dict(values["parameters"]), data=str(values["data"]))
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{file}: there is no such file; run the train stage first: dvc repro train"
-            ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: damaged ({error!r}); make it again: dvc repro -f train") from None
 
@@ -79,15 +74,14 @@ def canonical_parameters(params: Params) -> dict[str, Any]:
 
 def experiment_key(parameters: dict[str, Any], data: str) -> str:
     """SHA-256 over the canonical JSON (sorted keys, no spaces) of parameters and data hash."""
-    canonical = json.dumps({"data": data, "parameters": parameters}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return digest_of({"data": data, "parameters": parameters})
 
 
 def model_hash(model_folder: Path) -> str:
     """SHA-256 of a model's fingerprint, hence of every tensor; raises CheckpointError when its folder has none."""
     file = model_folder / fingerprint.FILE_NAME
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return sha256_of(file)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: there is no such file; run the train stage first: dvc repro train") from None
 
@@ -96,9 +90,7 @@ def folder_hash(folder: Path) -> str:
     """SHA-256 over the sorted relative names and the contents of all files below `folder`."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 

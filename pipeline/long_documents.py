@@ -26,7 +26,7 @@ from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.data.chunks import build_chunks
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
-from gmmxlnet.errors import GMMXLNetError, is_out_of_memory
+from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
 from gmmxlnet.evaluation import QAEvaluator
 from gmmxlnet.evaluation.report import assemble_metrics
 from gmmxlnet.evaluation.threshold import choose_threshold
@@ -76,6 +76,8 @@ def plan_all(arguments: argparse.Namespace) -> list[Planned]:
     settings = [*SETTINGS, *arguments.set]
     again = [variant for variant in arguments.variants if variant in SEVERAL_SEEDS]
     planned = plan(arguments.name, arguments.variants, [first], settings)
+    if planned[0].params.active.num_processes > 1:
+        raise ConfigError("num_processes must be 1 here; on several GPUs run disjoint --variants, a GPU each, together")
     return planned + (plan(arguments.name, again, others, settings) if others and again else [])
 
 

@@ -8,8 +8,11 @@ Each field's description is the end of the sentence a user reads when the value 
 """
 
 import argparse
+import errno
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +35,8 @@ Share = Annotated[float, Field(ge=0, lt=1, description="a number in [0, 1)")]
 Name = Annotated[str, Field(min_length=1, description="a name in quotes or plain letters")]
 Revision = Annotated[str | None, Field(min_length=1, description="a branch, tag or commit (in quotes), or null")]
 
-
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what ended a process
+NOWHERE_TO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 LESS_MEMORY = (
     "lower batch_size (and raise gradient_accumulation_steps as much) or eval_batch_size, num_memory_experts, "
     "memory_num_tokens or max_seq_length in params.yaml, or set bptt_segments or progressive_segments"
@@ -82,6 +86,7 @@ class Profile(Section):
     max_train_documents: Limit
     max_eval_documents: Limit
     calibration_fraction: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1, neither of them")]
+    num_processes: Positive
     batch_size: Positive
     eval_batch_size: Positive
     gradient_accumulation_steps: Positive
@@ -224,6 +229,11 @@ def errors_on_one_line(program: str) -> Iterator[None]:
         yield
     except GMMXLNetError as error:
         _end(f"{program}: {' '.join(str(error).split())}")
+    except OSError as error:
+        if error.errno not in NOWHERE_TO_WRITE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"{program}: {where}cannot be written ({error.strerror}); make room or make it writable, and run it again")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -231,7 +241,12 @@ def errors_on_one_line(program: str) -> Iterator[None]:
 
 
 def _end(line: str) -> NoReturn:
-    print(line, file=sys.stderr)
+    """Say it, or tell the launcher that started this process among others: it says once what all of them found."""
+    if ERROR_FILE in os.environ:
+        error = {"message": line, "timestamp": int(time.time())}
+        Path(os.environ[ERROR_FILE]).write_text(json.dumps(error), encoding="utf-8")
+    else:
+        print(line, file=sys.stderr)
     sys.exit(1)
 
 
@@ -310,6 +325,16 @@ def _check_schedule(params: Params) -> str | None:
     return None
 
 
+def _check_processes(params: Params) -> str | None:
+    active = params.active
+    if active.num_processes > active.batch_size:
+        return (
+            f"profiles.{params.profile}.num_processes must be at most batch_size {active.batch_size}, the documents "
+            f"that the processes share, not {active.num_processes}"
+        )
+    return None
+
+
 def _check_precision(params: Params) -> str | None:
     if params.active.precision == "float16" and params.device == "cpu":
         return f"profiles.{params.profile}.precision float16 needs a GPU; use bfloat16 or float32 with device cpu"
@@ -329,6 +354,7 @@ CHECKS = (
     _check_scratch_size,
     _check_windows,
     _check_schedule,
+    _check_processes,
     _check_precision,
     _check_hub,
 )

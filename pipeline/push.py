@@ -3,13 +3,12 @@
 Reads models/gmm and its reports (which hold only after `verify` and `evaluate` went well); leaves reports/push.json.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import HubError
-from gmmxlnet.utils.files import write_json
+from gmmxlnet.utils.files import read_object, write_json
 from gmmxlnet.utils.model_card import model_card
 from gmmxlnet.utils.publish import publish_model
 from pipeline.experiment import Experiment
@@ -72,10 +71,7 @@ def card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HubError(f"{path}: there is no such file; run the stages before this one: dvc repro") from None
+    return read_object(path, missing="run the stages before this one: dvc repro")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
     MLFLOW_MODEL_IS_EXTERNAL,
     MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
 )
 from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -74,7 +76,7 @@ MODEL_TAG = "model_sha256"  # of the weights' fingerprint: other code makes anot
 COMPARISON_TAG = "comparison"
 FAILURES = (MlflowException, SQLAlchemyError, CommandError, requests.RequestException, OSError)
 SUMMARY = ("train_", "total_flos")  # what the Trainer says at its end; `cost/…` says it better
-DIGEST_CHARACTERS = 32  # MLflow takes at most 36
+DIGEST_CHARACTERS = 8  # as many as MLflow's own digests have; its pages show them whole
 METRICS_A_BATCH = 500  # MLflow takes at most 1,000
 PARAMS_A_BATCH = 100
 CONNECT_SECONDS = 3.0
@@ -238,6 +240,12 @@ class MLflowCallback(TrainerCallback):
 
 
 @contextmanager
+def no_run() -> Iterator[Run]:
+    """For processes beside the main one, which alone logs."""
+    yield Run(None, "")
+
+
+@contextmanager
 def start_run(experiment: Experiment, training_key: str) -> Iterator[Run]:
     """The run of a training: a new one, or the one that the same training began and did not finish."""
 
@@ -362,6 +370,8 @@ def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment
     tags = {
         MLFLOW_RUN_NOTE: describe_run(experiment, {}),
         MLFLOW_GIT_COMMIT: _git_commit(),
+        MLFLOW_SOURCE_NAME: "pipeline/train.py",
+        MLFLOW_SOURCE_TYPE: "LOCAL",
         KEY_TAG: experiment.key,
         "kind": "experiment",
         "dvc_exp_name": os.environ.get("DVC_EXP_NAME", ""),

@@ -1,4 +1,4 @@
-"""The description that MLflow shows of a run: what was trained and what it came to, in words with units."""
+"""What was trained and what it came to, in words with units: for MLflow's description of a run, and for the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +21,16 @@ MEMORIES = {
 }
 
 
-def describe_run(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
-    """Markdown for `mlflow.note.content`; `metrics` is `reports/metrics.json`, or empty before there is one."""
+def describe_training(experiment: Experiment) -> str:
+    """Which memory was trained, on what, with which seed."""
     values = experiment.parameters
     memory = MEMORIES[str(values["memory_type"])].format_map(values)
-    parts = [f"**{experiment.name}**: {memory}. Profile {values['profile']}, seed {values['seed']}."]
+    return f"{memory}. Profile {values['profile']}, seed {values['seed']}."
+
+
+def describe_run(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
+    """Markdown for `mlflow.note.content`; `metrics` is `reports/metrics.json`, or empty before there is one."""
+    parts = [f"**{experiment.name}**: {describe_training(experiment)}"]
     if metrics:
         parts.append(_results(metrics))
     return "\n\n".join([*parts, UNITS])
@@ -37,8 +42,9 @@ def _results(metrics: Mapping[str, Any]) -> str:
         f"Exact match {_score(metrics['memory_ablation']['normal'])}, F1 {metrics['f1']:.1f}% of "
         f"{metrics['total']:,} questions; always answering “no answer”: {floor:.1f}%."
     ]
+    note = metrics.get("memory_ablation_note")  # there was no memory to take away, or no other document's
+    without = None if note else metrics["memory_ablation"]["zeroed"]["by_question_type"]
     for kind, summary in metrics["by_question_type"].items():
-        without = metrics["memory_ablation"]["zeroed"]["by_question_type"]
         zeroed = f", memory zeroed {without[kind]['exact_match']:.1f}%" if without else ""
         said.append(f"* `{kind}`: exact match {_score(summary)}{zeroed}")
     return "\n".join(said)

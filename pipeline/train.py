@@ -9,6 +9,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
+from gmmxlnet.models.adapters import size_beside_base
 from gmmxlnet.models.build import pretrained_model, scratch_model
 from gmmxlnet.models.checkpoint import seal
 from gmmxlnet.training import GMMTrainer, TrainingConfig
@@ -18,8 +19,9 @@ from gmmxlnet.utils.seeding import seed_everything
 from pipeline.cost import log_cost
 from pipeline.experiment import Experiment
 from pipeline.params import Params, find_local, load_params, run_stage
+from pipeline.processes import join, run_together
 from pipeline.resume import resume_folder, training_key
-from pipeline.tracking import MLflowCallback, start_run
+from pipeline.tracking import MLflowCallback, no_run, start_run
 
 CHUNKS = Path("data/chunks")
 MODEL = Path("models/gmm")
@@ -80,15 +82,20 @@ def build_model(params: Params, tokenizer: PreTrainedTokenizerBase) -> GMMXLNetF
 def main() -> None:
     """Train, and write the model with what is needed to use it and to check it."""
     params = load_params()
+    if run_together(params):
+        return
     seed_everything(params.seed)
+    processes = join(params.device)
     tokenizer = load_tokenizer(str(CHUNKS / "tokenizer"))
     model = build_model(params, tokenizer)
     experiment, documents = Experiment.of(params, CHUNKS), Documents.open(CHUNKS, "train")
     key = training_key(experiment)
-    with start_run(experiment, key) as run:
+    with start_run(experiment, key) if processes.is_main else no_run() as run:
         trainer = GMMTrainer(model, training_config(params, resume_folder(key)), callbacks=[MLflowCallback(run)])
         run.log_dataset(experiment, documents)
         trainer.train(documents)
+        if not processes.is_main:
+            return
         log_cost(run, trainer, model)
         if model.config.has_memory_tokens:
             add_memory_tokens(tokenizer, model.config.memory_slots)
@@ -105,6 +112,8 @@ def main() -> None:
         run.log_file(STEPS, "reports")
         trainer.remove_checkpoints()
     parameters = f"{model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters trained"
+    if model.config.adapter is not None:
+        parameters += f" (the adapter has {size_beside_base(model)})"
     print(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {STEPS}")
 
 

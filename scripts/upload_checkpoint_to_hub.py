@@ -6,12 +6,12 @@
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmmxlnet.errors import CheckpointError, GMMXLNetError
+from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.utils.files import read_object
 from gmmxlnet.utils.model_card import model_card
 from gmmxlnet.utils.publish import Published, publish_model
 
@@ -29,13 +29,11 @@ def upload_checkpoint(
     Raises CheckpointError where the folder holds no checkpoint, HubError where the Hub refuses or changes it.
     """
     folder = Path(checkpoint_path)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: has no config.json; name a folder that save_pretrained wrote")
+    config = read_object(folder / "config.json", missing="name a folder that save_pretrained wrote")
     written = folder / "README.md"
     if written.is_file():
         card = written.read_text(encoding="utf-8")
     else:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         card = model_card(hub_id, config, name=hub_id.rpartition("/")[2])
     message = f"Upload {folder.name}"
     return publish_model(folder, hub_id, card=card, message=message, tags=tags, private=private, token=token)

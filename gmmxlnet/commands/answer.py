@@ -1,6 +1,7 @@
 """`gmmxlnet answer`: ask a trained model about a text of one's own."""
 
 import argparse
+import codecs
 import json
 import sys
 from dataclasses import asdict
@@ -73,8 +74,9 @@ def read_document(name: str, encoding: str) -> str:
     except LookupError:
         raise ConfigError(f"--encoding {encoding}: there is no such encoding; try utf-8, latin-1 or utf-16") from None
     except UnicodeDecodeError as error:
+        likely = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1"
         raise DataError(
-            f"document {shown}: byte {error.start} is not {encoding}; name the encoding, such as --encoding latin-1"
+            f"document {shown}: byte {error.start} is not {encoding}; name the encoding, such as --encoding {likely}"
         ) from None
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     if not text.strip():

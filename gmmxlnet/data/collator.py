@@ -7,7 +7,7 @@ context windows and one ending repeated, with no loop over segments or tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from gmmxlnet.data.documents import Document
 from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.segments import SegmentLayout, segments_holding
+from gmmxlnet.utils.processes import Processes
 
 CONTEXT_TYPE, QUESTION_TYPE, CLS_TYPE, PAD_TYPE = 0, 1, 2, 3
 IGNORED = -100  # the label that cross-entropy passes over
@@ -33,6 +34,11 @@ class DocumentCollator:
     segment_offsets                            (B,S)   int64: index in the context of the segment's first context
                                                        token; -1 beyond num_segments
 
+    Where several processes share a batch each lays down its own documents, every `count`-th, and is told of the whole:
+
+    active_documents                           (S,)    int64: how many documents of all processes have each segment
+    num_tokens                                 ()      int64: of the whole batch, without padding
+
     Position p of a segment with `length` tokens, if it is one of context, holds context token
     segment_offset + p - (L - length).
     """
@@ -44,10 +50,14 @@ class DocumentCollator:
     epoch: int = 0
     num_segments: int | None = None  # pad S to this; None: to the batch's most
     length: int | None = None  # pad L to this; None: to the batch's longest
+    processes: Processes = field(default_factory=Processes)  # that share a batch
 
     def __call__(self, documents: Sequence[Document], max_segments: int | None = None) -> dict[str, Tensor]:
         """The batch; `max_segments` here overrides the field."""
         cut = max_segments if max_segments is not None else self.max_segments
+        whole = self._whole(documents, cut) if self.processes.count > 1 else {}
+        if len(documents) >= self.processes.count:  # else all read all of them: an average over equals is exact too
+            documents = self.processes.share(documents)
         bounds = [self._segments(document, cut) for document in documents]
         endings = [self._ending(document) for document in documents]
         widths = [int((bound[:, 1] - bound[:, 0]).max()) for bound in bounds]
@@ -56,7 +66,19 @@ class DocumentCollator:
         batch = self._blank(len(documents), num_segments, length)
         for row, document in enumerate(documents):
             _lay_down(batch, row, document, bounds[row], endings[row], width=widths[row])
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
+        return {name: torch.from_numpy(array) for name, array in (batch | whole).items()}
+
+    def _whole(self, documents: Sequence[Document], cut: int | None) -> dict[str, np.ndarray]:
+        """What a process must know of a batch of which it has a part."""
+        bounds = [self._segments(document, cut) for document in documents]
+        counts = np.array([len(bound) for bound in bounds])
+        active_S = (counts[:, None] > np.arange(counts.max())).sum(0)
+        copies = self.processes.count if len(documents) < self.processes.count else 1
+        num_tokens = sum(
+            int((bound[:, 1] - bound[:, 0]).sum()) + len(bound) * len(self._ending(document)[0])
+            for bound, document in zip(bounds, documents, strict=True)
+        )
+        return {"active_documents": copies * active_S, "num_tokens": np.array(num_tokens)}
 
     def _blank(self, B: int, S: int, L: int) -> dict[str, np.ndarray]:
         return {

@@ -17,7 +17,7 @@ from gmmxlnet.data.chunks import ChunkSettings
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.store import MANIFEST, SPLITS, read_manifest, verify_files
 from gmmxlnet.errors import DataError
-from gmmxlnet.utils.files import atomic_folder, write_json
+from gmmxlnet.utils.files import atomic_folder, read_json, write_json
 from gmmxlnet.utils.hub import Pushed, fetch_folder, files_below, push_folder
 
 FOLDER, REPORT = "chunks", "data.json"
@@ -82,7 +82,7 @@ def documents_from_hub(
 
 
 def _read_report(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    report = json.loads(path.read_text(encoding="utf-8"))
+    report = read_json(path)
     if not isinstance(report, dict) or report.get("settings") != settings or not set(SPLITS) <= set(report):
         raise DataError(f"{path}: is not the report about these chunks; {_REMEDY}")
     return report

@@ -4,9 +4,11 @@
     results = evaluator.evaluate(dataset)                      # {"exact_match": …, "f1": …, …}
 
 or in steps: `predict` the calibration documents and the ones to report, `choose_threshold` on the former, `ablate` the
-latter, `assemble_metrics`. Shapes: B documents of a batch, S segments, L tokens, D documents of a dataset.
+latter, `assemble_metrics`. Started in several processes (`accelerate launch`), each reads its share of the batches, and
+all of them know all answers. Shapes: B documents of a batch, S segments, L tokens, D documents of a dataset.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -26,6 +28,7 @@ from gmmxlnet.evaluation.spans import best_spans, null_scores
 from gmmxlnet.evaluation.threshold import ThresholdChoice
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import MEMORY_ABLATIONS, GMMXLNetForQA
+from gmmxlnet.utils.processes import Processes
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "num_segments")
 BETWEEN_SEGMENTS = ("shuffled", "reset")  # ablations that change nothing in a document of one segment
@@ -114,7 +117,8 @@ class QAEvaluator:
         self.tokenizer = tokenizer
         self.n_best_size, self.max_answer_length, self.batch_size = n_best_size, max_answer_length, batch_size
         self.autocast_dtype = autocast_dtype
-        self.show_progress = show_progress
+        self.processes = Processes.current()
+        self.show_progress = show_progress and self.processes.is_main
 
     def evaluate(
         self, dataset: Any, threshold: ThresholdChoice | float = 0.0, memory_ablations: bool = False
@@ -176,10 +180,12 @@ class QAEvaluator:
         order_D, context_D = longest_first(before.documents), before.context_indices()
         was_training = self.model.training
         self.model.eval()
-        so_far = RunningScore(replace(before, **columns), len(rows_D), memory_ablation) if self.show_progress else None
+        batches = [rows_D[first : first + self.batch_size] for first in range(0, len(rows_D), self.batch_size)]
+        own = self.processes.share(batches)
+        num_own = sum(map(len, own))
+        so_far = RunningScore(replace(before, **columns), num_own, memory_ablation) if self.show_progress else None
         try:
-            for first in range(0, len(rows_D), self.batch_size):
-                rows_B = rows_D[first : first + self.batch_size]
+            for rows_B in own:
                 read_B = with_donor(rows_B, order_D, context_D) if memory_ablation == "shuffled" else rows_B
                 batch = collate([before.documents[int(i)] for i in read_B])
                 if memory_ablation == "shuffled":
@@ -192,7 +198,17 @@ class QAEvaluator:
             if so_far is not None:
                 so_far.progress.close()
             self.model.train(was_training)
+        self._share(columns, rows_D, own)
         return replace(before, **columns)
+
+    def _share(self, columns: dict[str, np.ndarray], rows_D: np.ndarray, own: Sequence[np.ndarray]) -> None:
+        """Give every process what the others have read: where one has not read, it adds zeros."""
+        if self.processes.count == 1:
+            return
+        others = np.setdiff1d(rows_D, np.concatenate([np.empty(0, np.int64), *own]))
+        for values in columns.values():
+            values[others] = 0
+            values[rows_D] = self.processes.sum(torch.from_numpy(values[rows_D]).to(self.model.device)).cpu().numpy()
 
     @torch.inference_mode()
     def _answer(self, batch: dict[str, Tensor], memory_ablation: str) -> dict[str, Tensor]:

@@ -23,7 +23,6 @@ from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.adapter_settings import BASE_VARIABLE, AdapterSettings
 from gmmxlnet.models.adapters import (
     ADAPTER_CONFIG,
-    ADAPTER_FILES,
     ADAPTER_WEIGHTS,
     OWN_WEIGHTS,
     is_frozen,
@@ -34,7 +33,7 @@ from gmmxlnet.models.adapters import (
 )
 from gmmxlnet.models.base import read_base
 from gmmxlnet.models.configuration import GMMXLNetConfig
-from gmmxlnet.utils.files import read_json
+from gmmxlnet.utils.files import read_object
 from gmmxlnet.utils.tensors import weights_hash
 
 # What decides what the adapter computes; the rest of the file may differ from one version of peft to the next.
@@ -48,28 +47,19 @@ def saved_part(config: GMMXLNetConfig, tensors: Mapping[str, Value]) -> dict[str
     return {name: x for name, x in tensors.items() if config.adapter is None or not is_frozen(name)}
 
 
-def write_adapter(folder: Path, config: GMMXLNetConfig, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Write the adapter and what was trained beside it; returns the files' names."""
+def write_adapter(folder: Path, config: GMMXLNetConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Write the adapter and what was trained beside it."""
     lora_config(config).save_pretrained(str(folder))
     lora = {name_in_file(name): tensor for name, tensor in tensors.items() if is_lora(name)}
     own = {name: tensor for name, tensor in tensors.items() if not is_lora(name)}
     save_file(lora, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     save_file(own, folder / OWN_WEIGHTS, metadata={"format": "pt"})
-    return list(ADAPTER_FILES)
 
 
 def check_adapter_config(folder: Path, config: GMMXLNetConfig) -> None:
     """Refuse an `adapter_config.json` that says otherwise than `config.json`. Raises CheckpointError."""
     file = folder / ADAPTER_CONFIG
-    try:
-        found = read_json(file)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: there is no such file; an adapter's checkpoint has it") from None
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{file}: cannot be read ({reason}); get the checkpoint again") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: must be an object with keys and values, not a {type(found).__name__}")
+    found = read_object(file, missing="an adapter's checkpoint has it")
     expected = json.loads(json.dumps(lora_config(config).to_dict()))
     for key in sorted({*NEEDED_KEYS, *(set(expected) & set(found))} - {"peft_version"}):
         if key not in found or found[key] != expected[key]:

@@ -30,6 +30,7 @@ OWN_WEIGHTS = "memory_and_head.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_WEIGHTS)
 _PREFIX = "base_model.model."  # of peft's names in files
 WORD_EMBEDDING = "encoder.word_embedding"
+LARGEST_SHARE = 0.1  # of its base's size that an adapter should have
 
 
 class PartlyTrainedEmbedding(nn.Module):
@@ -106,6 +107,20 @@ def is_lora(name: str) -> bool:
 def is_frozen(name: str) -> bool:
     """Whether a parameter of a model with an adapter is the base's."""
     return name.startswith("encoder.") and not is_lora(name) and name != f"{WORD_EMBEDDING}.memory_tokens"
+
+
+def size_beside_base(model: nn.Module) -> str:
+    """How much of its base's size a model's adapter has, with memory and head, counted in parameters; one line."""
+    sizes = {True: 0, False: 0}
+    for name, parameter in model.named_parameters():
+        sizes[is_frozen(name)] += parameter.numel()
+    share = sizes[False] / sizes[True]
+    if share <= LARGEST_SHARE:
+        return f"{share:.1%} of its base's size"
+    return (
+        f"{share:.1%} of its base's size, more than {LARGEST_SHARE:.0%}: memory and head are trained in full; fewer "
+        "experts or a lower rank make it smaller"
+    )
 
 
 def name_in_file(name: str) -> str:

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 from transformers.utils.hub import extract_commit_hash
 
-from gmmxlnet.errors import CheckpointError, ConfigError
+from gmmxlnet.errors import CheckpointError, ConfigError, reason_of
 from gmmxlnet.models.adapter_files import base_tensors, check_adapter_config, saved_part, write_adapter
 from gmmxlnet.models.asked import apply_asked
 from gmmxlnet.models.configuration import GMMXLNetConfig
-from gmmxlnet.models.manifest import CONFIG, MANIFEST, Manifest, file_record, seal
+from gmmxlnet.models.manifest import CONFIG, MANIFEST, Manifest, file_record, listed_files, seal
 from gmmxlnet.models.older import load_xlnet
 from gmmxlnet.models.source import locate
 from gmmxlnet.models.weights import (
@@ -36,7 +37,7 @@ from gmmxlnet.models.weights import (
     read_tensors,
     write_tensors,
 )
-from gmmxlnet.utils.files import atomic_file, read_json
+from gmmxlnet.utils.files import files_at_once, read_json, read_object
 from gmmxlnet.utils.tensors import first_not_finite, tensor_hash
 
 __all__ = ["MANIFEST", "Manifest", "adopt", "load_model", "save_model", "seal"]
@@ -50,7 +51,7 @@ _BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures
 def save_model(
     model: nn.Module, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, max_shard_size: int | str
 ) -> None:
-    """Write a `GMMXLNetForQA`; the manifest comes last, so that a folder half written does not load.
+    """Write a `GMMXLNetForQA`; a checkpoint that lies there is replaced once the new one is complete.
 
     Args:
         state_dict: the tensors to save instead of the model's own, under the same names.
@@ -79,10 +80,11 @@ def save_model(
     own = {name: x.cpu().contiguous() for name, x in saved_part(config, tensors).items() if name not in shared}
     try:
         _write(folder, config, own, shared, max_shard_size)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else reason_of(error)
         raise CheckpointError(
-            f"{folder}: cannot be written ({error.strerror}); nothing that can be loaded was left"
-        ) from error
+            f"{folder}: cannot be written ({reason}); make room there or make it writable, and save again"
+        ) from None
 
 
 def _write(
@@ -90,40 +92,39 @@ def _write(
 ) -> None:
     if folder.is_file():
         raise CheckpointError(f"{folder}: is a file, expected a folder to save into")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if is_weights(path.name):  # shards of another number would lie beside the new ones
-            path.unlink()
-    with atomic_file(folder / CONFIG) as scratch:
-        scratch.write_text(config.to_json_string(use_diff=True), encoding="utf-8")
     # A view of a larger tensor, or two views of one, are saved as tensors of their own.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    if config.adapter is None:
-        files = write_tensors(folder, tensors, max_shard_size)
-    else:
-        files = write_adapter(folder, config, tensors)
-    Manifest(
-        version=config.version,
-        config=read_json(folder / CONFIG),
-        tensors={name: _record(tensor) for name, tensor in tensors.items()},
-        shared=shared,
-        files={name: file_record(folder / name) for name in sorted([CONFIG, *files])},
-    ).write(folder)
+    with files_at_once(folder, last=MANIFEST, stale=is_weights) as scratch:
+        (scratch / CONFIG).write_text(config.to_json_string(use_diff=True), encoding="utf-8")
+        if config.adapter is None:
+            write_tensors(scratch, tensors, max_shard_size)
+        else:
+            write_adapter(scratch, config, tensors)
+        Manifest(
+            version=config.version,
+            config=read_json(scratch / CONFIG),
+            tensors={name: _record(tensor) for name, tensor in tensors.items()},
+            shared=shared,
+            files=listed_files(scratch),
+        ).write(scratch)
 
 
-def adopt(folder: str | Path) -> None:
-    """Write the manifest of a folder as it stands: for a checkpoint edited on purpose. What does not fit is refused."""
+def adopt(folder: str | Path, *, base_model: str | None = None) -> None:
+    """Write the manifest of a folder as it stands: for a checkpoint edited on purpose. What does not fit is refused.
+
+    Args:
+        base_model: as in `load_model`.
+    """
     folder = Path(folder)
     config, stored = read_config(folder), read_headers(folder)
     shared: dict[str, str] = Manifest.read(folder).shared if (folder / MANIFEST).exists() else {}
     check_sizes(folder, config, _with_shared(stored, shared))
-    model = _empty(config)
+    model = empty_model(config)
     _check_headers(folder, config, stored, shared, model.state_dict())
     if config.adapter is not None:
         check_adapter_config(folder, config)
     tensors = read_tensors(stored)
-    _filled(folder, model, tensors | base_tensors(folder, config, dtype=_dtype(tensors)), shared)
+    _filled(folder, model, tensors | base_tensors(folder, config, base_model, dtype=_dtype(tensors)), shared)
     (folder / MANIFEST).unlink(missing_ok=True)
     Manifest(
         version=config.version,
@@ -194,14 +195,14 @@ def _load_own(
     if not use_safetensors:
         tensors = read_old_weights(folder)
         check_sizes(folder, config, tensors)
-        model = _empty(wanted)
+        model = empty_model(wanted)
         _check_names(tensors, model.state_dict(), str(folder / OLD_WEIGHTS), "get the checkpoint again")
         _check_shapes(tensors, model.state_dict(), folder / OLD_WEIGHTS)
         _check_dtypes(folder, {name: DTYPE_NAMES.get(x.dtype, str(x.dtype)) for name, x in tensors.items()})
         return _filled(folder, model, tensors, {})
     opened = open_checkpoint(folder)
     opened.manifest.check_files(folder)
-    model = _empty(wanted)
+    model = empty_model(wanted)
     tensors = read_tensors(opened.stored)
     tensors |= base_tensors(folder, opened.config, base_model, dtype=_dtype(tensors), **download)
     return _filled(folder, model, tensors, opened.manifest.shared)
@@ -220,7 +221,7 @@ def open_checkpoint(folder: Path) -> Opened:
     """Check config.json, headers and manifest against each other; reads no weights. Raises CheckpointError."""
     config, stored, manifest = read_config(folder), read_headers(folder), Manifest.read(folder)
     check_sizes(folder, config, _with_shared(stored, manifest.shared))
-    _check_headers(folder, config, stored, manifest.shared, _empty(config).state_dict())
+    _check_headers(folder, config, stored, manifest.shared, empty_model(config).state_dict())
     _check_config(folder, config, manifest)
     if config.adapter is not None:
         check_adapter_config(folder, config)
@@ -234,18 +235,7 @@ def _with_shared(held: Mapping[str, Any], shared: Mapping[str, str]) -> dict[str
 
 def _config_values(folder: Path) -> dict[str, Any]:
     """What `config.json` says. Raises CheckpointError."""
-    path = folder / CONFIG
-    try:
-        values = read_json(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file; a checkpoint has config.json and weights") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); get the checkpoint again"
-        ) from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: must be an object with keys and values, not a {type(values).__name__}")
-    return values
+    return read_object(folder / CONFIG, missing="a checkpoint has config.json and weights")
 
 
 def read_config(folder: Path) -> GMMXLNetConfig:
@@ -312,7 +302,7 @@ def sizes_in(stored: Mapping[str, Stored | Tensor]) -> dict[str, int | None]:
     }
 
 
-def _empty(config: GMMXLNetConfig) -> Any:
+def empty_model(config: GMMXLNetConfig) -> Any:
     """The model, without memory for its tensors."""
     from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA  # which imports this module
 

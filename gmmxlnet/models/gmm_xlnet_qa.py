@@ -45,6 +45,7 @@ from gmmxlnet.models.recurrence import (
     read_in_turn,
     sort_documents,
 )
+from gmmxlnet.models.shared_batch import choices_of_all, share_of_loss
 
 ROWS_TOGETHER = 64  # segments that a model without memory encodes at once when it is not trained
 
@@ -238,6 +239,7 @@ class GMMXLNetForQA(PreTrainedModel):
         memory_state: State | None = None,
         memory_ablation: str = "normal",
         memory_permutation: Tensor | None = None,
+        active_documents: Tensor | None = None,
         **_metadata: Tensor,
     ) -> GMMXLNetOutput:
         """Read whole documents (B, S, L), or one segment (B, L) with the state passed in and out.
@@ -253,6 +255,9 @@ class GMMXLNetForQA(PreTrainedModel):
             memory_ablation: `normal`; `zeroed`: the encoder is given an empty memory; `reset`: each segment starts from
                 the initial memory; `shuffled`: each document is handed what document `memory_permutation[row]` has in
                 memory, and each goes on with its own.
+            active_documents: (S,) of a batch that several processes share (`shared_batch`): how many documents of all
+                of them have each segment. Every process must call then; the loss is this one's share, and nothing else
+                that is returned has a gradient.
             _metadata: what else a batch carries for those who read the logits.
 
         Raises: ConfigError for an unknown ablation, or `shuffled` without a permutation.
@@ -283,9 +288,12 @@ class GMMXLNetForQA(PreTrainedModel):
             donor_B=None if memory_permutation is None else documents.rank_B[memory_permutation[documents.order_B]],
             bptt_segments=self.config.bptt_segments,
         )
-        output = self.output_of(documents, kept, state)
+        if active_documents is None:
+            output = self.output_of(documents, kept, state)
+        else:
+            output = self.output_of(documents, [one.detach() for one in kept], state and state.detach())
         if labels is not None:
-            parts = self.loss_parts(documents.segments, kept)
+            parts = self.loss_parts(documents.segments, kept, active_documents)
             output.loss = self.weighted(parts)
             output.loss_parts = {name: part.detach() for name, part in parts.items()}
         if single:
@@ -371,8 +379,13 @@ class GMMXLNetForQA(PreTrainedModel):
             self.last_routing_probs = output.routing_probs.detach()
         return output
 
-    def loss_parts(self, segments: list[Segment], kept: list[Kept]) -> dict[str, Tensor]:
-        """The unweighted parts of the loss on these segments, each a mean over them (`document` over documents)."""
+    def loss_parts(
+        self, segments: list[Segment], kept: list[Kept], active_documents: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The unweighted parts of the loss on these segments, each a mean over them (`document` over documents).
+
+        `active_documents` is as in `forward`.
+        """
         content = [self._content(segment) for segment in segments]
         cls = [(segment.token_type_ids_nL == 2) & segment.attention_mask_nL.bool() for segment in segments]
         candidates = [a | b for a, b in zip(content, cls, strict=True)]
@@ -393,7 +406,8 @@ class GMMXLNetForQA(PreTrainedModel):
         parts = {"span": span / 2}
         if self.config.memory_type == "gmm":
             probs = [one.routing.probs_Bk for one in kept]
-            parts["load_balance"] = losses.load_balance_loss(probs)
+            shares = None if active_documents is None else choices_of_all(probs, active_documents)
+            parts["load_balance"] = losses.load_balance_loss(probs, shares)
             parts["entropy"] = routing_entropy(torch.cat(probs)).mean()
         if kept[0].read_nmd is not None:
             speaker = self.memory_reader if self.config.has_memory_tokens else self.memory_bank
@@ -404,6 +418,8 @@ class GMMXLNetForQA(PreTrainedModel):
                 torch.cat(content),
                 speaker.norm,
             )
+        if active_documents is not None:
+            parts = share_of_loss(parts, segments, active_documents, self.config.span_loss)
         return parts
 
     def weighted(self, parts: dict[str, Tensor]) -> Tensor:

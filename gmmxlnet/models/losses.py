@@ -52,7 +52,7 @@ def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL:
     return (total_B - gold_B).mean()
 
 
-def load_balance_loss(probs: list[Tensor]) -> Tensor:
+def load_balance_loss(probs: list[Tensor], shares: list[Tensor] | None = None) -> Tensor:
     """k · Σ_j f_j P_j of each step of the recurrence, averaged over segments: 1 when balanced, k when collapsed.
 
     Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4, over the documents that are active at the step: routing
@@ -62,11 +62,12 @@ def load_balance_loss(probs: list[Tensor]) -> Tensor:
 
     Args:
         probs: for each step the active documents' routing probabilities (n, k).
+        shares: f (k,) of each step where these are not all documents of the batch; found from `probs` when left out.
     """
     total = 0.0
-    for probs_nk in probs:
+    for s, probs_nk in enumerate(probs):
         n, k = probs_nk.shape
-        share_k = F.one_hot(probs_nk.argmax(-1), k).to(probs_nk.dtype).mean(0)
+        share_k = F.one_hot(probs_nk.argmax(-1), k).to(probs_nk.dtype).mean(0) if shares is None else shares[s]
         total = total + n * k * (share_k * probs_nk.mean(0)).sum()
     return total / sum(len(probs_nk) for probs_nk in probs)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import gmmxlnet
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.utils.files import digest_of, read_json, sha256_of, write_json
+from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
 
 MANIFEST = "checkpoint.json"
 FORMAT = "gmmxlnet-checkpoint"
@@ -46,18 +46,12 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """The manifest of a checkpoint. Raises CheckpointError where it is missing, damaged or altered."""
         path = folder / MANIFEST
-        try:
-            values = read_json(path)
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{path}: there is no such file, so nothing says whether the checkpoint is what was saved; save it "
-                f"again with save_pretrained, or, if you trust it as it is: {adopt_command(folder)}"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: damaged ({' '.join(str(error).split())}); get the checkpoint again"
-            ) from None
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
+        values = read_object(
+            path,
+            missing="without it nothing says whether the checkpoint is what was saved; save it again with "
+            f"save_pretrained, or, if you trust it as it is: {adopt_command(folder)}",
+        )
+        if values.get("format") != FORMAT:
             raise CheckpointError(f"{path}: is not a manifest of {FORMAT}; get the checkpoint again")
         digest = values.get("sha256")
         if digest != digest_of({key: value for key, value in values.items() if key != "sha256"}):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.adapters import ADAPTER_FILES, ADAPTER_WEIGHTS, OWN_WEIGHTS, name_in_model
-from gmmxlnet.utils.files import read_json, write_json
+from gmmxlnet.utils.files import read_object, write_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -95,11 +95,7 @@ def _check_shards(folder: Path, named: list[Path], there: list[Path]) -> None:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Which file each tensor lies in, as an index says."""
-    try:
-        values = read_json(index)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{index}: damaged ({' '.join(str(error).split())}); get the checkpoint again") from None
-    weight_map = values.get("weight_map") if isinstance(values, dict) else None
+    weight_map = read_object(index, missing="get the checkpoint again").get("weight_map")
     if (
         not isinstance(weight_map, dict)
         or not weight_map
@@ -196,19 +192,16 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(f"{path}: cannot be read ({reason}); get the checkpoint again")
 
 
-def write_tensors(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: int | str) -> list[str]:
-    """Write tensors (contiguous, none sharing memory) as one file or shards; returns the files' names."""
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: int | str) -> None:
+    """Write tensors (contiguous, none sharing memory) as one file or shards."""
     split = split_torch_state_dict_into_shards(
         dict(tensors), filename_pattern="model{suffix}.safetensors", max_shard_size=max_shard_size
     )
     for file, names in split.filename_to_tensors.items():
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
-    files = list(split.filename_to_tensors)
     if split.is_sharded:
         index: dict[str, Any] = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(folder / INDEX, index)
-        files.append(INDEX)
-    return files
 
 
 def is_weights(name: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.induction import start_with_induction_heads
 from gmmxlnet.pretraining.corpus import Corpus
 from gmmxlnet.pretraining.masking import MaskedSpanCollator
@@ -23,6 +24,7 @@ from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import atomic_folder, write_json
+from gmmxlnet.utils.processes import Processes
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tensors import weights_hash
 
@@ -106,6 +108,8 @@ def pretrain(
 
     Raises ConfigError, CheckpointError.
     """
+    if Processes.current().count > 1:
+        raise ConfigError("pretraining runs in one process on one device; start it without a launcher")
     output = Path(output)
     seed_everything(settings.seed)
     tokenizer = corpus.tokenizer()

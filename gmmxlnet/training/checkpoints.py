@@ -11,8 +11,6 @@ What stands in a checkpoint is `gmmxlnet.training.resume`'s affair.
 """
 
 import fcntl
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ from typing import TextIO
 from safetensors import SafetensorError
 
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.utils.files import atomic_folder, write_json
+from gmmxlnet.utils.files import atomic_folder, read_json, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -110,18 +108,13 @@ class CheckpointStore:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in a checkpoint but the manifest."""
-    hashes = {}
-    for file in sorted(folder.iterdir()):
-        if file.name != MANIFEST:
-            with file.open("rb") as stream:
-                hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashes
+    return {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
 
 
 def _damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files; None: nothing."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(checkpoint / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
             return f"{MANIFEST} is not of format version {FORMAT_VERSION}"
         expected, found = manifest["sha256"], _hashes(checkpoint)

@@ -1,6 +1,5 @@
 """`TrainingConfig` and `GMMTrainingConfig`: everything a training run varies, and the guide's three presets."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Self, get_type_hints
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import MAX_EXPERTS, MAX_MEMORY_SLOTS, MIN_EXPERTS, GMMXLNetConfig
-from gmmxlnet.utils.files import write_json
+from gmmxlnet.utils.files import read_json, write_json
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -35,7 +34,7 @@ class TrainingConfig:
     max_steps: int | None = None
     """Stop after so many optimizer steps; None: after `num_epochs`."""
     batch_size: int = 4
-    """Documents a step and process."""
+    """Documents of a batch, whatever the number of processes that share it."""
     gradient_accumulation_steps: int = 1
     """Batches added up before the optimizer steps."""
     learning_rate: float = 5e-5
@@ -129,7 +128,7 @@ class TrainingConfig:
     def from_json(cls, path: str | Path) -> Self:
         """Read what `to_json` wrote. Raises ConfigError where it is something else."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = read_json(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
         except ValueError as error:

@@ -28,7 +28,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.training.config import TrainingConfig
 from gmmxlnet.training.record import StepRecord
-from gmmxlnet.utils.files import write_json
+from gmmxlnet.utils.files import read_json, write_json
 
 MODEL, TENSORS, VALUES = "model.safetensors", "training.safetensors", "training.json"
 # Fields of a configuration that no number depends on.
@@ -135,7 +135,7 @@ def check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
 
 def read_values(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint's `training.json`."""
-    return json.loads((checkpoint / VALUES).read_text(encoding="utf-8"))
+    return read_json(checkpoint / VALUES)
 
 
 def load_model(checkpoint: Path, model: torch.nn.Module) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -31,6 +32,7 @@ from gmmxlnet.training.progress import ProgressCallback
 from gmmxlnet.training.record import StepRecord
 from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.processes import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,10 @@ class GMMTrainer(Trainer):
         train_dataset: `Documents`, or a `ChunkedSquadDataset`; may be given to `train` instead.
         callbacks: further `TrainerCallback`s.
 
+    Started in several processes (`accelerate launch`) each takes its share of every batch, and the weights, the log and
+    the record are those of one process to float's precision, but for dropout, of which each draws its own. They keep no
+    checkpoints to go on from.
+
     After training, `record` holds a line a step: loss, its parts, learning rate, tokens, expert utilization. With
     `config.resume_dir`, `train` goes on from the newest complete checkpoint there; call `remove_checkpoints` once what
     was trained is saved.
@@ -103,6 +109,7 @@ class GMMTrainer(Trainer):
         super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
         for replaced in (PrinterCallback, TrainersProgressCallback):
             self.remove_callback(replaced)
+        self.processes = Processes.current()
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None) -> Any:
@@ -118,7 +125,12 @@ class GMMTrainer(Trainer):
         self.train_dataset = self.train_documents
         self.record = StepRecord()
         newest = self._claim_checkpoints() if self.config.resume_dir is not None else None
-        return super().train(resume_from_checkpoint=None if newest is None else str(newest))
+        if self.processes.count > 1:
+            torch.manual_seed(self.config.seed + self.processes.index)  # of dropout: each draws its own
+        result = super().train(resume_from_checkpoint=None if newest is None else str(newest))
+        # accelerate leaves its autocast around `forward`: the model would compute otherwise than once it is loaded.
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return result
 
     def remove_checkpoints(self) -> None:
         """Remove what a killed training would go on from, because what was trained is saved elsewhere by now."""
@@ -129,6 +141,10 @@ class GMMTrainer(Trainer):
 
     def _claim_checkpoints(self) -> Path | None:
         """Take the folder of checkpoints; return the newest that is complete."""
+        if self.processes.count > 1:
+            if self.processes.is_main:
+                logger.warning("%d processes keep no checkpoints: if killed, begin anew", self.processes.count)
+            return None
         store = CheckpointStore(self.config.resume_dir, self.config.save_total_limit)
         if not store.claim():
             logger.warning("%s: another process trains this; training here keeps no checkpoints", store.folder)
@@ -194,7 +210,10 @@ class GMMTrainer(Trainer):
             documents.num_segments(), documents.num_tokens(), self.config.batch_size, self.config.seed
         )
         collator = DocumentCollator(
-            layout=documents.layout, memory_tokens=self.model.config.has_memory_tokens, seed=self.config.seed
+            layout=documents.layout,
+            memory_tokens=self.model.config.has_memory_tokens,
+            seed=self.config.seed,
+            processes=self.processes,
         )
         self._curriculum.loader = DataLoader(
             documents,
@@ -203,7 +222,10 @@ class GMMTrainer(Trainer):
             num_workers=self.config.num_workers,
             pin_memory=self.args.device.type == "cuda",
         )
-        return self.accelerator.prepare(self._curriculum.loader)
+        # Every process walks through all batches, of which the collator takes its part: accelerate is to share nothing.
+        return prepare_data_loader(
+            self._curriculum.loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The learning rate's rise, plateau and fall, now that the number of steps is known."""
@@ -225,10 +247,10 @@ class GMMTrainer(Trainer):
     ) -> Tensor:
         """The Trainer's; on documents of more than `bptt_segments` segments the backward pass runs chunk by chunk.
 
-        A model that is wrapped for several devices goes the plain way: the same gradients, in memory that grows with S.
+        Several processes go the plain way: the same gradients, in memory that grows with S.
         """
         limit = self.model.config.bptt_segments
-        if not (isinstance(model, GMMXLNetForQA) and limit and inputs["input_ids"].shape[1] > limit):
+        if not (self.processes.count == 1 and limit and inputs["input_ids"].shape[1] > limit):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         inputs = self._prepare_inputs(inputs)
@@ -242,10 +264,16 @@ class GMMTrainer(Trainer):
         return output.loss / steps
 
     def _record(self, output: GMMXLNetOutput, inputs: dict[str, Tensor]) -> None:
-        """Note a batch's values, and the step's when it is complete."""
-        values = {"loss": output.loss, **(output.loss_parts or {}), "tokens": inputs["attention_mask"].sum()}
+        """Note a batch's values, and the step's when it is complete.
+
+        Of a batch that processes share, each notes what the mean over them takes for the whole batch's.
+        """
+        shared = self.processes.count > 1
+        num_tokens = inputs["num_tokens"] if shared else inputs["attention_mask"].sum()
+        values = {"loss": output.loss, **(output.loss_parts or {}), "tokens": num_tokens}
         if output.routing_probs is not None:
-            share_k = output.routing_probs.flatten(0, 1).sum(0) / inputs["num_segments"].sum()
+            num_segments = (inputs["active_documents"] if shared else inputs["num_segments"]).sum()
+            share_k = self.processes.count * output.routing_probs.flatten(0, 1).sum(0) / num_segments
             values |= {f"utilization_{j}": share for j, share in enumerate(share_k)}
         self._micro_batches.append({name: value.detach() for name, value in values.items()})
         if len(self._micro_batches) == self.current_gradient_accumulation_steps:
@@ -255,6 +283,9 @@ class GMMTrainer(Trainer):
         """One line from the step's batches: tokens are added up, everything else is averaged."""
         step, self._micro_batches = self._micro_batches, []
         values = {name: torch.stack([batch[name].float() for batch in step]).mean() for name in step[0]}
+        if self.processes.count > 1:
+            means = self.processes.sum(torch.stack(list(values.values()))) / self.processes.count
+            values = dict(zip(values, means, strict=True))
         values["tokens"] = values["tokens"] * len(step)
         values["learning_rate"] = torch.tensor(self._get_learning_rate(), device=values["loss"].device)
         self.record.add(values, time.perf_counter())
@@ -277,7 +308,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
     device = choose_device(config.device)
     if precision == "float16" and device.type == "cpu":
         raise ConfigError("precision float16 needs a GPU; use bfloat16 or float32")
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=config.output_dir,
         seed=config.seed,
         data_seed=config.seed,
@@ -301,3 +332,5 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         disable_tqdm=True,  # `ProgressCallback` shows how far it has come
         dataloader_num_workers=config.num_workers,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # further GPUs are further processes', never this one's threads'
+    return arguments

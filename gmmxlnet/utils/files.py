@@ -5,10 +5,12 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+
+from gmmxlnet.errors import CheckpointError, reason_of
 
 MAX_JSON_BYTES = 64 * 2**20  # a configuration or an index of this size is none
 
@@ -57,6 +59,34 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextmanager
+def files_at_once(folder: Path, *, last: str, stale: Callable[[str], bool]) -> Iterator[Path]:
+    """Yield an empty scratch folder in `folder`; if the block ends well, its files are moved there, `last` as the last.
+
+    Where the block fails, nothing in `folder` has changed. Before anything is moved, the `last` of before goes, then
+    every file whose name is `stale`: who finds `last` finds all that belongs to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / ".partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+        names = sorted(path.name for path in scratch.iterdir())
+        for name in names:
+            sync(scratch / name)
+        (folder / last).unlink(missing_ok=True)
+        sync(folder)
+        for path in folder.iterdir():
+            if stale(path.name):
+                path.unlink()
+        for name in [*(name for name in names if name != last), last]:
+            (scratch / name).replace(folder / name)
+        sync(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, keys in their given order, NaN refused, complete or absent."""
     with atomic_file(path) as scratch:
@@ -83,6 +113,22 @@ def read_json(path: str | Path) -> Any:
         return value
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+
+
+def read_object(path: Path, *, missing: str) -> dict[str, Any]:
+    """What a JSON file of a checkpoint says, which must be keys and values.
+
+    Raises CheckpointError; where there is no such file, `missing` is what to do.
+    """
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file; {missing}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); get the checkpoint again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: must be an object with keys and values, not a {type(value).__name__}")
+    return value
 
 
 def sha256_of(path: str | Path) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
-from gmmxlnet.utils.files import read_json, write_json
+from gmmxlnet.utils.files import read_object, write_json
 from gmmxlnet.utils.tensors import tensor_hash
 
 FILE_NAME = "fingerprint.json"
@@ -39,11 +39,9 @@ class Fingerprint:
     def read(cls, folder: Path) -> "Fingerprint":
         """What `write` left in a checkpoint's folder. Raises CheckpointError where it is missing or damaged."""
         file = folder / FILE_NAME
+        values = read_object(file, missing="train again: dvc repro -f train")
         try:
-            values = read_json(file)
             return cls(tensors=dict(values["tensors"]), logits=[float(logit) for logit in values["logits"]])
-        except FileNotFoundError:
-            raise CheckpointError(f"{file}: there is no such file; train again: dvc repro -f train") from None
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{file}: damaged ({error!r}); train again: dvc repro -f train") from None
 

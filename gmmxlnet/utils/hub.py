@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, get_token, snapshot_download
 from huggingface_hub.hf_api import RepoFile
 
 from gmmxlnet.errors import HubError
+from gmmxlnet.utils.files import sha256_of
 from gmmxlnet.utils.hub_errors import ask
 
 # What a loader would read: left over from an earlier push, it would be loaded beside the new files.
@@ -143,7 +144,6 @@ def _remote_files(api: HfApi, repo_id: str, repo_type: str, commit: str) -> list
 
 def _same(file: Path, entry: RepoFile) -> bool:
     if entry.lfs is not None:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
+        return sha256_of(file) == entry.lfs.sha256
     content = file.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == entry.blob_id

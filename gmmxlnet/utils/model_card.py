@@ -50,12 +50,13 @@ def model_card(
         tags=["gmmxlnet", "xlnet", "question-answering", "memory", "long-documents", str(config["memory_type"])],
         datasets=[hub_dataset] if hub_dataset else None,
         base_model=hub_base_model,
+        base_model_relation="adapter" if hub_base_model and config.get("adapter") else None,
         model_name=name,
         eval_results=_eval_results(metrics, dataset or "unnamed", hub_dataset) if metrics else None,
     )
     sections = [
         f"# {name}",
-        _description(config),
+        _description(config) + _adapter(config, hub_base_model),
         _scores(metrics, dataset or "a dataset without a name") if metrics else "It was shared without scores.",
         _usage(repo_id, config),
         _origin(parameters, hub_base_model),
@@ -104,6 +105,15 @@ def _description(config: Mapping[str, Any]) -> str:
         "Extractive question answering on documents longer than what the encoder can read at once: an XLNet of "
         f"{config['n_layer']} layers and width {config['d_model']} that reads a document segment by segment. {memory}."
     )
+
+
+def _adapter(config: Mapping[str, Any], hub_base_model: str | None) -> str:
+    """What a checkpoint without its encoder needs; the base's name stays out where it is a path on some machine."""
+    if config.get("adapter") is None:
+        return ""
+    base = f"[{hub_base_model}](https://huggingface.co/{hub_base_model})" if hub_base_model else "its base model"
+    where = "" if hub_base_model else ", which `base_model=` or the variable `GMMXLNET_BASE_MODEL` has to name"
+    return f" This is an adapter (LoRA, rank {config['adapter']['rank']}): loading it fetches {base} too{where}."
 
 
 def _scores(metrics: Mapping[str, Any], dataset: str) -> str:

@@ -24,11 +24,12 @@ PAGE = Template("""<!DOCTYPE html>
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b2a41; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #c5cbd5; padding-bottom: .3rem; }
+.wide { overflow-x: auto; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; }
 .figure { border: 1px solid #c5cbd5; border-radius: .4rem; padding: .8rem 1.2rem; min-width: 9rem; }
 .figure b { display: block; font-size: 1.9rem; line-height: 1.2; }
 table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #e3e6eb; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e6eb; }
 td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #1b2a41; }
@@ -56,7 +57,7 @@ u { text-decoration: underline dashed 2px; text-underline-offset: .2rem; }
 </head>
 <body>
 <h1>$title</h1>
-<nav>$links</nav>
+$about<nav>$links</nav>
 $body
 </body>
 </html>
@@ -76,7 +77,12 @@ NOT_SHOWN = "No use of the memory is shown: another document's in its place make
 MOST_ROWS = 12  # of a table that is not folded
 WORDS_EXPLAINED = (
     "A segment counts for an expert with its routing probability. Words: those most surely more frequent in what is "
-    "routed to the expert; 2.0 means twice as frequent as in all segments. Factors near 1 say: no division of labor."
+    "routed to the expert; 2.0 means twice as frequent as in all segments. Where none stands out, and shares are even, "
+    "the experts have not divided the work."
+)
+TYPES_EXPLAINED = (  # of the sample; other datasets name none
+    "cross: which answer is right is said in an earlier segment than the one with the answer; local: one segment is "
+    "enough; unanswerable: the document does not say."
 )
 ANSWERS_EXPLAINED = (
     '<p class="small">The answer given is <mark>marked</mark>, the expected one is <u>underlined</u>. Beside each '
@@ -84,10 +90,10 @@ ANSWERS_EXPLAINED = (
     "with the one before is shown there only.</p>\n"
 )
 ABLATIONS = {
-    "normal": "memory as trained",
-    "zeroed": "memory zeroed",
-    "shuffled": "memory of another document",
-    "reset": "memory reset at every segment",
+    "normal": "normal: memory as trained",
+    "zeroed": "zeroed: an empty memory",
+    "shuffled": "shuffled: another document's",
+    "reset": "reset: begun anew at each segment",
 }
 
 
@@ -98,7 +104,7 @@ def _result(metrics: Mapping[str, Any]) -> str:
         (f"F1 ({interval(limits['f1'])})", metrics["f1"]),
         ("floor: always “no answer”", floor["exact_match"]),
     ]
-    boxes = "".join(f'<div class="figure"><b>{number(value)}</b>{escape(name)}</div>\n' for name, value in figures)
+    boxes = "".join(f'<div class="figure"><b>{number(value)}%</b>{escape(name)}</div>\n' for name, value in figures)
     told = metrics["null_score_diff_threshold_choice"]
     split = f" (chosen on the {told['split']} split, {told['questions']} questions)" if "split" in told else ""
     rows = [
@@ -119,7 +125,7 @@ def _result(metrics: Mapping[str, Any]) -> str:
 
 
 def _group_table(name: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    header = [name, "questions", "exact match", "95% interval", "F1", "95% interval"]
+    header = [name, "questions", "exact match (%)", "95% interval", "F1 (%)", "95% interval"]
     return table(
         header,
         [
@@ -138,7 +144,7 @@ def _group_table(name: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _ablations(metrics: Mapping[str, Any]) -> str:
     rows_by_name, types = metrics["memory_ablation"], list(metrics["by_question_type"])
-    header = ["the same model, with", "EM (%)", "95% interval", "lost", "F1 (%)", *(f"{kind}: EM" for kind in types)]
+    header = ["the same model", "EM (%)", "95% interval", "lost", "F1 (%)", *(f"{kind}: EM (%)" for kind in types)]
     rows = [
         [
             ABLATIONS[name],
@@ -159,7 +165,7 @@ def _ablations(metrics: Mapping[str, Any]) -> str:
     explained = "Lost: 95% interval of the points of exact match that go with the memory; above 0, the memory was used."
     return (
         verdict
-        + table(header, rows)
+        + f'<div class="wide">{table(header, rows)}</div>\n'
         + paragraph(explained, style="small")
         + (paragraph(note.capitalize() + ".") if note else "")
     )
@@ -187,9 +193,9 @@ def _routing(routing: Mapping[str, Any]) -> str:
     known = routing["condition_information"]
     if known:
         text += paragraph(
-            f"The top expert tells {known['bits']:.3f} of {known['label_bits']:.2f} bits about the document's "
-            f"condition; by chance it would seem to tell {known['chance_bits']:.3f} (95% of the time less than "
-            f"{known['chance_bits_95']:.3f}; p = {known['p_value']:.3f})."
+            f"The top expert tells {known['bits']:.3f} of {known['label_bits']:.2f} bits about what the dataset calls "
+            f"the document's condition; by chance it would seem to tell {known['chance_bits']:.3f} (95% of the time "
+            f"less than {known['chance_bits_95']:.3f}; p = {known['p_value']:.3f})."
         )
     return text
 
@@ -202,6 +208,7 @@ def _by_segments(metrics: Mapping[str, Any]) -> str:
 
 def render_page(
     title: str,
+    about: str,
     metrics: Mapping[str, Any],
     routing: Mapping[str, Any],
     plots: Mapping[str, Path],
@@ -211,6 +218,7 @@ def render_page(
     """The page's HTML.
 
     Args:
+        about: what was trained, in a sentence or two.
         metrics: the contents of `reports/metrics.json`, ablations included. routing: of `reports/routing.json`.
         plots: PNG files by name (`PLOTS` says which there may be); each has its place on the page.
         profiles: of the experts, for models that have some. answers: to show in their documents.
@@ -221,7 +229,8 @@ def render_page(
 
     sections = {"Result": _result(metrics), "What the memory is worth": _ablations(metrics) + shown("memory_ablation")}
     if metrics["by_question_type"]:
-        sections["By type of question"] = _group_table("type", metrics["by_question_type"])
+        explained = paragraph(TYPES_EXPLAINED, style="small") if "cross" in metrics["by_question_type"] else ""
+        sections["By type of question"] = _group_table("type", metrics["by_question_type"]) + explained
     sections["By number of segments"] = shown("segments") + _by_segments(metrics)
     sections["Training"] = shown("training")
     pair = f'<div class="pair">{shown("utilization", "similarity")}</div>\n' if "utilization" in plots else ""
@@ -233,4 +242,5 @@ def render_page(
     anchors = {name: name.lower().replace(" ", "-") for name in sections}
     links = " · ".join(f'<a href="#{anchor}">{escape(name)}</a>' for name, anchor in anchors.items())
     body = "".join(f'<h2 id="{anchors[name]}">{escape(name)}</h2>\n{text}' for name, text in sections.items())
-    return PAGE.substitute(title=escape(title), links=links, body=body)
+    about = about[:1].upper() + about[1:]
+    return PAGE.substitute(title=escape(title), about=paragraph(about), links=links, body=body)

@@ -9,6 +9,7 @@ from gmmxlnet.utils.html import number, paragraph
 from gmmxlnet.utils.shown_answers import ShownAnswer, ShownSegment, Span
 
 LONGEST_EXAMPLE = 400  # characters of a segment shown for an expert
+NOTABLE = 1.1  # times as frequent as elsewhere: words below are not worth a person's time
 MOST_SEGMENTS = 8  # of a document that are shown; those around the answers come first
 
 
@@ -20,7 +21,7 @@ def expert_cards(profiles: Sequence[ExpertProfile]) -> str:
 
 def _card(profile: ExpertProfile, even: float) -> str:
     types = ", ".join(f"{name} {100 * share:.0f}%" for name, share in profile.share_by_type.items())
-    words = ", ".join(f"{word} ({ratio:.1f})" for word, ratio in profile.words) or "none stands out"
+    words = ", ".join(f"{word} ({ratio:.1f})" for word, ratio in profile.words if ratio >= NOTABLE) or "none stands out"
     example = profile.example[:LONGEST_EXAMPLE] + ("…" if len(profile.example) > LONGEST_EXAMPLE else "")
     return (
         f'<div class="card">\n<h3>Expert {profile.expert}</h3>\n'
@@ -44,13 +45,13 @@ def shown_answers(answers: Sequence[ShownAnswer]) -> str:
 
 def _answer(answer: ShownAnswer) -> str:
     kind = f'<span class="small"> ({escape(answer.question_type)})</span>' if answer.question_type else ""
-    given = f"“{answer.given}”" if answer.given else "no answer"
+    given = f"Answered “{answer.given}”" if answer.given else "No answer given"
     golds = ", ".join(f"“{gold}”" for gold in dict.fromkeys(answer.golds)) or "no answer"
     found = f", found in segment {answer.segment + 1} of {len(answer.segments)}" if answer.segment is not None else ""
     verdict = "right" if answer.right else f"wrong; expected {golds}"
     return (
         f'<div class="answer">\n<p class="question">{escape(answer.question)}{kind}</p>\n'
-        + paragraph(f"Answered {given}{found}: {verdict}. Null odds {number(answer.null_odds, 2)}.")
+        + paragraph(f"{given}{found}: {verdict}. Null odds {number(answer.null_odds, 2)}.")
         + "".join(_segments(answer))
         + "</div>\n"
     )

@@ -42,8 +42,9 @@ def plot_routing_heatmap(
     figure.colorbar(image, ax=axes, label="routing probability")
     for border in np.flatnonzero(np.diff(table.document)) + 0.5:
         axes.axvline(border, color="white", linewidth=0.8)
+    span = f"{table.probs.min():.2f} to {table.probs.max():.2f}, even is {1 / k:.2f}"
     axes.set(
-        title=f"Routing of {len(table)} segments (white lines part documents)",
+        title=f"Routing of {len(table)} segments: {span} (white lines part documents)",
         xlabel="segment, in reading order",
         ylabel="expert",
         yticks=range(k),

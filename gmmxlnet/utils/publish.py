@@ -49,7 +49,7 @@ def publish_model(
     """
     folder = Path(folder)
     check_token(repo_id, token)
-    here = Fingerprint.of(GMMXLNetForQA.from_pretrained(str(folder)))
+    here = Fingerprint.of(GMMXLNetForQA.from_pretrained(folder, token=token))  # for an adapter's base
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch, "upload")
         _link_files(folder, staged)
@@ -57,7 +57,7 @@ def publish_model(
         (staged / "README.md").write_text(card, encoding="utf-8")
         pushed = push_folder(staged, repo_id, message=message, private=private, token=token)
         there = fetch_folder(repo_id, Path(scratch, "cache"), revision=pushed.commit, token=token)
-        found = Fingerprint.of(GMMXLNetForQA.from_pretrained(str(there)))
+        found = Fingerprint.of(GMMXLNetForQA.from_pretrained(there, token=token))
         if found != here:
             raise HubError(
                 f"{repo_id}: loaded from the Hub, the model differs by {here.max_abs_logit_diff(found)} in its logits; "

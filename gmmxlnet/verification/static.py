@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.models.checkpoint import Opened
+from gmmxlnet.models.adapters import size_beside_base
+from gmmxlnet.models.checkpoint import Opened, empty_model
 from gmmxlnet.models.manifest import NOT_LISTED, versions
 from gmmxlnet.models.weights import DTYPE_NAMES, read_tensors
 from gmmxlnet.utils.tensors import tensor_hash
@@ -35,6 +36,11 @@ def describe(opened: Opened) -> str:
     numbers = sum(torch.Size(tensor.shape).numel() for tensor in stored.values())
     kind = config.memory_type + (experts if config.has_memory_tokens else "")
     return f"{kind}; {config.n_layer} layers of {config.d_model}; {len(stored)} tensors, {numbers:,} numbers"
+
+
+def describe_adapter(opened: Opened) -> str:
+    """The adapter's size; one that is large is told, not refused."""
+    return f"with memory and head {size_beside_base(empty_model(opened.config))}"
 
 
 def check_sizes_of_files(folder: Path, opened: Opened) -> str:

@@ -53,6 +53,8 @@ def _quick(report: Report, folder: Path) -> Opened | None:
     if not report.add("fit", opens):
         return None
     opened = found[0]
+    if opened.config.adapter is not None:
+        report.add("adapter", lambda: static.describe_adapter(opened))
     report.add("libraries", lambda: static.check_libraries(opened))
     report.add("files", lambda: static.check_sizes_of_files(folder, opened))
     report.add("pollution", lambda: static.check_pollution(folder, opened))

@@ -21,10 +21,15 @@ from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer, scratch_tokenizer
+from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
+from gmmxlnet.models.adapter_settings import AdapterSize
+from gmmxlnet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_frozen, name_in_model
+from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.models.checkpoint import MANIFEST, adopt, seal
 from gmmxlnet.models.convert import xlnet_tensors
 from gmmxlnet.utils.fingerprint import Fingerprint, probe_logits
+from gmmxlnet.verification import verify
 from scripts.fuzzing.damage import damaged_bytes, damaged_json
 
 SIZE: dict[str, Any] = {"d_model": 8, "n_head": 2, "n_layer": 1, "d_inner": 8, "initializer_range": 0.3}
@@ -40,6 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mems": {"memory_type": "mems", "mem_len": 16},
     "none": {"memory_type": "none"},
 }
+ADAPTER, PLAIN = "adapter", "xlnet"  # an adapter of a mixture, and transformers' own XLNet, which is its base
 TRIPWIRE = "tripped"
 
 
@@ -65,15 +71,23 @@ class CheckpointCases:
         self.states: dict[str, dict[str, Tensor]] = {}
         torch.manual_seed(0)
         for name, kind in KINDS.items():
-            self._make(name, kind, tokenizer)
+            slots = 2 * kind["memory_slots"] if kind["memory_type"] in ("gmm", "token") else 0
+            model = GMMXLNetForQA(GMMXLNetConfig(**SIZE, **kind, vocab_size=len(tokenizer) + slots))
+            self._save(name, model.eval(), tokenizer, slots)
+        self.base = str(self.originals / PLAIN)
         base = XLNetForQuestionAnsweringSimple(XLNetConfig(vocab_size=len(tokenizer), **SIZE))
-        base.save_pretrained(self.originals / "xlnet")
-        self.names = sorted([*KINDS, "xlnet"])
+        base.save_pretrained(self.base)
+        adapted = pretrained_model(
+            self.base, None, tokenizer, KINDS["gmm2"], adapter=AdapterSize(rank=2), recorded_name="base"
+        )
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:  # LoRA's B is zero at first
+                parameter.data.normal_()
+        self._save(ADAPTER, adapted.eval(), tokenizer, 2 * KINDS["gmm2"]["memory_slots"])
+        self.names = sorted([*KINDS, ADAPTER, PLAIN])
 
-    def _make(self, name: str, kind: dict[str, Any], tokenizer: Any) -> None:
+    def _save(self, name: str, model: GMMXLNetForQA, tokenizer: Any, slots: int) -> None:
         folder = self.originals / name
-        slots = 2 * kind["memory_slots"] if kind["memory_type"] in ("gmm", "token") else 0
-        model = GMMXLNetForQA(GMMXLNetConfig(**SIZE, **kind, vocab_size=len(tokenizer) + slots)).eval()
         model.save_pretrained(folder, max_shard_size="3KB" if name == "gmm3" else "5GB")
         tokenizer.save_pretrained(folder)
         if slots:
@@ -92,15 +106,15 @@ class CheckpointCases:
         shutil.copytree(self.originals / name, self.target)
         how = rng.choice(sorted(DAMAGES))
         DAMAGES[how](rng, self.target, self)
-        adopted = name != "xlnet" and rng.random() < 0.5
+        adopted = name != PLAIN and rng.random() < 0.5
         return f"{how}{' under new hashes' if adopted else ''}", lambda: self._read(name, adopted)
 
     def _read(self, name: str, adopted: bool) -> None:
         if adopted:
-            adopt(self.target)
+            adopt(self.target, base_model=self.base)
         old = (self.target / "pytorch_model.bin").exists()
         try:
-            model = GMMXLNetForQA.from_pretrained(self.target, use_safetensors=not old)
+            model = self._load(old)
             if (self.target / "tokenizer.json").exists():
                 load_tokenizer(str(self.target))
         finally:
@@ -108,7 +122,7 @@ class CheckpointCases:
                 self.tripwire.unlink()
                 raise AssertionError("a pickle was run")
         found = model.state_dict()
-        if self._model_type() == "xlnet":
+        if self._model_type() == PLAIN:
             expected = xlnet_tensors(self._lying_there(old))
         elif adopted or old:
             expected = self._lying_there(old)
@@ -120,14 +134,27 @@ class CheckpointCases:
             raise AssertionError("NaN was loaded")
         probe_logits(model)
 
+    def _load(self, old: bool) -> GMMXLNetForQA:
+        try:
+            return GMMXLNetForQA.from_pretrained(self.target, use_safetensors=not old, base_model=self.base)
+        except CheckpointError:
+            assert old or not verify(self.target, "structure").passed, "verify passes what does not load"
+            raise
+
     def _model_type(self) -> Any:
         return json.loads((self.target / "config.json").read_text(encoding="utf-8")).get("model_type")
 
     def _lying_there(self, old: bool) -> dict[str, Tensor]:
         if old:
             return torch.load(self.target / "pytorch_model.bin", weights_only=True)
-        files = sorted(self.target.glob("*.safetensors"))
-        return {name: tensor for file in files for name, tensor in load_file(file).items()}
+        tensors = {}
+        for file in sorted(self.target.glob("*.safetensors")):
+            for key, tensor in load_file(file).items():
+                tensors[name_in_model(key) if file.name == ADAPTER_WEIGHTS else key] = tensor
+        if (self.target / ADAPTER_WEIGHTS).exists():
+            dtype = next(iter(tensors.values())).dtype
+            tensors |= {name: x.to(dtype) for name, x in self.states[ADAPTER].items() if is_frozen(name)}
+        return tensors
 
 
 def _same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
@@ -148,7 +175,7 @@ def _bytes(rng: Random, folder: Path, cases: CheckpointCases) -> None:
 
 def _json(rng: Random, folder: Path, cases: CheckpointCases) -> None:
     names = ["config.json", "config.json", "config.json", MANIFEST, "model.safetensors.index.json", "tokenizer.json"]
-    path = rng.choice([folder / name for name in names if (folder / name).exists()])
+    path = rng.choice([folder / name for name in [*names, ADAPTER_CONFIG] if (folder / name).exists()])
     value = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(damaged_json(rng, value), encoding="utf-8")
 

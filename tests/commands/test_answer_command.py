@@ -92,7 +92,14 @@ def test_mistakes_are_one_line_and_status_1(model, document, capsys, changes, wo
     assert lines[-1].startswith("gmmxlnet answer: ")
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"caf\xe9 noir", "byte 3 is not utf-8")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"caf\xe9 noir", "byte 3 is not utf-8; name the encoding, such as --encoding latin-1"),
+        (TEXT.encode("utf-16"), "byte 0 is not utf-8; name the encoding, such as --encoding utf-16"),
+    ],
+)
 def test_documents_that_cannot_be_read(model, tmp_path, capsys, content, words):
     path = tmp_path / "text"
     path.write_bytes(content)

@@ -1,6 +1,7 @@
 """A checkpoint is loaded as it was saved, or refused in a line that says what is wrong."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -183,8 +184,8 @@ def test_shards_are_complete_and_no_more(shards):
 @pytest.mark.parametrize(
     ("index", "words"),
     [
-        ("{", "damaged"),
-        ("[]", "its weight_map must lead"),
+        ("{", "cannot be read"),
+        ("[]", "must be an object with keys"),
         ('{"weight_map": {}}', "its weight_map must lead"),
         ('{"weight_map": {"a": "../../other.safetensors"}}', "its weight_map must lead"),
         ('{"weight_map": {"a": 3}}', "its weight_map must lead"),
@@ -239,6 +240,21 @@ def test_an_unwritable_folder_is_an_error_in_a_line(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(CheckpointError, match=r"cannot be written \(Is a directory\)"):
         model_of().save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("max_shard_size", ["5GB", "4KB"])
+def test_a_full_disk_is_an_error_in_a_line_and_leaves_the_last_checkpoint(folder, max_shard_size):
+    """A limit on the size of files stands for the disk."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"checkpoint: cannot be written \(.*\); make room") as failure:
+            model_of(initializer_range=0.5).save_pretrained(folder, max_shard_size=max_shard_size)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(failure.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_offline_a_hub_id_that_is_not_cached_is_refused(tmp_path):

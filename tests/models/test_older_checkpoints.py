@@ -15,6 +15,7 @@ from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple, XLNetLMHe
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
+from gmmxlnet.models.base import read_base
 from gmmxlnet.verification import verify
 
 SIZE = {"d_model": 8, "n_head": 2, "n_layer": 2, "d_inner": 12, "initializer_range": 0.3}
@@ -230,3 +231,16 @@ def test_a_pickle_runs_nowhere(place, pack, tmp_path):
             continue
         finally:
             assert not wire.exists()
+
+
+@pytest.mark.parametrize("pack", [bytes, packed], ids=["bare", "packed"])
+@pytest.mark.parametrize("place", ["pytorch_model.bin", "model.safetensors", "config.json"])
+def test_a_pickle_in_a_base_model_does_not_run(place, pack, tmp_path):
+    xlnet().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    wire = tmp_path / "tripped"
+    (tmp_path / place).write_bytes(pack(pickle.dumps({"transformer.mask_emb": Tripwire(wire)}, protocol=2)))
+    with pytest.raises(CheckpointError, match="cannot be read") as refusal:
+        read_base(str(tmp_path), None)
+    assert "\n" not in str(refusal.value)
+    assert not wire.exists()

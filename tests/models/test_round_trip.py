@@ -4,12 +4,16 @@ import itertools
 
 import pytest
 import torch
+from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
+from gmmxlnet.models.adapter_settings import AdapterSize
+from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.verification.full import in_fresh_process
 
-SIZE = {"d_model": 8, "n_head": 2, "n_layer": 1, "d_inner": 8, "initializer_range": 0.4, "vocab_size": 40}
+SIZE = {"d_model": 8, "n_head": 2, "n_layer": 1, "d_inner": 8, "initializer_range": 0.4}
+WORDS = 40
 MEMORIES = [
     *(
         {"memory_type": "gmm", "num_memory_experts": k, "memory_slots": 2, "routing_mode": mode}
@@ -22,29 +26,38 @@ MEMORIES = [
     {"memory_type": "none"},
 ]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-SHARDS = ("5GB", "1KB")
+LAYOUTS = ("single file", "shards", "adapter")
 
 
-def random_model(memory, dtype):
-    """A model in which every parameter is random, zeros and ones too."""
-    model = GMMXLNetForQA(GMMXLNetConfig(**SIZE, **memory)).eval()
+def random_model(memory, dtype, base=None):
+    """A model, around a base with an adapter or by itself, in which all that is trained is random, zeros too."""
+    if base is None:
+        model = GMMXLNetForQA(GMMXLNetConfig(**SIZE, vocab_size=WORDS, **memory))
+    else:
+        model = pretrained_model(str(base), None, range(WORDS), memory, adapter=AdapterSize(rank=2))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.to(dtype)
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval().to(dtype)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """By kind, dtype and size of shards: the fingerprint of what was saved, and of what a fresh process loads."""
+    """By kind, dtype and layout: the fingerprint of what was saved, and of what a fresh process loads."""
     torch.manual_seed(7)
     root = tmp_path_factory.mktemp("round-trip")
-    keys = list(itertools.product(range(len(MEMORIES)), DTYPES, SHARDS))
+    bases = [root / "base", root / "base in shards"]
+    for base, size in zip(bases, ("5GB", "1KB"), strict=True):
+        XLNetForQuestionAnsweringSimple(XLNetConfig(vocab_size=WORDS, **SIZE)).save_pretrained(
+            base, max_shard_size=size
+        )
+    keys = list(itertools.product(range(len(MEMORIES)), DTYPES, LAYOUTS))
     expected, folders = [], []
-    for n, (kind, dtype, shards) in enumerate(keys):
-        model = random_model(MEMORIES[kind], dtype)
+    for n, (kind, dtype, layout) in enumerate(keys):
+        model = random_model(MEMORIES[kind], dtype, bases[kind % 2] if layout == "adapter" else None)
         folders.append(root / str(n))
-        model.save_pretrained(folders[-1], max_shard_size=shards)
+        model.save_pretrained(folders[-1], max_shard_size="1KB" if layout == "shards" else "5GB")
         expected.append(Fingerprint.of(model))
     found = in_fresh_process(folders, seed=99)
     return {key: pair for key, *pair in zip(keys, folders, expected, found, strict=True)}
@@ -53,15 +66,15 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", range(len(MEMORIES)), ids=lambda kind: "-".join(map(str, MEMORIES[kind].values())))
 def test_tensors_and_logits_are_the_same_bits(saved, kind, dtype):
-    for shards in SHARDS:
-        folder, expected, found = saved[kind, dtype, shards]
+    for layout in LAYOUTS:
+        _, expected, found = saved[kind, dtype, layout]
         assert found.tensors == expected.tensors
         assert found.logits == expected.logits
         assert len(set(found.logits)) > 20
-        assert len(list(folder.glob("model*.safetensors"))) == 1 or shards == "1KB"
 
 
-def test_shards_are_shards(saved):
-    for (_, _, shards), (folder, _, _) in saved.items():
-        assert (folder / "model.safetensors.index.json").exists() == (shards == "1KB")
-        assert (folder / "model.safetensors").exists() == (shards != "1KB")
+def test_each_layout_is_what_it_says(saved):
+    for (_, _, layout), (folder, _, _) in saved.items():
+        assert (folder / "model.safetensors.index.json").exists() == (layout == "shards")
+        assert (folder / "model.safetensors").exists() == (layout == "single file")
+        assert (folder / "adapter_model.safetensors").exists() == (layout == "adapter")

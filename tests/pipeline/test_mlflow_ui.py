@@ -93,7 +93,7 @@ def page(address, tmp_path):
             capture_output=True,
             text=True,
             check=True,
-            timeout=120,
+            timeout=400,
         )
         return done.stdout
 

@@ -1,4 +1,4 @@
-"""Every command that README, CONTRIBUTING and docs/gpu.md show works: target, options, parameters and paths exist."""
+"""Every command that README, CONTRIBUTING and docs/ show works: its target, options, parameters and paths exist."""
 
 import io
 import os
@@ -11,16 +11,17 @@ import pytest
 from dvc.cli import parse_args
 from ruamel.yaml import YAML
 
-from gmmxlnet.cli import make_parser
+from gmmxlnet.cli import COMMANDS, make_parser
 from gmmxlnet.data.documents import Documents
 from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TEXTS = [README] + [
+    file.read_text(encoding="utf-8") for file in (ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-GPU = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
-SECTIONS = [*re.split(r"^## ", README, flags=re.MULTILINE), GPU]
+SECTIONS = [section for text in TEXTS for section in re.split(r"^## ", text, flags=re.MULTILINE)]
 PROGRAMS = ("make", "dvc", "gmmxlnet", "python", "pre-commit", "pip")
 
 
@@ -40,7 +41,7 @@ def changes(words):
     return [tuple(after.split("=", 1)) for option, after in pairwise(words) if option == "-S"]
 
 
-@pytest.mark.parametrize("words", commands(README + CONTRIBUTING + GPU), ids=lambda words: " ".join(words)[:60])
+@pytest.mark.parametrize("words", commands("\n".join(TEXTS)), ids=lambda words: " ".join(words)[:60])
 def test_programs_know_the_command(words):
     program, *rest = words
     if program == "make":
@@ -49,6 +50,8 @@ def test_programs_know_the_command(words):
         assert all(re.search(rf"^{word.split('=')[0]} \?=", MAKEFILE, flags=re.M) for word in rest if "=" in word)
     elif program == "dvc":
         parse_args(rest)  # exits where dvc does not know an option
+    elif program == "gmmxlnet" and len(rest) == 1:
+        assert rest[0] in COMMANDS  # a command is spoken of
     elif program == "gmmxlnet":
         make_parser().parse_args(rest)
     elif program == "python":
@@ -83,10 +86,23 @@ def test_parameters_are_accepted(section, tmp_path):
         load_params(tmp_path / "params.yaml")
 
 
-def test_files_that_are_named_exist_or_are_made():
-    made = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    for path in re.findall(r"`((?:reports|docs|examples|data|pipeline|gmmxlnet|tests|models)/[^`\s]*)`", README):
-        assert path.rstrip("/") in made or (ROOT / path).exists(), path
+MADE = (  # by a stage, or by a command that the README names beside it
+    (ROOT / "dvc.yaml").read_text(encoding="utf-8"),
+    *("reports/throughput.csv", "reports/comparison.md", "reports/benchmarks.md", "reports/memory.csv"),
+    *("reports/gpu/benchmarks.md", "data/corpus", "models/encoder/pretraining.json"),
+    *("reports/long-documents.md", "reports/long-documents/"),
+)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.splitlines()[0])
+def test_files_that_are_named_exist_or_are_made(text):
+    folders = "reports|docs|examples|data|pipeline|gmmxlnet|tests|models|scripts|benchmarks"
+    for path in re.findall(rf"`((?:{folders})/[^`\s<]*)`", text):
+        assert any(path.rstrip("/") in made for made in MADE) or (ROOT / path).exists(), path
+    for name in re.findall(r"`(test_\w+\.py)`", text):
+        assert list((ROOT / "tests").rglob(name)), name
+    for target in re.findall(r"\]\(([^)#:]+\.md)\)", text):
+        assert any((folder / target).exists() for folder in (ROOT, ROOT / "docs")), target
 
 
 def test_python_in_the_readme_runs(make_model, sample_chunks, sample_tokenizer, tmp_path, monkeypatch, capsys):

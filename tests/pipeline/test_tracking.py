@@ -143,7 +143,7 @@ def test_the_data_is_named_with_its_hash_and_size(client, experiment, dev_docume
     with start_run(experiment, "code") as run:
         run.log_dataset(experiment, dev_documents)
     (named,) = client.get_run(run.run_id).inputs.dataset_inputs
-    assert (named.dataset.name, named.dataset.digest) == ("sample", experiment.data[:32])
+    assert (named.dataset.name, named.dataset.digest) == ("sample", experiment.data[:8])
     assert json.loads(named.dataset.profile)["documents"] == len(dev_documents)
 
 

@@ -39,7 +39,9 @@ def test_a_card_in_the_folder_is_kept(hub, checkpoint):
 
 
 def test_what_is_no_checkpoint(hub, tmp_path):
-    with pytest.raises(CheckpointError, match=r"has no config\.json; name a folder that save_pretrained wrote"):
+    with pytest.raises(
+        CheckpointError, match=r"config\.json: there is no such file; name a folder that save_pretrained wrote"
+    ):
         upload_checkpoint(tmp_path, "me/model")
 
 

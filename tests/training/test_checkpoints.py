@@ -62,6 +62,10 @@ DAMAGES = {
         lambda folder: (folder / MANIFEST).write_text('{"format_version": 1}'),
         "manifest.json is not what was written",
     ),
+    "endless manifest": (
+        lambda folder: (folder / MANIFEST).write_text("[" * 100_000),
+        "manifest.json is not what was written",
+    ),
     "another format": (lambda folder: (folder / MANIFEST).write_text("[]"), "is not of format version 1"),
     "flipped byte in manifest": (flip_in_manifest, "is not what was written"),
 }

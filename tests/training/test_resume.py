@@ -6,13 +6,23 @@ import resource
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    XLNetConfig,
+    XLNetForQuestionAnsweringSimple,
+)
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.adapter_settings import AdapterSize
+from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.checkpoints import CheckpointStore
 from gmmxlnet.training.resume import SaveSchedule
+from gmmxlnet.utils.fingerprint import Fingerprint
 
 VARIANTS = {
     "plain": {"max_steps": 11},
@@ -117,6 +127,37 @@ def test_the_same_bits_wherever_it_breaks_off(make_model, documents, folder, tmp
         assert [log["step"] for log in resumed.state.log_history] == [log["step"] for log in straight.state.log_history]
         resumed.remove_checkpoints()
         assert not folder.exists()
+
+
+def test_an_adapter_ends_with_the_same_bits(documents, folder, tmp_path):
+    size = {"d_model": 16, "n_head": 2, "n_layer": 1, "d_inner": 32, "dropout": 0.2}
+    words = documents.layout.vocab_size
+    torch.manual_seed(0)
+    XLNetForQuestionAnsweringSimple(XLNetConfig(vocab_size=words, **size)).save_pretrained(tmp_path / "base")
+
+    def make_adapted(memory_type, **memory):
+        torch.manual_seed(0)
+        memory |= {"memory_type": memory_type, "num_memory_experts": 2, "memory_slots": 2}
+        return pretrained_model(str(tmp_path / "base"), None, range(words), memory, adapter=AdapterSize(dropout=0.2))
+
+    straight = make_trainer(make_adapted, documents, config())
+    straight.train()
+    break_off(make_adapted, documents, folder, 5)
+    resumed = make_trainer(make_adapted, documents, config(folder))
+    resumed.train()
+    assert_same(outcome(resumed, tmp_path), outcome(straight, tmp_path))
+    resumed.model.save_pretrained(tmp_path / "saved")
+    assert Fingerprint.of(GMMXLNetForQA.from_pretrained(tmp_path / "saved")) == Fingerprint.of(straight.model)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_was_trained_is_what_is_loaded(make_model, documents, folder, tmp_path, precision):
+    """Mixed precision is the training's, not the model's: its logits are those of the float32 weights again."""
+    trainer = make_trainer(make_model, documents, config(max_steps=2, precision=precision))
+    for _ in range(2):  # a second training in the same process too
+        trainer.train()
+        trainer.model.save_pretrained(tmp_path / "saved")
+        assert Fingerprint.of(GMMXLNetForQA.from_pretrained(tmp_path / "saved")) == Fingerprint.of(trainer.model)
 
 
 def test_no_other_variant_of_the_same_training_goes_on_from_it(make_model, documents, folder):

@@ -78,15 +78,25 @@ def answer(text, given, gold, num_segments=1):
 @pytest.fixture
 def page(tmp_path):
     save_figure(plot_expert_utilization([0.5, 0.5]), tmp_path / "use.png")
-    profile = ExpertProfile(0, 0.5, {EVIL: 0.5}, [(EVIL, 1.5)], f"{EVIL} and more", 0.9)
+    profile = ExpertProfile(0, 0.5, {EVIL: 0.5}, [(EVIL, 1.5), ("commonplace", 1.04)], f"{EVIL} and more", 0.9)
     plots = {"training": tmp_path / "use.png"}
     answers = [answer(f"Anna & Boris {EVIL}", (0, 4), (0, 4)), answer("Anna and Boris", (0, 4), (9, 14))]
-    return Page(render_page(f"Title {EVIL}", metrics(EVIL), no_routing_report("none"), plots, [profile], answers))
+    routing, about = no_routing_report("none"), f"a memory {EVIL}."
+    return Page(render_page(f"Title {EVIL}", about, metrics(EVIL), routing, plots, [profile], answers))
 
 
 def test_data_cannot_become_markup(page):
     assert "script" not in page.tags
-    assert page.text.count(EVIL) >= 12
+    assert page.text.count(EVIL) >= 13
+
+
+def test_what_was_trained_stands_above_the_result(page):
+    assert page.text.index("A memory") < page.text.index("exact match")
+
+
+def test_words_as_frequent_as_elsewhere_are_left_out(page):
+    assert "(1.5)" in page.text
+    assert "commonplace" not in page.text
 
 
 def test_nothing_is_fetched_from_elsewhere(page):

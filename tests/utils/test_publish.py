@@ -3,17 +3,23 @@
 import json
 import logging
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard, snapshot_download
+from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.errors import CheckpointError, HubError
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.adapter_settings import AdapterSize
+from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.utils import publish as publishing
 from gmmxlnet.utils.fingerprint import Fingerprint
-from gmmxlnet.utils.hub import fetch_folder
+from gmmxlnet.utils.hub import fetch_folder, push_folder
 from gmmxlnet.utils.model_card import model_card
 from gmmxlnet.utils.publish import publish_model
+from gmmxlnet.verification import verify
 from tests.hub_server import READ_TOKEN, TOKEN
 
 NAME = "me/model"
@@ -69,6 +75,43 @@ def test_shards_come_back_too(hub, save):
     folder = save(max_shard_size="20KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
     assert publish(folder).num_files == len(list(folder.iterdir())) + 1
+
+
+def test_shards_of_a_revision_are_loaded_and_verified(hub, save, tmp_path):
+    """The snapshot that the Hub's own client makes: links, with the card and .gitattributes beside the files."""
+    shards = save(max_shard_size="20KB")
+    publish(shards)
+    publish(save("read-based"), tags=["another"])
+    assert hub.repo(NAME).tags["gmm-k3-write"] != hub.repo(NAME).tags["another"]
+    loaded = GMMXLNetForQA.from_pretrained(NAME, revision="gmm-k3-write")
+    assert Fingerprint.of(loaded) == Fingerprint.of(GMMXLNetForQA.from_pretrained(shards))
+    snapshot = Path(snapshot_download(NAME, revision="gmm-k3-write", cache_dir=tmp_path))
+    assert {"README.md", ".gitattributes", "model.safetensors.index.json"} <= {path.name for path in snapshot.iterdir()}
+    report = verify(snapshot, "full", against=shards)
+    assert report.passed, report.to_text()
+
+
+def test_an_adapter_leads_to_its_base_on_the_hub_at_its_commit(hub, dev_documents, sample_tokenizer, tmp_path):
+    words, base = dev_documents.layout.vocab_size, "me/base"
+    for seed in (0, 1):  # the base has moved on since the adapter was trained
+        torch.manual_seed(seed)
+        config = XLNetConfig(vocab_size=words, d_model=16, n_head=2, n_layer=1, d_inner=32)
+        XLNetForQuestionAnsweringSimple(config).save_pretrained(tmp_path / "base")
+        commit = push_folder(tmp_path / "base", base, message="a base").commit
+        if seed == 0:
+            memory = {"memory_type": "gmm", "num_memory_experts": 2, "memory_slots": 2}
+            model = pretrained_model(base, None, range(words), memory, adapter=AdapterSize(rank=2)).eval()
+            trained_on = commit
+    assert commit != trained_on == model.config.adapter["base_revision"]
+    model.save_pretrained(tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "config.json").read_text(encoding="utf-8"))
+    card = model_card(NAME, config, name="gmm-k2-write-lora", hub_base_model=base)
+    published = publish_model(tmp_path / "adapter", NAME, card=card, message="an adapter", tags=["lora"])
+    data = ModelCard(hub.repo(NAME).files()["README.md"].decode()).data
+    assert (data.base_model, data.base_model_relation) == (base, "adapter")
+    assert "model.safetensors" not in hub.repo(NAME).files()
+    loaded = GMMXLNetForQA.from_pretrained(NAME, revision=published.commit)
+    assert Fingerprint.of(loaded) == Fingerprint.of(model)
 
 
 def test_a_second_push_changes_nothing(hub, checkpoint):

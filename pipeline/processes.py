@@ -1,0 +1,64 @@
+"""A stage in several processes: `num_processes` of them are started here, by torch's own launcher, and find each other.
+
+A stage that was started by a launcher already (`accelerate launch`, torchrun, a cluster's; they set WORLD_SIZE) is one
+of its processes, whatever the parameter says.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.processes import Processes
+from pipeline.params import Params
+
+
+def run_together(params: Params) -> bool:
+    """Run this stage in as many processes as the parameters say, and wait for them; False where it is to run here.
+
+    The first process that fails ends all of them, and this one with its exit status.
+    """
+    count = params.active.num_processes
+    if count == 1 or "WORLD_SIZE" in os.environ:
+        return False
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP would warn where no memory was left unused
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it would tell at length who failed
+    stage = Path(sys.argv[0]).stem
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            max_restarts=0,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",  # any port that is free
+            local_addr="localhost",
+            run_id=stage,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", f"pipeline.{stage}", *sys.argv[1:])
+        except ChildFailedError as error:
+            _, failure = error.get_first_failure()
+            if Path(failure.error_file).is_file():  # written by `run_stage`; else a traceback has been printed
+                print(failure.message, file=sys.stderr)
+            sys.exit(max(1, failure.exitcode))
+    return True
+
+
+def join(device: str) -> Processes:
+    """This process among those that its launcher started, each with a GPU of its own where the device is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        PartialState(cpu=choose_device(device).type == "cpu")
+        atexit.register(torch.distributed.destroy_process_group)
+    return Processes.current()
