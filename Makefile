@@ -9,6 +9,10 @@
 #   make compare takes, each as it likes:
 #   VARIANTS="none token gmm-k4-write"  SEEDS="13 14 15"  JOBS=2  NAME=long
 #   SET="profile=squad_v2_long profiles.squad_v2_long.max_train_documents=100"
+#
+#   make pretrain takes CORPUS (SQuAD files, text files, folders of .txt; CORPUS= takes the tokens in data/corpus),
+#   TOKENIZER (a folder, a Hub id or scratch) and PRETRAIN="--n-layer 6 --steps 1000" (gmmxlnet pretrain --help).
+#   make long-documents takes VARIANTS, SEEDS and SET as make compare does. docs/gpu.md tells the order of it all.
 
 PYTHON ?= python3
 TORCH ?=
@@ -19,6 +23,9 @@ JOBS ?=
 NAME ?=
 SET ?=
 QUICK ?=
+CORPUS ?= ../shared/squad/train-v2-style.json
+TOKENIZER ?= ../shared/xlnet-base-cased
+PRETRAIN ?=
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -27,7 +34,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test compare reproduce fuzz lint ui bench bench-gpu clean
+.PHONY: help install repro test kill-test compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +47,8 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      speed and memory against transformers, into reports/benchmarks.md (QUICK=1: a miniature)"
 	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
+	@echo "make pretrain   an encoder from plain text into models/encoder, on a GPU (CORPUS, TOKENIZER, PRETRAIN; see above)"
+	@echo "make long-documents  it with every kind of memory on whole articles, on a GPU; report in reports/long-documents.md"
 	@echo "make ui         MLflow's pages about the runs so far"
 	@echo "make install    only make .venv"
 	@echo "make clean      remove .venv"
@@ -77,6 +86,13 @@ bench: $(STAMP)
 
 bench-gpu: $(STAMP)
 	python -m benchmarks.gpu $(if $(QUICK),--quick --out .bench/gpu)
+
+pretrain: $(STAMP)
+	gmmxlnet pretrain $(if $(CORPUS),--corpus $(CORPUS) --tokenizer $(TOKENIZER)) --num-workers 4 $(PRETRAIN)
+
+long-documents: $(STAMP)
+	python -m pipeline.long_documents $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(SET),--set $(SET))
 
 ui: $(STAMP)
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -14,7 +14,12 @@ from collections.abc import Sequence
 from gmmxlnet.errors import GMMXLNetError, is_out_of_memory
 from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log_level
 
-COMMANDS: tuple[str, ...] = ("answer", "verify")  # names of modules in gmmxlnet/commands, as typed in the shell
+COMMANDS: tuple[str, ...] = (
+    "answer",
+    "export",
+    "pretrain",
+    "verify",
+)  # names of modules in gmmxlnet/commands, as typed in the shell
 
 
 def make_parser() -> argparse.ArgumentParser:

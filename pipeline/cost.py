@@ -1,4 +1,4 @@
-"""What a training took: speed, time, memory. Clocks and machines differ, so these figures go to MLflow alone."""
+"""What a training took: speed, time, memory. Clocks and machines differ, so no stage writes these figures to a file."""
 
 import platform
 import resource
@@ -17,19 +17,33 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 def log_cost(run: Run, trainer: GMMTrainer, model: GMMXLNetForQA) -> None:
     """Log `cost/…` as metrics, the device and its number of CPU threads as tags."""
+    cost = {**cost_of_training(trainer, model), "peak_memory_mib": peak_memory_mib()}
+    run.log_metrics({f"cost/{name}": value for name, value in cost.items()})
+    run.set_tags(machine(trainer.args.device))
+
+
+def cost_of_training(trainer: GMMTrainer, model: GMMXLNetForQA) -> dict[str, float]:
+    """Parameters, seconds, tokens per second and, on a GPU, its memory."""
     device = trainer.args.device
+    means = trainer.record.means(len(trainer.record.rows))
     cost = {
         "parameters": model.num_parameters(),
         "training_seconds": trainer.record.seconds[-1] - trainer.record.seconds[0],
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / MIB,
-        **{
-            name: x for name, x in trainer.record.means(len(trainer.record.rows)).items() if name == "tokens_per_second"
-        },
+        **{name: value for name, value in means.items() if name == "tokens_per_second"},
     }
     if device.type == "cuda":
         cost["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
-    run.log_metrics({f"cost/{name}": value for name, value in cost.items()})
-    run.set_tags({"device": device_name(device), "threads": str(torch.get_num_threads())})
+    return cost
+
+
+def peak_memory_mib() -> float:
+    """The largest resident set of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / MIB
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """The device, and its number of CPU threads."""
+    return {"device": device_name(device), "threads": str(torch.get_num_threads())}
 
 
 def device_name(device: torch.device) -> str:

@@ -19,8 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]  # of the code that runs: in a queued
 
 def training_key(experiment: Experiment) -> str:
     """SHA-256 of what decides the numbers of an experiment's training."""
-    parts = {"experiment": experiment.key, "code": _code_hashes(), "surroundings": surroundings()}
-    return digest_of(parts)
+    return digest_of({"experiment": experiment.key, "code": code_hashes(), "surroundings": surroundings()})
 
 
 def resume_folder(key: str) -> Path:
@@ -28,7 +27,7 @@ def resume_folder(key: str) -> Path:
     return main_root() / ".resume" / key[:16]
 
 
-def _code_hashes() -> dict[str, str]:
+def code_hashes() -> dict[str, str]:
     """SHA-256 of every source file that the train stage depends on, by its name in the repository."""
     stages: Any = read_yaml(ROOT / "dvc.yaml")["stages"]
     sources = {file for name in stages["train"]["deps"] for file in [ROOT / name, *(ROOT / name).rglob("*.py")]}

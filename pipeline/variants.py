@@ -1,6 +1,7 @@
 """The variants that `make compare` trains: their names, and the parameters that make them.
 
 gmm-k4-write-s13                memory_type=gmm num_memory_experts=4 routing_mode=write-based seed=13
+gmm-k4-write-norec-s13          the same without memory reconstruction: memory_reconstruction_weight=0
 long-token-s14                  of the comparison named long
 """
 
@@ -19,6 +20,7 @@ from pipeline.params import Params, load_params
 PARAMS = Path("params.yaml")
 SIMPLE = ("none", "mems", "token", "differentiable")
 VARIANTS = (*SIMPLE, *(f"gmm-k{k}-{mode}" for k in (2, 4, 8) for mode in ("write", "read")))
+NO_RECONSTRUCTION = "-norec"
 GMM = re.compile(r"gmm-k(\d+)-(write|read)")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # valid in a git reference and in a file's name
 DEFAULT_NAME = "sample"
@@ -66,11 +68,17 @@ def plan(comparison: str, variants: list[str], seeds: list[int], settings: list[
 
 def variant_overrides(variant: str) -> list[str]:
     """The overrides that make a variant. Raises ConfigError for an unknown one."""
+    remembering = variant.removesuffix(NO_RECONSTRUCTION)
+    if remembering != variant and remembering not in ("none", "mems"):  # which have nothing to reconstruct
+        return [*variant_overrides(remembering), "memory_reconstruction_weight=0"]
     if variant in SIMPLE:
         return [f"memory_type={variant}"]
     found = GMM.fullmatch(variant)
     if not found:
-        known = f"{', '.join(SIMPLE)} or gmm-kK-write or gmm-kK-read with K from 2 to 8"
+        known = (
+            f"{', '.join(SIMPLE)} or gmm-kK-write or gmm-kK-read with K from 2 to 8; all with a memory but mems also "
+            f"with {NO_RECONSTRUCTION} at the end"
+        )
         raise ConfigError(f"VARIANTS: must be of {known}, not {variant}")
     return ["memory_type=gmm", f"num_memory_experts={found[1]}", f"routing_mode={found[2]}-based"]
 

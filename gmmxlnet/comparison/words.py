@@ -18,10 +18,15 @@ CHANCE = 0.05
 
 def describe(results: Sequence[Result]) -> list[str]:
     """The report's sentences, in order of weight; at least one."""
-    sentences = [_floor(results), _against_baseline(results), _memory(results), _routing(results)]
-    return [
-        sentence for sentence in [*sentences, _information(results), *_seeds(results), _threads(results)] if sentence
-    ]
+    return [sentence for sentence in (floor(results), _against_baseline(results)) if sentence] + describe_models(
+        results
+    )
+
+
+def describe_models(results: Sequence[Result]) -> list[str]:
+    """What the report says of memory, routing, seeds and machines, whatever the scores are compared with."""
+    sentences = [_memory(results), _routing(results), _information(results), *_seeds(results), _threads(results)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def label(result: Result) -> str:
@@ -29,7 +34,8 @@ def label(result: Result) -> str:
     return f"{result.variant} (seed {result.seed})"
 
 
-def _floor(results: Sequence[Result]) -> str:
+def floor(results: Sequence[Result]) -> str:
+    """The score of always answering "no answer", and who is not clearly above it."""
     at_floor = [r for r in results if (r.score("exact_match").low or 0.0) <= r.floor]
     floors = {result.seed: number(result.floor) for result in results}
     said = f"Always answering “no answer” reaches {next(iter(floors.values()))} EM: the floor."

@@ -1,0 +1,138 @@
+"""`gmmxlnet export DIR OUT`: a model's weights in bfloat16, with a card and hashes, to be handed around."""
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import XLNetLMHeadModel
+
+from gmmxlnet.data.tokenizer import load_tokenizer
+from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.base import read_base_config
+from gmmxlnet.utils.files import atomic_folder, read_json, sha256_of
+from gmmxlnet.utils.model_card import model_card
+from gmmxlnet.utils.tensors import weights_hash
+
+HELP = "write a model in bfloat16, with a card and hashes"
+MEGABYTE = 10**6
+REPORTS = ("pretraining.json", "experiment.json")  # what made it, where the folder says
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("folder", metavar="DIR", type=Path, help="an encoder (models/encoder) or a model (models/gmm)")
+    parser.add_argument("output", metavar="OUT", type=Path, help="the folder to write")
+    parser.add_argument("--metrics", type=Path, help="a metrics.json, whose scores the card then shows")
+    parser.add_argument(
+        "--max-mb", type=float, default=60, help="refuse more megabytes of weights than this (%(default)s)"
+    )
+    parser.add_argument("--file-mb", type=float, default=5000, help="of one file of weights (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export and tell the size and the hash."""
+    size, digest = export(
+        arguments.folder,
+        arguments.output,
+        metrics=_read(arguments.metrics) if arguments.metrics else None,
+        max_bytes=arguments.max_mb * MEGABYTE,
+        max_shard_size=int(arguments.file_mb * MEGABYTE),
+    )
+    print(f"export: {size / MEGABYTE:.1f} MB of weights, SHA-256 of all tensors {digest} -> {arguments.output}")
+    return 0
+
+
+def export(
+    folder: Path, output: Path, *, metrics: Mapping[str, Any] | None, max_bytes: float, max_shard_size: int
+) -> tuple[int, str]:
+    """Write `folder`'s model in bfloat16 with tokenizer, card and what made it; returns bytes and hash of the weights.
+
+    Args:
+        folder: an XLNet with the head of its language model, as `gmmxlnet pretrain` writes, or a `GMMXLNetForQA`.
+        max_bytes: of all weights; CheckpointError where they are more.
+        max_shard_size: of one file of weights, in bytes.
+    """
+    config = _read(folder / "config.json")
+    model = read_model(folder, config)
+    with atomic_folder(output) as scratch:
+        model.save_pretrained(scratch, max_shard_size=max_shard_size)
+        load_tokenizer(str(folder)).save_pretrained(str(scratch))
+        weights = sorted(scratch.glob("*.safetensors"))
+        size = sum(path.stat().st_size for path in weights)
+        if size > max_bytes:
+            raise CheckpointError(
+                f"{folder}: has {size / MEGABYTE:.1f} MB of weights in bfloat16, more than {max_bytes / MEGABYTE:g}; "
+                "raise --max-mb, or train a smaller model"
+            )
+        for name in REPORTS:
+            if (folder / name).exists():
+                shutil.copy(folder / name, scratch / name)
+        digest = weights_hash(model.state_dict())
+        card = _card(output.name, config, folder, metrics)
+        hashes = "\n".join(f"    {sha256_of(path)}  {path.name}" for path in weights)
+        told = (
+            f"## Weights\n\nbfloat16, {size:,} bytes. SHA-256 of all tensors: `{digest}`; of the files:\n\n{hashes}\n"
+        )
+        (scratch / "README.md").write_text(f"{card.rstrip()}\n\n{told}", encoding="utf-8")
+    return size, digest
+
+
+def read_model(folder: Path, config: Mapping[str, Any]) -> Any:
+    """The model in bfloat16. Raises CheckpointError."""
+    if config.get("model_type") == "gmmxlnet":
+        return GMMXLNetForQA.from_pretrained(folder).to(torch.bfloat16)  # type: ignore[arg-type]  # as transformers wraps it
+    read_base_config(str(folder), None)
+    model, loading = XLNetLMHeadModel.from_pretrained(folder, output_loading_info=True)
+    if loading["missing_keys"]:
+        raise CheckpointError(
+            f"{folder}: lacks {sorted(loading['missing_keys'])[0]}; give a folder that gmmxlnet pretrain wrote, or "
+            "models/gmm"
+        )
+    return model.to(torch.bfloat16)  # as `dtype`, the mask embedding would stay in float32
+
+
+def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[str, Any] | None) -> str:
+    if config["model_type"] == "gmmxlnet":
+        made = folder / "experiment.json"
+        parameters = _read(made)["parameters"] if made.exists() else None
+        return model_card(name, config, name=name, parameters=parameters, metrics=metrics)
+    return encoder_card(name, config, _read(folder / "pretraining.json"))
+
+
+def encoder_card(name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """What an encoder is, what it was trained on and what it reaches."""
+    found, corpus = report["heldout"], report["corpus"]
+    settings = "\n".join(f"| {key} | {value} |" for key, value in report["settings"].items())
+    return f"""---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: fill-mask
+tags: [xlnet, gmmxlnet]
+---
+
+# {name}
+
+An XLNet of {config["n_layer"]} layers, width {config["d_model"]} and {report["parameters"]:,} parameters, pretrained
+from scratch by masked-span prediction (`gmmxlnet pretrain`) on {corpus["train"]["tokens"]:,} tokens of
+{", ".join(corpus["sources"])}, read {report["tokens_read"] / corpus["train"]["tokens"]:.1f} times. It is a start for
+question answering (`base_model` in params.yaml), not a language model of general use.
+
+On held-out paragraphs, {found["tokens"]:,.0f} masked tokens: loss {found["loss"]:.3f} nats (token frequencies alone
+{found["unigram_loss"]:.3f}), {100 * found["masked_accuracy"]:.1f}% right (always the most frequent token
+{100 * found["unigram_accuracy"]:.1f}%).
+
+| setting | value |
+|---|---|
+{settings}
+"""
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); name a folder that holds a model") from None

@@ -1,0 +1,197 @@
+"""`reports/long-documents.md`: does memory help on long documents, by how much, where, at what cost.
+
+Every difference is paired by question, averaged over a variant's seeds, with a 95% interval over documents.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gmmxlnet.comparison.questions import ScoredDocuments, average, difference, groups, pairs
+from gmmxlnet.comparison.results import Score, by_variant, mean
+from gmmxlnet.comparison.tables import NONE, ablation_table, cost_table, number, routing_table, score_cell
+from gmmxlnet.comparison.words import BASELINE, describe_models, floor
+
+NO_RECONSTRUCTION = "-norec"  # what the names of variants without memory reconstruction end in
+LIMITS = """Every answer in SQuAD stands in one sentence of one paragraph, and a segment is longer than a paragraph: a
+reader of single segments can find every answer, and a memory can only help it to choose among segments and to know when
+there is none. More would be expected of questions whose evidence lies in several segments (`cross` in the sample world,
+where memory decides everything), of an encoder trained on far more text, and of more training on documents of full
+length."""
+Family = Mapping[str, Sequence[ScoredDocuments]]
+
+
+def render_long_documents(
+    scored: Sequence[ScoredDocuments], setting: Mapping[str, str], missing: Sequence[str] = ()
+) -> str:
+    """The page as Markdown.
+
+    Args:
+        setting: what all results share, by its name. missing: experiments without a result.
+    """
+    parts = ["# Does memory help on long documents?", "Made by `make long-documents`; do not edit."]
+    parts.append("\n".join(f"* {name}: {value}" for name, value in setting.items()))
+    if missing:
+        parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
+    if not scored:
+        return "\n\n".join([*parts, "Nothing is finished yet."]) + "\n"
+    family, results = _by_variant(scored), [one.result for one in scored]
+    sentences = [*_answer(family), *_reconstruction(family), *_cost(family), floor(results), *describe_models(results)]
+    parts += ["## In words", "\n".join(f"* {sentence}" for sentence in sentences)]
+    parts += [
+        "## By how much",
+        f"EM and F1 in percent, and what they differ by from `{BASELINE}` with the same seeds and the same questions.",
+        _differences(family),
+        *_where(family),
+        "## The same models with their memory taken away",
+        ablation_table(results),
+    ]
+    if any(result.utilization for result in results):
+        parts += ["## The experts: use", routing_table(results)]
+        parts += ["## The experts: specialization", _SPECIALIZATION, _specialization(family)]
+    parts += ["## At what cost", cost_table(results), "## What would have to be true for more", LIMITS]
+    return "\n\n".join(parts) + "\n"
+
+
+def _by_variant(scored: Sequence[ScoredDocuments]) -> dict[str, list[ScoredDocuments]]:
+    return {
+        variant: [one for one in scored if one.result.variant == variant]
+        for variant in by_variant([one.result for one in scored])
+    }
+
+
+def _against(family: Family, variant: str, baseline: str, metric: str, mask: np.ndarray | None = None) -> Score | None:
+    """The paired difference of two variants; None where they share no seed."""
+    ours, theirs = pairs(family[variant], family.get(baseline, []))
+    return difference(ours, theirs, metric, mask) if ours else None
+
+
+def _answer(family: Family) -> list[str]:
+    """Does memory help, by how much; the sentence a reader came for."""
+    found = {variant: _against(family, variant, BASELINE, "exact_match") for variant in family if variant != BASELINE}
+    known = {variant: score for variant, score in found.items() if score is not None}
+    if not known:
+        return [f"`{BASELINE}` is not among the results: whether memory helps cannot be said."]
+    better = {variant: score for variant, score in known.items() if score.low is not None and score.low > 0}
+    worse = {variant: score for variant, score in known.items() if score.high is not None and score.high < 0}
+    rest = [variant for variant in known if variant not in better and variant not in worse]
+    said = []
+    if better:
+        said.append(f"**Better than `{BASELINE}` beyond chance:** {_listed(better)} points of EM.")
+    else:
+        said.append(
+            f"**No variant is better than `{BASELINE}` beyond chance: here memory has not been shown to help.**"
+        )
+    if worse:
+        said.append(f"Worse beyond chance: {_listed(worse)}.")
+    if rest:
+        said.append(f"No difference beyond chance (the interval holds 0): {', '.join(rest)}.")
+    if len(known) > 1:
+        said.append(
+            f"{len(known)} variants were compared: by luck alone about {0.05 * len(known):.1f} would stand out."
+        )
+    return said
+
+
+def _reconstruction(family: Family) -> list[str]:
+    """What memory reconstruction does, where a variant was trained with and without it."""
+    found = {
+        variant: score
+        for variant in family
+        if (score := _against(family, variant, variant + NO_RECONSTRUCTION, "exact_match")) is not None
+    }
+    return [f"With memory reconstruction against without it, points of EM: {_listed(found)}."] if found else []
+
+
+def _cost(family: Family) -> list[str]:
+    """Speed and size beside the model without memory."""
+    if BASELINE not in family:
+        return []
+    said = []
+    speed, size = (_mean_cost(family[BASELINE], name) for name in ("tokens_per_second", "parameters"))
+    for variant, chosen in family.items():
+        own_speed, own_size = (_mean_cost(chosen, name) for name in ("tokens_per_second", "parameters"))
+        if variant == BASELINE or not (speed and size and own_speed and own_size):
+            continue
+        said.append(f"{variant} {100 * own_speed / speed:.0f}% and {100 * own_size / size:.0f}%")
+    return [f"Training speed and parameters beside `{BASELINE}`: {'; '.join(said)}."] if said else []
+
+
+def _differences(family: Family) -> str:
+    header = ["variant", "seeds", "EM", "F1", "EM, difference", "F1, difference", "EM, by seed"]
+    rows = []
+    for variant, chosen in family.items():
+        alike = [one for one in chosen if one.questions == chosen[0].questions]
+        cells = [score_cell(average(alike, metric)) for metric in ("exact_match", "f1")]
+        shown = [_cell(_against(family, variant, BASELINE, metric)) for metric in ("exact_match", "f1")]
+        by_seed = "; ".join(number(one.result.score("exact_match").value) for one in chosen)
+        seeds = ", ".join(str(one.result.seed) for one in chosen)
+        rows.append([variant, seeds, *cells, *(shown if variant != BASELINE else [NONE, NONE]), by_seed])
+    return _table(header, rows)
+
+
+def _where(family: Family) -> list[str]:
+    """EM of the baseline and everybody's difference from it, by length of the document and by place of the answer."""
+    if BASELINE not in family:
+        return []
+    base = family[BASELINE][0]
+    told = {
+        "segments": ("## Where: by number of segments", "The document's number of segments."),
+        "place": (
+            "## Where: by distance of the answer from the document's start",
+            "The first segment that holds the answer, counted from 1; `no answer`: questions without one.",
+        ),
+    }
+    parts = []
+    for of, (title, said) in told.items():
+        masks = groups(base, of)
+        header = ["variant", *(f"{name} ({int(mask.sum())})" for name, mask in masks.items())]
+        alike = [one for one in family[BASELINE] if one.questions == base.questions]
+        rows = [[f"{BASELINE}, EM", *(score_cell(average(alike, "exact_match", mask)) for mask in masks.values())]]
+        for variant, chosen in family.items():
+            if variant != BASELINE and chosen[0].questions == base.questions:
+                shown = [_cell(_against(family, variant, BASELINE, "exact_match", mask)) for mask in masks.values()]
+                rows.append([f"{variant}, difference", *shown])
+        parts += [title, f"{said} In brackets: how many questions.", _table(header, rows)]
+    return parts
+
+
+_SPECIALIZATION = (
+    "Similarity: mean cosine of two experts' memories at the start (0: unlike, 1: alike). Steadiness: share of "
+    "neighboring segments with the same top expert. Pattern: the guide's, by its thresholds."
+)
+
+
+def _specialization(family: Family) -> str:
+    rows = []
+    for variant, chosen in family.items():
+        for one in chosen:
+            routing = one.result.routing
+            if not one.result.utilization:
+                continue
+            similarity = np.array(routing["expert_diversity"])
+            unlike = similarity[~np.eye(len(similarity), dtype=bool)].mean()
+            steady = number(routing["routing_consistency"], 2)
+            rows.append([variant, str(one.result.seed), number(float(unlike), 2), steady, str(routing["pattern"])])
+    return _table(["variant", "seed", "similarity", "steadiness", "pattern"], rows)
+
+
+def _mean_cost(chosen: Sequence[ScoredDocuments], name: str) -> float | None:
+    return mean([float(value) if (value := one.result.cost.get(name)) is not None else None for one in chosen])
+
+
+def _listed(found: Mapping[str, Score]) -> str:
+    return "; ".join(f"{variant} {_cell(score)}" for variant, score in found.items())
+
+
+def _cell(score: Score | None) -> str:
+    """`+1.2 (0.3 to 2.1)`."""
+    if score is None:
+        return NONE
+    shown = score_cell(score)
+    return shown if shown.startswith("-") else f"+{shown}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

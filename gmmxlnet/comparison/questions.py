@@ -1,0 +1,154 @@
+"""`ScoredDocuments`: one experiment's scores question by question, so that two experiments can be compared in pairs.
+
+What is asked of pairs: the mean difference, over all questions or over those of documents of so many segments, or with
+the answer so far from the document's start, each with an interval over documents. One small file an experiment.
+
+Shapes: D questions, in the order of the dataset.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from gmmxlnet.comparison.results import Result, Score
+from gmmxlnet.data.segments import segments_holding
+from gmmxlnet.errors import DataError
+from gmmxlnet.evaluation.bootstrap import ContextBootstrap
+from gmmxlnet.evaluation.predictions import Predictions
+from gmmxlnet.evaluation.squad_metric import raw_scores
+from gmmxlnet.utils.files import atomic_file
+
+BOUNDS = (1, 2, 4, 8, 16)  # groups of segments: 1, 2, 3 to 4, 5 to 8, 9 to 16, more
+NOWHERE = 0  # the place of an answer that is not there
+ARRAYS = ("exact_match", "f1", "context", "segments", "place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredDocuments:
+    """A `Result`, and beside it every question's scores.
+
+    Args:
+        identity: of what made it; the same parameters, code, encoder and data have the same.
+        exact_match, f1: (D,) percent. context: (D,) the document that each question asks about.
+        segments: (D,) of that document. place: (D,) the first segment that holds the answer, from 1; 0 without answer.
+        questions: SHA-256 of the questions' ids.
+    """
+
+    result: Result
+    identity: str
+    questions: str
+    exact_match: np.ndarray
+    f1: np.ndarray
+    context: np.ndarray
+    segments: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def of(cls, result: Result, identity: str, predictions: Predictions, threshold: float) -> "ScoredDocuments":
+        """What the predictions score where null odds above `threshold` mean no answer."""
+        exact, f1 = raw_scores(predictions.golds(), predictions.answers(threshold))
+        return cls(
+            result=result,
+            identity=identity,
+            questions=hashlib.sha256("\n".join(predictions.question_ids).encode()).hexdigest(),
+            exact_match=100 * np.array(list(exact.values()), np.float32),
+            f1=100 * np.array(list(f1.values()), np.float32),
+            context=predictions.context_indices().astype(np.int32),
+            segments=predictions.documents.num_segments().astype(np.int32),
+            place=answer_places(predictions),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write a safetensors file, which says all that is no array in its header."""
+        said = {"result": asdict(self.result), "identity": self.identity, "questions": self.questions}
+        with atomic_file(path) as scratch:
+            save_file({name: getattr(self, name) for name in ARRAYS}, scratch, {"json": json.dumps(said)})
+
+    @classmethod
+    def read(cls, path: Path) -> "ScoredDocuments":
+        """What `write` wrote; DataError where it is something else."""
+        try:
+            with safe_open(path, "numpy") as file:
+                said: dict[str, Any] = json.loads(file.metadata()["json"])
+                arrays = {name: file.get_tensor(name) for name in ARRAYS}
+            said["result"] = Result(**said["result"])
+            return cls(**said, **arrays)
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}: is no result of long documents ({error}); remove it and run again") from None
+
+
+def answer_places(predictions: Predictions) -> np.ndarray:
+    """(D,) int32: the first segment that wholly holds the answer, counted from 1; 0 where there is no answer."""
+    documents = predictions.documents
+    places_D = np.full(len(documents), NOWHERE, np.int32)
+    counts_D = documents.num_segments()
+    for index in range(len(documents)):
+        document = documents[index]
+        if document.label is not None:
+            window = documents.layout.windows(np.int64(len(document.question_tokens)))
+            first, _ = segments_holding(np.array(document.label), counts_D[index], window, documents.layout.doc_stride)
+            places_D[index] = int(first) + 1
+    return places_D
+
+
+def group_of(count_D: np.ndarray) -> np.ndarray:
+    """(D,) the index of each count's group among `BOUNDS`, one more for those beyond."""
+    return np.searchsorted(np.array(BOUNDS), count_D)
+
+
+def group_name(index: int) -> str:
+    """`1`, `2`, `3 to 4`, …, `17 or more`."""
+    if index == len(BOUNDS):
+        return f"{BOUNDS[-1] + 1} or more"
+    first = BOUNDS[index - 1] + 1 if index else 1
+    return str(first) if first == BOUNDS[index] else f"{first} to {BOUNDS[index]}"
+
+
+def groups(scored: ScoredDocuments, of: str) -> Mapping[str, np.ndarray]:
+    """Masks (D,) by number of `segments`, or by `place` of the answer, of the groups that have questions."""
+    count_D: np.ndarray = getattr(scored, of)
+    group_D = np.where(count_D == NOWHERE, -1, group_of(count_D))
+    found = {group_name(int(index)): group_D == index for index in np.unique(group_D) if index >= 0}
+    return found | ({"no answer": group_D == -1} if (group_D == -1).any() else {})
+
+
+def average(chosen: Sequence[ScoredDocuments], metric: str, group_D: np.ndarray | None = None) -> Score:
+    """A metric's mean over questions and over experiments (the seeds of a variant), with an interval over documents."""
+    return _summary(_mean_of(chosen, metric), chosen[0], group_D)
+
+
+def difference(
+    chosen: Sequence[ScoredDocuments],
+    against: Sequence[ScoredDocuments],
+    metric: str,
+    group_D: np.ndarray | None = None,
+) -> Score:
+    """By how much `chosen` score higher than `against` with the same seeds, paired by question."""
+    return _summary(_mean_of(chosen, metric) - _mean_of(against, metric), chosen[0], group_D)
+
+
+def pairs(
+    chosen: Sequence[ScoredDocuments], against: Sequence[ScoredDocuments]
+) -> tuple[list[ScoredDocuments], list[ScoredDocuments]]:
+    """Those of both that share seed and questions, in the same order; the questions are those of the first pair."""
+    there = {(other.result.seed, other.questions): other for other in against}
+    both = [(one, there[key]) for one in chosen if (key := (one.result.seed, one.questions)) in there]
+    both = [(one, other) for one, other in both if one.questions == both[0][0].questions]
+    return [one for one, _ in both], [other for _, other in both]
+
+
+def _mean_of(chosen: Sequence[ScoredDocuments], metric: str) -> np.ndarray:
+    return np.mean([getattr(scored, metric).astype(np.float64) for scored in chosen], axis=0)
+
+
+def _summary(values_D: np.ndarray, scored: ScoredDocuments, group_D: np.ndarray | None) -> Score:
+    chosen_D = values_D if group_D is None else values_D[group_D]
+    low, high = ContextBootstrap(scored.context).interval(values_D, group_D) or (None, None)
+    return Score(value=float(chosen_D.mean()), low=low, high=high)

@@ -1,0 +1,157 @@
+"""A corpus as token arrays: paragraphs tokenized once, end to end, a share of them held out to score on.
+
+    corpus/corpus.json               format, sizes, sources, the hash of every file
+    corpus/train.npy, heldout.npy    (T,) uint16, or int32 for large vocabularies, mapped into memory
+    corpus/tokenizer/                without memory tokens
+
+Small enough to be carried to where a GPU is: two bytes a token. Which paragraphs are held out depends on their text and
+the seed alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import XLNetTokenizerFast
+
+from gmmxlnet.data.keyed_hash import keyed_hash
+from gmmxlnet.data.squad import read_squad_file
+from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer, scratch_tokenizer
+from gmmxlnet.errors import DataError
+from gmmxlnet.utils.files import atomic_folder, digest_of, read_json, sha256_of, write_json
+
+FORMAT, VERSION = "gmmxlnet-corpus", 1
+MANIFEST = "corpus.json"
+PARTS = ("train", "heldout")
+
+
+def prepare_corpus(
+    sources: Sequence[str | Path], tokenizer: str, folder: str | Path, *, heldout_fraction: float = 0.02, seed: int = 13
+) -> dict[str, Any]:
+    """Tokenize the sources into a new folder; returns its manifest.
+
+    Args:
+        sources: SQuAD files (.json, their paragraphs), text files (paragraphs between blank lines), or folders of .txt.
+        tokenizer: a folder or a Hub id, or `scratch`: a vocabulary of whole words made from the text.
+        heldout_fraction: share of the paragraphs that training never sees.
+
+    Raises DataError.
+    """
+    paragraphs = read_paragraphs(sources)
+    train, heldout = _hold_out(paragraphs, heldout_fraction, seed)
+    words = scratch_tokenizer(train) if tokenizer == "scratch" else load_tokenizer(tokenizer)
+    dtype = np.uint16 if len(words) <= 2**16 else np.int32
+    sizes: dict[str, dict[str, int]] = {}
+    with atomic_folder(folder) as scratch:
+        words.save_pretrained(str(scratch / "tokenizer"))
+        for name, texts in zip(PARTS, (train, heldout), strict=True):
+            tokens = encode_texts(words, texts).ids.astype(dtype)
+            np.save(scratch / f"{name}.npy", tokens, allow_pickle=False)
+            sizes[name] = {"paragraphs": len(texts), "tokens": len(tokens)}
+        files = {path.relative_to(scratch).as_posix(): sha256_of(path) for path in _files(scratch)}
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "sources": [Path(source).name for source in sources],
+            "vocabulary": len(words),
+            "heldout_fraction": heldout_fraction,
+            "seed": seed,
+            **sizes,
+            "files": files,
+        }
+        write_json(scratch / MANIFEST, manifest)
+    return manifest
+
+
+def read_paragraphs(sources: Sequence[str | Path]) -> list[str]:
+    """Every paragraph of the sources once, in their order; DataError where there are not two, or one cannot be read."""
+    found: dict[str, None] = {}
+    for source in sources:
+        for path in _text_files(Path(source)):
+            found |= dict.fromkeys(_squad_paragraphs(path) if path.suffix == ".json" else _text_paragraphs(path))
+    if len(found) < 2:
+        raise DataError(
+            f"{', '.join(map(str, sources))}: {len(found)} paragraphs, at least 2 are needed (one is held out); give "
+            "more text, paragraphs between blank lines"
+        )
+    return list(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Token arrays that `prepare_corpus` wrote."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    train: np.ndarray  # (T,)
+    heldout: np.ndarray  # (T,)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Corpus":
+        """Open a folder; DataError where it is none, is damaged or of another version."""
+        folder = Path(folder)
+        try:
+            manifest = read_json(folder / MANIFEST)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder / MANIFEST}: cannot be read ({error}); prepare the corpus again") from None
+        if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
+            raise DataError(f"{folder / MANIFEST}: is not of {FORMAT} version {VERSION}; prepare the corpus again")
+        for name, digest in manifest["files"].items():
+            if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+                raise DataError(f"{folder / name}: is not what was written (its SHA-256 differs); prepare it again")
+        arrays = {name: np.load(folder / f"{name}.npy", "r", allow_pickle=False) for name in PARTS}
+        return cls(folder=folder, manifest=manifest, **arrays)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, hence of every token."""
+        return digest_of(self.manifest)
+
+    def tokenizer(self) -> XLNetTokenizerFast:
+        """The tokenizer that made the tokens."""
+        return load_tokenizer(str(self.folder / "tokenizer"))
+
+
+def _hold_out(paragraphs: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """(train, held out), each in the order given; neither is empty."""
+    ranked = sorted(paragraphs, key=lambda text: (keyed_hash(seed, "held out", text), text))
+    chosen = set(ranked[: min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)])
+    return [text for text in paragraphs if text not in chosen], [text for text in paragraphs if text in chosen]
+
+
+def _text_files(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    files = sorted(source.rglob("*.txt"))
+    if not files:
+        raise DataError(f"{source}: holds no .txt file; name a folder of text files, a text file or a SQuAD file")
+    return files
+
+
+def _squad_paragraphs(path: Path) -> list[str]:
+    return [paragraph.text for article in read_squad_file(path) for paragraph in article.paragraphs]
+
+
+def _text_paragraphs(path: Path) -> list[str]:
+    """What stands between blank lines, white space squeezed."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); name a text file, a folder or a SQuAD file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.strip():
+            blocks[-1] += line.split()
+        elif blocks[-1]:
+            blocks.append([])
+    return [" ".join(block) for block in blocks if block]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())

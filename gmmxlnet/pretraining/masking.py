@@ -1,0 +1,121 @@
+"""Windows of a corpus with spans masked: batches for masked-span prediction.
+
+Spans of up to 10 tokens, their lengths geometric with p = 0.2, are drawn until 15% of a window is chosen; of the spans
+80% become `<mask>`, 10% random tokens, and 10% stay as they are, so that a reader never sees whether a word is true
+(SpanBERT: Joshi et al. 2020, https://arxiv.org/abs/1907.10529, section 3.1). A window is cut in two as XLNet's own
+pretraining does, `A <sep> B <sep> <cls>`, the shorter part where questions will stand.
+
+Every draw is a function of seed, epoch and window: nothing to store, nothing to replay on resume.
+
+Shapes: B windows of a batch, L tokens of a window with the three special ones, C = L - 3 of the corpus, T of it all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import XLNetTokenizerFast
+
+from gmmxlnet.data.collator import CLS_TYPE, CONTEXT_TYPE, IGNORED, QUESTION_TYPE
+from gmmxlnet.errors import ConfigError
+
+SPAN_P, LONGEST_SPAN = 0.2, 10
+MASKED, RANDOM = 0.8, 0.1  # of the spans; the rest stay
+NUM_SPECIAL_TOKENS = 3  # two <sep> and <cls>
+
+
+def count_windows(num_tokens: int, length: int) -> int:
+    """Windows of a corpus of so many tokens, when the first may begin anywhere in the first window."""
+    return num_tokens // (length - NUM_SPECIAL_TOKENS) - 1
+
+
+def choose_spans(rng: np.random.Generator, num_tokens: int, share: float) -> list[tuple[int, int]]:
+    """Spans (first token, the one after the last) that cover `share` of the tokens, at least one; they may touch."""
+    wanted = max(1, round(share * num_tokens))
+    chosen = np.zeros(num_tokens, bool)
+    spans: list[tuple[int, int]] = []
+    while (missing := wanted - int(chosen.sum())) > 0:
+        size = min(int(rng.geometric(SPAN_P)), LONGEST_SPAN, missing)
+        start = int(rng.integers(num_tokens - size + 1))
+        if not chosen[start : start + size].any():
+            chosen[start : start + size] = True
+            spans.append((start, start + size))
+    return spans
+
+
+@dataclass(kw_only=True)
+class MaskedSpanCollator:
+    """Collate function: indices of windows -> batch.
+
+    input_ids, token_type_ids, attention_mask  (B,L) int64
+    labels                                     (B,L) int64: the token that stood there; -100 where none was chosen
+    """
+
+    tokens: np.ndarray  # (T,) the corpus
+    length: int  # L
+    mask_share: float
+    vocab_size: int
+    mask_id: int
+    sep_id: int
+    cls_id: int
+    seed: int
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_windows < 1:
+            raise ConfigError(
+                f"the corpus has {len(self.tokens):,} tokens in one part, fewer than two windows of {self.length}; "
+                "give more text, hold out more of it, or lower the length"
+            )
+
+    @classmethod
+    def of(
+        cls, tokens: np.ndarray, tokenizer: XLNetTokenizerFast, *, length: int, mask_share: float, seed: int
+    ) -> "MaskedSpanCollator":
+        """The collator for a part of a corpus."""
+        return cls(
+            tokens=tokens,
+            length=length,
+            mask_share=mask_share,
+            vocab_size=len(tokenizer),
+            mask_id=tokenizer.mask_token_id,
+            sep_id=tokenizer.sep_token_id,
+            cls_id=tokenizer.cls_token_id,
+            seed=seed,
+        )
+
+    @property
+    def num_windows(self) -> int:
+        """Windows to draw from."""
+        return count_windows(len(self.tokens), self.length)
+
+    def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The batch of these windows."""
+        size = self.length - NUM_SPECIAL_TOKENS
+        shift = int(np.random.default_rng([self.seed, self.epoch]).integers(size))  # windows begin elsewhere each epoch
+        rows = [self._window(index, shift + index * size, size) for index in indices]
+        batch = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
+        names = ("input_ids", "token_type_ids", "labels")
+        return dict(zip(names, batch, strict=True)) | {"attention_mask": torch.ones_like(batch[0])}
+
+    def _window(self, index: int, start: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        truth_C = self.tokens[start : start + size].astype(np.int64)
+        shown_C, labels_C = truth_C.copy(), np.full(size, IGNORED, np.int64)
+        for first, end in choose_spans(rng, size, self.mask_share):
+            labels_C[first:end] = truth_C[first:end]
+            fate = rng.random()
+            if fate < MASKED:
+                shown_C[first:end] = self.mask_id
+            elif fate < MASKED + RANDOM:
+                shown_C[first:end] = rng.integers(self.vocab_size, size=end - first)
+        cut = int(rng.integers(size // 2, size))  # the second part is the shorter one, as a question is
+        marks, none = np.array([self.sep_id, self.cls_id]), np.array([IGNORED, IGNORED])
+        types = np.repeat([CONTEXT_TYPE, QUESTION_TYPE, CLS_TYPE], [cut + 1, size - cut + 1, 1])
+        return (
+            np.concatenate([shown_C[:cut], marks[:1], shown_C[cut:], marks]),
+            types.astype(np.int64),
+            np.concatenate([labels_C[:cut], none[:1], labels_C[cut:], none]),
+        )

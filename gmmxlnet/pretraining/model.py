@@ -1,0 +1,90 @@
+"""`MaskedSpanXLNet`: our encoder with a word-prediction head tied to its embeddings, and its way to transformers.
+
+Masked-span prediction, not permutation language modelling: XLNet's permutations need a second stream of queries with
+its own attention (Yang et al. 2019, section 2.3), which neither question answering nor our encoder has, and they cost
+twice the work. The content stream that is kept afterwards is bidirectional, which is what predicting masked tokens from
+both sides trains (BERT: Devlin et al. 2019, https://arxiv.org/abs/1810.04805), and whole spans suit the finding of
+spans better than single tokens (SpanBERT: Joshi et al. 2020, https://arxiv.org/abs/1907.10529). What is paid: the model
+sees `<mask>` in pretraining only.
+
+Shapes: B windows, L tokens, N masked tokens of all windows, V words, d hidden size, H heads, h size of a head.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedModel, XLNetConfig, XLNetLMHeadModel
+
+from gmmxlnet.data.collator import IGNORED
+from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
+from gmmxlnet.models.outputs import GMMXLNetOutput
+
+# The keys of the configuration that transformers' XLNet shares.
+SHARED_KEYS = (
+    *("vocab_size", "d_model", "n_layer", "n_head", "d_inner", "ff_activation", "dropout", "initializer_range"),
+    *("layer_norm_eps", "clamp_len", "pad_token_id", "bos_token_id", "eos_token_id"),
+)
+
+
+class MaskedSpanXLNet(PreTrainedModel):
+    """Says which words stood where spans were masked.
+
+    1. Encode the window: hidden states (B, L, d), the content stream of XLNet, bidirectional.
+    2. At the masked tokens: scores (N, V) are hidden · word embedding + a bias a word, in float32.
+    3. Loss: mean cross-entropy over them; beside it the share of them that score highest (accuracy).
+    """
+
+    config_class = GMMXLNetConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    accepts_loss_kwargs = False
+    _init_weights = GMMXLNetForQA._init_weights  # the encoder's is the same
+    is_custom_code = GMMXLNetForQA.is_custom_code
+
+    def __init__(self, config: GMMXLNetConfig) -> None:
+        super().__init__(config)
+        self.encoder = XLNetEncoder(config)
+        self.word_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, labels: Tensor
+    ) -> GMMXLNetOutput:
+        """The loss on a batch of `MaskedSpanCollator`; `loss_parts` has the accuracy."""
+        encoder, L = self.encoder, input_ids.shape[1]
+        embedding_BLd = encoder.word_embedding(input_ids)
+        hidden_BLd = encoder(embedding_BLd, attention_mask, token_type_ids, encoder.position_keys(L, L))
+        chosen_BL = labels != IGNORED
+        truth_N = labels[chosen_BL]
+        scores_NV = F.linear(hidden_BLd[chosen_BL], encoder.word_embedding.weight).float() + self.word_bias.float()
+        accuracy = (scores_NV.argmax(-1) == truth_N).float().mean()
+        return GMMXLNetOutput(loss=F.cross_entropy(scores_NV, truth_N), loss_parts={"accuracy": accuracy.detach()})
+
+
+@torch.no_grad()
+def as_xlnet(model: MaskedSpanXLNet) -> XLNetLMHeadModel:
+    """The same model for transformers: XLNet with its language model's head, as its own checkpoints are.
+
+    Its mask embedding, which only the query stream reads, is as transformers draws it: seed before.
+    """
+    xlnet = XLNetLMHeadModel(XLNetConfig(**{name: getattr(model.config, name) for name in SHARED_KEYS}))
+    d, H, h = model.config.d_model, model.config.n_head, model.config.d_head
+    state = {"transformer.word_embedding.weight": model.encoder.word_embedding.weight, "lm_loss.bias": model.word_bias}
+    for i, layer in enumerate(model.encoder.layers):
+        attention, prefix = layer.attention, f"transformer.layer.{i}."
+        q, k, v = attention.qkv.weight.chunk(3)
+        products = {"q": q.T, "k": k.T, "v": v.T, "r": attention.position.weight.T, "o": attention.output.weight}
+        state |= {f"{prefix}rel_attn.{name}": weight.reshape(d, H, h) for name, weight in products.items()}
+        for name in ("r_w_bias", "r_r_bias", "r_s_bias"):
+            state[f"{prefix}rel_attn.{name}"] = getattr(attention, name)
+        state[f"{prefix}rel_attn.seg_embed"] = attention.segment_embedding
+        for kind in ("weight", "bias"):
+            state[f"{prefix}rel_attn.layer_norm.{kind}"] = getattr(layer.attention_norm, kind)
+            for theirs, ours in (("layer_1", "inner"), ("layer_2", "outer"), ("layer_norm", "feed_forward_norm")):
+                state[f"{prefix}ff.{theirs}.{kind}"] = getattr(getattr(layer, ours), kind)
+    own = dict(xlnet.named_parameters())
+    for name, tensor in state.items():
+        own[name].copy_(tensor)
+    return xlnet.eval()

@@ -1,0 +1,175 @@
+"""`pretrain`: from a corpus of tokens to a folder that `base_model` in params.yaml can name.
+
+The steps are the project's trainer's, which is transformers' Trainer: optimizer, schedule, mixed precision, progress,
+and checkpoints that a killed pretraining goes on from, bit for bit. What is pretraining's own is the batches.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from gmmxlnet.errors import ConfigError
+from gmmxlnet.models.induction import start_with_induction_heads
+from gmmxlnet.pretraining.corpus import Corpus
+from gmmxlnet.pretraining.masking import MaskedSpanCollator
+from gmmxlnet.pretraining.model import MaskedSpanXLNet, as_xlnet
+from gmmxlnet.pretraining.settings import PretrainingSettings
+from gmmxlnet.training import GMMTrainer, TrainingConfig
+from gmmxlnet.training.sampler import DocumentBatchSampler
+from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.files import atomic_folder, write_json
+from gmmxlnet.utils.processes import Processes
+from gmmxlnet.utils.seeding import seed_everything
+from gmmxlnet.utils.tensors import weights_hash
+
+REPORT = "pretraining.json"
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def training_config(
+    settings: PretrainingSettings, num_windows: int, resume_dir: Path, num_workers: int, save_steps: int | None
+) -> TrainingConfig:
+    """What the trainer takes; epochs are as many as the steps need. Raises ConfigError."""
+    steps_an_epoch = math.ceil(math.ceil(num_windows / settings.batch_size) / settings.gradient_accumulation_steps)
+    names = ("batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_fraction", "weight_decay")
+    return TrainingConfig(
+        **{name: getattr(settings, name) for name in (*names, "precision", "device", "seed")},
+        num_epochs=math.ceil(settings.steps / steps_an_epoch),
+        max_steps=settings.steps,
+        decay_fraction=1 - settings.warmup_fraction,
+        output_dir=str(resume_dir),
+        resume_dir=str(resume_dir),
+        num_workers=num_workers,
+        save_steps=save_steps,
+    )
+
+
+class PretrainingTrainer(GMMTrainer):
+    """The project's trainer on windows of a corpus instead of documents.
+
+    Args:
+        windows: makes the batches; its epoch is set as the epochs begin.
+        described: what else decides the training's numbers, for its checkpoints to know.
+    """
+
+    def __init__(
+        self,
+        model: MaskedSpanXLNet,
+        config: TrainingConfig,
+        windows: MaskedSpanCollator,
+        described: dict[str, Any],
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.windows, self.described = windows, described
+        super().__init__(model, config, range(windows.num_windows), callbacks=list(callbacks))
+
+    def _train_on(self, dataset: Any) -> None:
+        self.train_documents = dataset
+
+    def _identity(self) -> dict[str, Any]:
+        return super()._identity() | self.described
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of windows in an order that seed and epoch decide."""
+        equal_N = np.ones(self.windows.num_windows, np.int64)
+        self._curriculum.loader = DataLoader(
+            self.train_documents,
+            batch_sampler=DocumentBatchSampler(equal_N, equal_N, self.config.batch_size, self.config.seed),
+            collate_fn=self.windows,
+            num_workers=self.config.num_workers,
+            pin_memory=self.args.device.type == "cuda",
+        )
+        return self.accelerator.prepare(self._curriculum.loader)
+
+
+def pretrain(
+    corpus: Corpus,
+    settings: PretrainingSettings,
+    output: str | Path,
+    *,
+    num_workers: int = 0,
+    save_steps: int | None = None,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """Pretrain, score on the held-out paragraphs and write the folder; returns its report, `pretraining.json`.
+
+    A pretraining that was killed goes on from its newest checkpoint in `.<output>.resume` beside the output.
+
+    Args:
+        num_workers: processes that make batches. save_steps: between two checkpoints; None: as often as 1% of the time
+            allows. Neither changes a number.
+        callbacks: further `TrainerCallback`s.
+
+    Raises ConfigError, CheckpointError.
+    """
+    if Processes.current().count > 1:
+        raise ConfigError("pretraining runs in one process on one device; start it without a launcher")
+    output = Path(output)
+    seed_everything(settings.seed)
+    tokenizer = corpus.tokenizer()
+    windows, heldout = (
+        MaskedSpanCollator.of(
+            tokens, tokenizer, length=settings.length, mask_share=settings.mask_share, seed=settings.seed
+        )
+        for tokens in (corpus.train, corpus.heldout)
+    )
+    model = MaskedSpanXLNet(settings.encoder_config(tokenizer))
+    if settings.induction_heads:
+        start_with_induction_heads(model)
+    resume_dir = output.with_name(f".{output.name}.resume")
+    config = training_config(settings, windows.num_windows, resume_dir, num_workers, save_steps)
+    described = {"corpus": corpus.digest, "length": settings.length, "mask_share": settings.mask_share}
+    trainer = PretrainingTrainer(model, config, windows, described, callbacks)
+    trainer.train()
+    scores = score(model, heldout, settings) | unigram_floor(corpus.train, heldout)
+    xlnet = as_xlnet(model.cpu())
+    report = {
+        "heldout": scores,
+        "parameters": xlnet.num_parameters(),
+        "tokens_read": int(sum(row[trainer.record.names.index("tokens")].item() for row in trainer.record.rows)),
+        "weights_sha256": weights_hash(xlnet.state_dict()),
+        "settings": asdict(settings),
+        "corpus": {name: value for name, value in corpus.manifest.items() if name != "files"},
+    }
+    with atomic_folder(output) as folder:
+        xlnet.save_pretrained(folder)
+        tokenizer.save_pretrained(str(folder))
+        trainer.record.write_csv(folder / "pretraining.csv")
+        write_json(folder / REPORT, report)
+    trainer.remove_checkpoints()
+    return report
+
+
+@torch.inference_mode()
+def score(model: MaskedSpanXLNet, heldout: MaskedSpanCollator, settings: PretrainingSettings) -> dict[str, float]:
+    """Loss in nats, perplexity and accuracy on the masked tokens of held-out windows, the same ones every time."""
+    device, dtype = choose_device(settings.device), DTYPES[settings.precision]
+    model = model.to(device).eval()
+    loss = correct = num_masked = 0.0
+    for first in range(0, heldout.num_windows, settings.batch_size):
+        batch = heldout(range(first, min(first + settings.batch_size, heldout.num_windows)))
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
+        count = int((batch["labels"] >= 0).sum())
+        loss += output.loss.item() * count
+        correct += output.loss_parts["accuracy"].item() * count
+        num_masked += count
+    loss /= num_masked
+    return {"loss": loss, "perplexity": math.exp(loss), "masked_accuracy": correct / num_masked, "tokens": num_masked}
+
+
+def unigram_floor(train_T: np.ndarray, heldout: MaskedSpanCollator) -> dict[str, float]:
+    """What knowing the frequencies of the training tokens alone reaches on the same masked tokens."""
+    labels = heldout(range(heldout.num_windows))["labels"].numpy()
+    truth_N = labels[labels >= 0]
+    counts_V = np.bincount(train_T, minlength=heldout.vocab_size) + 1  # one more each: none is impossible
+    return {
+        "unigram_loss": float(-np.log(counts_V[truth_N] / counts_V.sum()).mean()),
+        "unigram_accuracy": float((truth_N == counts_V.argmax()).mean()),
+    }

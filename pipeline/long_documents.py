@@ -1,0 +1,216 @@
+"""`make long-documents`: is memory worth anything on whole articles? One encoder, every kind of memory, one budget.
+
+    python -m pipeline.long_documents                                      # 18 variants, five of them with two seeds
+    python -m pipeline.long_documents --variants none gmm-k4-write --seeds 13 --set profiles.articles.max_steps=200
+    python -m pipeline.long_documents --prepare                            # only the token arrays, to carry to a GPU
+    python -m pipeline.long_documents --report-only                        # from the result files that are there
+
+The variants are those of `make compare`, one after the other in this process: a GPU lent by the hour waits for no
+stage to start, and needs neither DVC's cache nor MLflow's store. Each leaves one small file in reports/long-documents/;
+run again, on another machine too, only what has no file of the same parameters, code, encoder and data is done, and
+what was killed goes on from its last checkpoint. reports/long-documents.md is made from all files that are there.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from gmmxlnet.comparison import Result
+from gmmxlnet.comparison.long_documents import render_long_documents
+from gmmxlnet.comparison.questions import ScoredDocuments
+from gmmxlnet.data.chunks import build_chunks
+from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
+from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
+from gmmxlnet.evaluation import QAEvaluator
+from gmmxlnet.evaluation.report import assemble_metrics
+from gmmxlnet.evaluation.threshold import choose_threshold
+from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.training import GMMTrainer
+from gmmxlnet.training.resume import surroundings
+from gmmxlnet.utils.analysis import GMMAnalyzer, no_routing_report
+from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.files import atomic_file, atomic_folder, digest_of, read_json, write_json
+from gmmxlnet.utils.seeding import seed_everything
+from pipeline.chunk import chunk_settings
+from pipeline.compare_report import setting
+from pipeline.cost import cost_of_training, machine
+from pipeline.evaluate import AUTOCAST
+from pipeline.experiment import Experiment, folder_hash
+from pipeline.params import errors_on_one_line, find_local
+from pipeline.resume import code_hashes
+from pipeline.train import build_model, training_config
+from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan
+
+NAME = "long-documents"
+SETTINGS = ("profile=articles", "memory_num_tokens=16")
+WITHOUT_RECONSTRUCTION = tuple(name + NO_RECONSTRUCTION for name in VARIANTS if name not in ("none", "mems"))
+EVERY = (*VARIANTS, *WITHOUT_RECONSTRUCTION)
+SEVERAL_SEEDS = ("none", "mems", "token", "gmm-k4-write", "gmm-k4-read")  # what the conclusions rest on
+WORK = Path(".long-documents")  # token arrays, checkpoints, trained models: not small, and not for git
+REPORTS = Path("reports")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="long-documents", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--name", default=NAME, help="of the report and of the folder of results in reports/")
+    parser.add_argument("--variants", nargs="+", default=list(EVERY), help=f"of {' '.join(EVERY)}")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[13, 14], help=f"the first for all, the others for {SEVERAL_SEEDS}"
+    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
+    parser.add_argument("--prepare", action="store_true", help="make the token arrays and stop")
+    parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
+    return parser.parse_args(arguments)
+
+
+def plan_all(arguments: argparse.Namespace) -> list[Planned]:
+    """All experiments, checked before any of them runs. Raises ConfigError."""
+    first, *others = arguments.seeds
+    settings = [*SETTINGS, *arguments.set]
+    again = [variant for variant in arguments.variants if variant in SEVERAL_SEEDS]
+    planned = plan(arguments.name, arguments.variants, [first], settings)
+    if planned[0].params.active.num_processes > 1:
+        raise ConfigError("num_processes must be 1 here; on several GPUs run disjoint --variants, a GPU each, together")
+    return planned + (plan(arguments.name, again, others, settings) if others and again else [])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment on this machine: where its parts lie, and what tells it from every other."""
+
+    planned: Planned
+
+    @cached_property
+    def encoder(self) -> str | None:
+        """SHA-256 of the folder that `base_model` names; None for a model from scratch or from the Hub."""
+        folder = Path(find_local(self.planned.params.active.base_model))
+        return folder_hash(folder) if folder.is_dir() else None
+
+    @cached_property
+    def chunks(self) -> Path:
+        """The token arrays, made now if they are not there. A dataset is known by its name, as everywhere."""
+        settings = chunk_settings(self.planned.params)
+        folder = WORK / f"chunks-{digest_of([settings.as_json(), self.encoder])[:12]}"
+        if not folder.exists():
+            build_chunks(settings, folder, find_local)
+        return folder
+
+    @cached_property
+    def identity(self) -> str:
+        """Of parameters, data, encoder and the code that trains."""
+        experiment = Experiment.of(self.planned.params, self.chunks)
+        return digest_of([experiment.key, self.encoder, code_hashes()])
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return WORK / "models" / f"{self.planned.name}-{self.identity[:12]}"
+
+    def train(self) -> None:
+        """Train, and write the model with its costs. Goes on from the last checkpoint of a training that was killed."""
+        params = self.planned.params
+        seed_everything(params.seed)
+        tokenizer = load_tokenizer(str(self.chunks / "tokenizer"))
+        model = build_model(params, tokenizer)
+        if choose_device(params.device).type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        place = WORK / "resume" / digest_of([self.identity, surroundings()])[:12]  # of this kind of machine
+        trainer = GMMTrainer(model, training_config(params, place))
+        trainer.train(Documents.open(self.chunks, "train"))
+        cost = cost_of_training(trainer, model) | machine(trainer.args.device)
+        if model.config.has_memory_tokens:
+            add_memory_tokens(tokenizer, model.config.memory_slots)
+        with atomic_folder(self.model) as folder:
+            model.cpu().save_pretrained(folder)
+            tokenizer.save_pretrained(str(folder))
+            Experiment.of(params, self.chunks).write(folder)
+            write_json(folder / "cost.json", cost)
+        trainer.remove_checkpoints()
+
+    def score(self) -> ScoredDocuments:
+        """Answer all questions of the dev articles, with the memory and without it, and follow the routing."""
+        params, active = self.planned.params, self.planned.params.active
+        seed_everything(params.seed)
+        model = GMMXLNetForQA.from_pretrained(self.model).to(choose_device(params.device))  # type: ignore[arg-type]
+        evaluator = QAEvaluator(
+            model,
+            load_tokenizer(str(self.chunks / "tokenizer")),
+            n_best_size=active.n_best_size,
+            max_answer_length=active.max_answer_length,
+            batch_size=active.eval_batch_size,
+            autocast_dtype=AUTOCAST[active.precision],
+            show_progress=True,
+        )
+        choice = choose_threshold(evaluator.predict(Documents.open(self.chunks, "calibration")))
+        dev = Documents.open(self.chunks, "dev")
+        normal = evaluator.predict(dev)
+        metrics = assemble_metrics(normal, choice, evaluator.ablate(normal), params.seed)
+        routing = no_routing_report(model.config.memory_type)
+        if model.config.memory_type == "gmm":
+            routing = GMMAnalyzer(model).report(dev, active.eval_batch_size)
+        result = Result(
+            variant=self.planned.variant,
+            seed=self.planned.seed,
+            metrics=metrics,
+            routing=routing,
+            cost=read_json(self.model / "cost.json"),
+        )
+        return ScoredDocuments.of(result, self.identity, normal, choice.value)
+
+
+def run(planned: Planned, results: Path) -> None:
+    """Train and score what has no result yet."""
+    file, job = results / f"{planned.name}.safetensors", Job(planned)
+    if file.exists() and ScoredDocuments.read(file).identity == job.identity:
+        print(f"long-documents: {planned.name} is done", flush=True)
+        return
+    if not job.model.exists():
+        job.train()
+    scored = job.score()
+    scored.write(file)
+    value = scored.result.score("exact_match").value
+    print(f"long-documents: {planned.name}: EM {value:.2f} (floor {scored.result.floor:.2f}) -> {file}", flush=True)
+
+
+def report(planned: Sequence[Planned], name: str) -> list[str]:
+    """Write the page from all results that are there; returns which of the planned ones are not."""
+    found = [ScoredDocuments.read(file) for file in sorted((REPORTS / name).glob("*.safetensors"))]
+    found.sort(key=lambda one: (EVERY.index(one.result.variant), one.result.seed))
+    there = {(one.result.variant, one.result.seed) for one in found}
+    missing = [one.name for one in planned if (one.variant, one.seed) not in there]
+    path = REPORTS / f"{name}.md"
+    with atomic_file(path) as scratch:
+        scratch.write_text(render_long_documents(found, setting(planned), missing), encoding="utf-8")
+    print(f"long-documents: {len(found)} results, {len(missing)} missing -> {path}")
+    return missing
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Plan, run, report, as `words` or the shell's arguments say."""
+    arguments = parse(words)
+    planned = plan_all(arguments)
+    if arguments.prepare:
+        print(f"long-documents: {', '.join(sorted({str(Job(one).chunks) for one in planned}))}")
+        return
+    for one in planned if not arguments.report_only else ():
+        try:
+            run(one, REPORTS / arguments.name)
+        except (GMMXLNetError, RuntimeError, MemoryError) as error:  # the others may fit, or have what this one lacks
+            if not isinstance(error, GMMXLNetError) and not is_out_of_memory(error):
+                raise
+            print(f"long-documents: {one.name} failed: {' '.join(str(error).split())[:400]}", file=sys.stderr)
+    missing = report(planned, arguments.name)
+    if missing:
+        raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")
+
+
+if __name__ == "__main__":
+    with errors_on_one_line("long-documents"):
+        main()
