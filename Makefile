@@ -3,7 +3,7 @@
 #   PYTHON   the interpreter that .venv is made with: make repro PYTHON=python3.12
 #   TORCH    your own build of torch, as pip takes it (a version, a wheel's path, options):
 #            make repro TORCH=/wheels/torch-2.12.0-cp311-linux.whl
-#            make repro TORCH="torch --index-url https://your.index"
+#            make repro TORCH="torch==2.12.0+cu126 --extra-index-url https://your.index"
 #            Unset: torch as requirements.lock names it, from the indexes that pip is configured with.
 #
 #   make compare takes, each as it likes:

@@ -1,11 +1,14 @@
 """`make bench`: every figure that a CPU can give, into reports/benchmarks.json and .md.
 
 python -m benchmarks [--quick] [--out reports] [--repeats 7] [--only chunking encoder …]
+
+With --only the other figures in the two files stay as they are.
 """
 
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -13,12 +16,17 @@ import datasets
 from benchmarks.chunking import chunking_figures
 from benchmarks.encoder import encoder_figures, memory_figures, segment_figures
 from benchmarks.evaluation import evaluation_figures
-from benchmarks.experts import expert_figures
+from benchmarks.experts import SIZES, expert_figures
 from benchmarks.gpu import FIGURES as GPU_FIGURES
 from benchmarks.inputs import Scale, Texts
-from benchmarks.report import write
+from benchmarks.report import rows_of, write
 from benchmarks.timing import Figure
 from benchmarks.training import training_figures
+
+
+def _expert_figures(size: str, scale: Scale, texts: Texts) -> list[Figure]:
+    return expert_figures(scale, size)
+
 
 FAMILIES: dict[str, Callable[[Scale, Texts], list[Figure]]] = {
     "chunking": chunking_figures,
@@ -27,7 +35,7 @@ FAMILIES: dict[str, Callable[[Scale, Texts], list[Figure]]] = {
     "encoder": lambda scale, texts: encoder_figures(scale),
     "memory": lambda scale, texts: memory_figures(scale),
     "segments": lambda scale, texts: segment_figures(scale),
-    "experts": lambda scale, texts: expert_figures(scale),
+    **{f"experts-{size}": partial(_expert_figures, size) for size in SIZES},
 }
 
 
@@ -42,14 +50,14 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one thread for both: their other work has one
     datasets.disable_progress_bars()
     scale, texts = Scale.of(arguments.quick, arguments.repeats), Texts(arguments.quick)
-    figures = []
+    arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
-        for found in FAMILIES[name](scale, texts):
+        figures = FAMILIES[name](scale, texts)
+        for found in figures:
             spread = f"{found.lowest:.3g} to {found.highest:.3g}"
             print(f"{found.name}: {found.value:.3g} ({spread}; bar {found.bar})", flush=True)
-            figures.append(found)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write(figures, [f"{name} (make bench-gpu)" for name in GPU_FIGURES], arguments.out)
+        on_a_gpu = [f"{figure} (make bench-gpu)" for figure in GPU_FIGURES]
+        write(rows_of(name, figures), list(FAMILIES), on_a_gpu, arguments.out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import run_qa
-from benchmarks.inputs import Scale, Texts, layout
+from benchmarks.inputs import ContextKind, Scale, Texts, layout
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, processor_ratio, ratios
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.store import write_split
@@ -65,7 +65,7 @@ def _peer(scale: Scale, texts: Texts, folder: Path) -> None:
     )
 
 
-def _ours(scale: Scale, texts: Texts, folder: Path, context: str, max_question: int) -> None:
+def _ours(scale: Scale, texts: Texts, folder: Path, context: ContextKind, max_question: int) -> None:
     documents = [(passage, question) for passage in texts.passages("dev", context) for question in passage.questions]
     built = build_split(
         documents,

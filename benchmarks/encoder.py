@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ def _largest_deviation(values: list[float]) -> float:
 VOCABULARY = 8_000
 
 
-def _own_model(d_model: int, n_layer: int, **memory: object) -> GMMXLNetForQA:
+def _own_model(d_model: int, n_layer: int, **memory: Any) -> GMMXLNetForQA:
     torch.manual_seed(0)
     size = xlnet_config(d_model=d_model, n_layer=n_layer)
     slots = 2 * memory.get("memory_slots", 0)

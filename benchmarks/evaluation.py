@@ -70,7 +70,7 @@ def evaluation_figures(scale: Scale, texts: Texts) -> list[Figure]:
 
 def _our_share(model: torch.nn.Module, documents: Documents, texts: Texts) -> float:
     clock = Clock()
-    timed = {name: clock.timed(getattr(evaluator_module, name)) for name in POST_PROCESSING}
+    timed: dict[str, Any] = {name: clock.timed(getattr(evaluator_module, name)) for name in POST_PROCESSING}
     begin = time.perf_counter()
     with mock.patch.multiple(evaluator_module, **timed):
         predictions = QAEvaluator(model, texts.tokenizer).predict(documents)

@@ -20,31 +20,28 @@ SIZES = {  # encoder, batch, memory slots; the last as large as a CPU can bear
 MINIATURE = ({"d_model": 64, "n_layer": 1, "n_head": 2, "d_inner": 64}, {"B": 2, "S": 2, "L": 48}, 2)
 
 
-def expert_figures(scale: Scale) -> list[Figure]:
-    """One figure a size."""
-    sizes = {"miniature": MINIATURE} if scale.quick else SIZES
-    return [_against_token(name, *size, scale.repeats) for name, size in sizes.items()]
-
-
-def _against_token(name: str, encoder: dict[str, int], shape: dict[str, int], slots: int, repeats: int) -> Figure:
+def expert_figures(scale: Scale, size: str) -> list[Figure]:
+    """At one of `SIZES`, or in miniature."""
+    encoder, shape, slots = MINIATURE if scale.quick else SIZES[size]
     runs = {
         "token": _stepper("token", encoder, shape, slots=slots),
         "gmm": _stepper("gmm", encoder, shape, slots=slots, k=EXPERTS),
     }
-    taken = in_turns(runs, repeats, warm_up=2)
-    return figure(
-        f"gmm k = {EXPERTS}, m = {slots}, size {name}: time of a training step against token",
-        ratios(taken["gmm"], taken["token"]),
-        Bar(at_most=1.08),
-        processor_time=processor_ratio(taken["gmm"], taken["token"]),
-        d_model=encoder["d_model"],
-        layers=encoder["n_layer"],
-        batch=shape["B"],
-        segments=shape["S"],
-        tokens=shape["L"],
-        memory_reconstruction_weight=1.0,
-        **milliseconds(taken),
-    )
+    taken = in_turns(runs, scale.repeats, warm_up=2)
+    return [
+        figure(
+            f"gmm k = {EXPERTS}, m = {slots}, d {encoder['d_model']}: time of a training step against token",
+            ratios(taken["gmm"], taken["token"]),
+            Bar(at_most=1.08),
+            processor_time=processor_ratio(taken["gmm"], taken["token"]),
+            layers=encoder["n_layer"],
+            batch=shape["B"],
+            segments=shape["S"],
+            tokens=shape["L"],
+            memory_reconstruction_weight=1.0,
+            **milliseconds(taken),
+        )
+    ]
 
 
 def _stepper(memory_type: str, encoder: dict[str, int], shape: dict[str, int], **memory: int) -> Callable[[], None]:

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.inputs import document_batch, pair, xlnet_config
 from benchmarks.operations import matmul_operations
-from benchmarks.report import write
+from benchmarks.report import rows_of, write
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.convert import extended_config
@@ -71,7 +72,7 @@ class Setup:
         """The model under `torch.compile`; in miniature its graph alone, which needs no C++ compiler."""
         return torch.compile(model, backend="eager" if self.quick else "inductor")
 
-    def memory_model(self, **memory: object) -> GMMXLNetForQA:
+    def memory_model(self, **memory: Any) -> GMMXLNetForQA:
         """Ours with a memory."""
         torch.manual_seed(0)
         config = xlnet_config(d_model=self.d_model, n_layer=self.n_layer)
@@ -257,7 +258,7 @@ def main() -> None:
     if setup.device.type == "cpu" or setup.quick:
         print("a miniature: none of these figures counts as taken")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write(figures, list(FIGURES) if setup.quick else [], arguments.out)
+    write(rows_of("gpu", figures), ["gpu"], list(FIGURES) if setup.quick else [], arguments.out)
 
 
 if __name__ == "__main__":

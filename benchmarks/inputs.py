@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.convert import extended_config
 
+ContextKind = Literal["paragraph", "article"]
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("GMMXLNET_SHARED", ROOT.parent / "shared"))
 
@@ -55,7 +57,7 @@ class Texts:
             return load_tokenizer(str(self._tokenizer_folder))
         return scratch_tokenizer(passage.text for passage in self.passages("train"))
 
-    def passages(self, split: str, context: str = "paragraph") -> list[Passage]:
+    def passages(self, split: str, context: ContextKind = "paragraph") -> list[Passage]:
         return as_passages(read_squad_file(getattr(self, split)), context)
 
 
@@ -79,7 +81,7 @@ def xlnet_config(*, d_model: int, n_layer: int, vocab_size: int = 32_000) -> XLN
     )
 
 
-def pair(config: XLNetConfig, **memory: object) -> tuple[XLNetForQuestionAnsweringSimple, GMMXLNetForQA]:
+def pair(config: XLNetConfig, **memory: Any) -> tuple[XLNetForQuestionAnsweringSimple, GMMXLNetForQA]:
     """transformers' model and ours of the same size, both training."""
     torch.manual_seed(0)
     theirs = XLNetForQuestionAnsweringSimple(config)

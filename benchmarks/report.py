@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import Figure
-from gmmxlnet.utils.files import atomic_file, write_json
+from gmmxlnet.utils.files import atomic_file, read_json, write_json
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy")
 
@@ -24,7 +25,6 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch_threads": torch.get_num_threads(),
         "tokenizers_parallelism": os.environ.get("TOKENIZERS_PARALLELISM", "unset"),
-        "load_average": [round(x, 1) for x in os.getloadavg()],
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
@@ -39,32 +39,52 @@ def _processor() -> str:
     return platform.processor()
 
 
-def write(figures: list[Figure], not_taken: list[str], folder: Path) -> None:
-    """Both files; `not_taken` names figures that this machine cannot give."""
-    about = machine()
-    rows = [{**asdict(figure), "bar": str(figure.bar), "met": figure.met} for figure in figures]
-    write_json(folder / "benchmarks.json", {"machine": about, "figures": rows, "not_taken": not_taken})
+def rows_of(family: str, figures: list[Figure]) -> list[dict[str, Any]]:
+    """Figures as the report keeps them, with how busy the machine is now: much else on it widens the spread."""
+    load = [round(x, 1) for x in os.getloadavg()]
+    return [
+        {"family": family, **asdict(figure), "bar": str(figure.bar), "met": figure.met, "load_average": load}
+        for figure in figures
+    ]
+
+
+def write(rows: list[dict[str, Any]], families: Sequence[str], not_taken: list[str], folder: Path) -> None:
+    """Both files, in the order of `families`; those of them not taken anew stay if they are this machine's.
+
+    `not_taken` names figures that this machine cannot give.
+    """
+    about, path = machine(), folder / "benchmarks.json"
+    before = read_json(path) if path.exists() else {"machine": None, "figures": []}
+    taken = {row["family"] for row in rows}
+    if before["machine"] == about:
+        rows = [row for row in before["figures"] if row["family"] not in taken] + rows
+    rows = sorted(rows, key=lambda row: families.index(row["family"]))
+    write_json(path, {"machine": about, "figures": rows, "not_taken": not_taken})
     with atomic_file(folder / "benchmarks.md") as scratch:
-        scratch.write_text(table(figures, not_taken, about), encoding="utf-8")
+        scratch.write_text(table(rows, not_taken, about), encoding="utf-8")
 
 
-def table(figures: list[Figure], not_taken: list[str], about: dict[str, Any]) -> str:
+def table(rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any]) -> str:
     """The report as Markdown."""
     lines = [
         "# Benchmarks",
         "",
         "Ratios, each taken in one process, in turns with its peer; the median, and the lowest and highest of all",
-        "repeats. Made by `make bench`; what is measured how stands in `benchmarks/`.",
+        "repeats, on the clock. Beside it the median by this process's own processor time, which the machine's other",
+        "work moves less. Made by `make bench`; what is measured how stands in `benchmarks/`.",
         "",
-        "| figure | bar | median | spread | repeats | met |",
-        "|---|---|---|---|---|---|",
+        "| figure | bar | median | spread | repeats | met | by processor time |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for figure in figures:
-        spread = f"{figure.lowest:.3g} to {figure.highest:.3g}" if figure.repeats > 1 else "exact"
-        met = "yes" if figure.met else "**no**"
-        lines.append(f"| {figure.name} | {figure.bar} | {figure.value:.3g} | {spread} | {figure.repeats} | {met} |")
-    lines += ["", "What they were taken with:", ""]
-    lines += [f"* {figure.name}: {_listed(figure.details)}" for figure in figures if figure.details]
+    for row in rows:
+        spread = f"{row['lowest']:.3g} to {row['highest']:.3g}" if row["repeats"] > 1 else "exact"
+        met = "yes" if row["met"] else "**no**"
+        of_processor = row["details"].get("processor_time")
+        cells = [row["name"], row["bar"], f"{row['value']:.3g}", spread, row["repeats"], met]
+        lines.append(f"| {' | '.join(map(str, cells))} | {'' if of_processor is None else f'{of_processor:.3g}'} |")
+    lines += ["", "What they were taken with; the load is how many processes wanted a core in the last minutes:", ""]
+    for row in rows:
+        lines.append(f"* {row['name']}: {_listed(row['details'] | {'load': row['load_average'][1]})}")
     if not_taken:
         lines += ["", "Not taken here:", "", *(f"* {name}" for name in not_taken)]
     lines += ["", "Machine: " + _listed(about) + ".", ""]

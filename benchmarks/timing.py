@@ -8,7 +8,7 @@ Each repeat gives one ratio; a figure is the median of them, with the lowest and
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +78,7 @@ def seconds(run: Callable[[], Any]) -> Span:
     return Span(time.perf_counter() - begin, time.process_time() - processor)
 
 
-def in_turns(runs: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> dict[str, list[Span]]:
+def in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> dict[str, list[Span]]:
     """Seconds of each, one after another, `repeats` times over, after calls that do not count."""
     for _ in range(warm_up):
         for run in runs.values():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
+import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -46,8 +47,8 @@ def training_figures(scale: Scale, texts: Texts) -> list[Figure]:
             stride=scale.stride,
         )
         runs = {
-            "peer": partial(_run, their_steps, lambda f=features: _their_batches(f, scale), padded, "peer"),
-            "ours": partial(_run, our_steps, lambda c=chosen: _our_batches(c, documents), padded, "ours"),
+            "peer": partial(_run, their_steps, partial(_their_batches, features, scale), padded, "peer"),
+            "ours": partial(_run, our_steps, partial(_our_batches, chosen, documents), padded, "ours"),
         }
         taken = in_turns(runs, repeats=1, warm_up=0)
         if repeat:
@@ -100,7 +101,7 @@ def _our_batches(chosen: list[list[int]], documents: Documents) -> Iterator[dict
         yield collate([documents[i] for i in batch])
 
 
-def _their_batches(features: object, scale: Scale) -> Iterator[dict[str, Tensor]]:
+def _their_batches(features: datasets.Dataset, scale: Scale) -> Iterator[dict[str, Tensor]]:
     for first in range(0, len(features), scale.batch_size):
         rows = range(first, min(first + scale.batch_size, len(features)))
         yield run_qa.stack([features[i] for i in rows])

@@ -15,9 +15,12 @@ A_MAPPING = "a mapping from keys to values"
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
     """All problems of `error` in one line, each key once (pydantic reports every branch of a union)."""
     problems: dict[str, str] = {}
-    for details in error.errors(include_url=False, include_context=False):
+    found = error.errors(include_url=False, include_context=False)
+    for details in sorted(found, key=lambda details: details["type"] == "missing"):
         key, sentence = _explain_one(details, root)
-        problems.setdefault(key, sentence)
+        meant = f"did you mean {key}?"  # what is misspelled is missing, too, under its right name
+        if details["type"] != "missing" or not any(said.endswith(meant) for said in problems.values()):
+            problems.setdefault(key, sentence)
     sentences = list(problems.values())
     more = len(sentences) - MOST_PROBLEMS
     return "; ".join(sentences[:MOST_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")

@@ -5,12 +5,11 @@ checkpoints lie outside of both. The key is made of everything that decides the 
 experiment (parameters and data), the code that dvc.yaml names, the libraries and the machine.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from gmmxlnet.training.resume import surroundings
+from gmmxlnet.utils.files import digest_of, sha256_of
 from pipeline.experiment import Experiment
 from pipeline.params import read_yaml
 from pipeline.tracking import main_root
@@ -20,8 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]  # of the code that runs: in a queued
 
 def training_key(experiment: Experiment) -> str:
     """SHA-256 of what decides the numbers of an experiment's training."""
-    parts = {"experiment": experiment.key, "code": code_hashes(), "surroundings": surroundings()}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest_of({"experiment": experiment.key, "code": code_hashes(), "surroundings": surroundings()})
 
 
 def resume_folder(key: str) -> Path:
@@ -33,8 +31,4 @@ def code_hashes() -> dict[str, str]:
     """SHA-256 of every source file that the train stage depends on, by its name in the repository."""
     stages: Any = read_yaml(ROOT / "dvc.yaml")["stages"]
     sources = {file for name in stages["train"]["deps"] for file in [ROOT / name, *(ROOT / name).rglob("*.py")]}
-    return {
-        file.relative_to(ROOT).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(sources)
-        if file.suffix == ".py"
-    }
+    return {file.relative_to(ROOT).as_posix(): sha256_of(file) for file in sorted(sources) if file.suffix == ".py"}

@@ -13,6 +13,7 @@ from gmmxlnet.models.adapters import size_beside_base
 from gmmxlnet.models.build import pretrained_model, scratch_model
 from gmmxlnet.models.checkpoint import seal
 from gmmxlnet.training import GMMTrainer, TrainingConfig
+from gmmxlnet.training.trainer import whole_model
 from gmmxlnet.utils.files import atomic_folder
 from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.utils.seeding import seed_everything
@@ -94,6 +95,7 @@ def main() -> None:
         trainer = GMMTrainer(model, training_config(params, resume_folder(key)), callbacks=[MLflowCallback(run)])
         run.log_dataset(experiment, documents)
         trainer.train(documents)
+        model = whole_model(trainer.model)
         if not processes.is_main:
             return
         log_cost(run, trainer, model)

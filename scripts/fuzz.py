@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.utils.logs import quiet_without_a_terminal
 from scripts.fuzzing.checkpoints import CheckpointCases
 from scripts.fuzzing.squad import SquadCases
 
@@ -88,6 +89,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="one case, with its traceback")
     arguments = parser.parse_args()
+    quiet_without_a_terminal()
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
         for make, count in ((CheckpointCases, arguments.checkpoints), (SquadCases, arguments.squad)):

@@ -12,6 +12,7 @@ from gmmxlnet.utils.plots import INK
 
 # marker, fill: filled for the model as it is, open for what is left without its memory
 MARKS = {"normal": ("o", INK), "zeroed": ("v", "white"), "shuffled": ("s", "white"), "reset": ("D", "white")}
+SHIFTS = {"normal": 0.0, "zeroed": -0.2, "shuffled": 0.0, "reset": 0.2}  # marks at the same score stay apart
 SPREAD = 0.56  # of the height of a variant's band that its seeds share
 
 
@@ -25,9 +26,11 @@ def plot_comparison(results: Sequence[Result]) -> Figure:
         for height, result in zip(_heights(place, len(chosen)), chosen, strict=True):
             _mark(left, result, ALL, "normal", height)
             for ablation in ABLATIONS if result.has_memory else ABLATIONS[:1]:
-                _mark(right, result, group, ablation, height)
-    for floor in sorted({result.floor for result in results}):
-        left.axvline(floor, color=INK, linestyle="--", label=f"always “no answer”, {floor:.1f}")
+                _mark(right, result, group, ablation, height + SHIFTS[ablation] / len(chosen))
+    floors = [
+        left.axvline(floor, color=INK, linestyle="--", label=f"always “no answer” (all), {floor:.1f}")
+        for floor in sorted({result.floor for result in results})
+    ]
     left.set(title="All questions", xlabel="exact match (%), bars: 95% intervals", ylabel="variant")
     left.set(yticks=range(len(variants)), yticklabels=list(variants), ylim=(len(variants) - 0.5, -0.5))
     of = "All questions" if group == ALL else f"Questions of type “{group}”"
@@ -36,8 +39,7 @@ def plot_comparison(results: Sequence[Result]) -> Figure:
         axes.set_xlim(-3, 103)
         for border in np.arange(len(variants) - 1) + 0.5:
             axes.axhline(border, color="#d5d9e0", linewidth=0.8, zorder=0)
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.5 / len(variants)))
-    right.legend(handles=_legend(right), loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.5 / len(variants)), ncols=4)
+    figure.legend(handles=[*floors, *_legend(right)], loc="outside lower center", ncols=4 + len(floors))
     return figure
 
 
@@ -63,7 +65,7 @@ def _mark(axes: Axes, result: Result, group: str, ablation: str, height: float) 
         fmt=marker,
         color=INK,
         markerfacecolor=fill,
-        markersize=7,
+        markersize=6,
         capsize=3,
         linewidth=1,
     )

@@ -4,21 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import CheckpointError, ConfigError
-from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.configuration import ALIASES, BOOKKEEPING, LOSS_SETTINGS, GMMXLNetConfig
 
-# What trains the model on, rather than what it is.
-FREE = (
-    "load_balance_weight",
-    "entropy_regularization_weight",
-    "memory_reconstruction_weight",
-    "span_loss",
-    "bptt_segments",
-    "expert_dropout",
-    "dropout",
-    "routing_temperature",
-)
-_NOT_COMPARED = ("dtype", "transformers_version", "architectures", "name_or_path", "model_type")
-_ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
+FREE = (*LOSS_SETTINGS, "dropout", "routing_temperature")  # what trains the model on, rather than what it is
 
 
 def apply_asked(config: GMMXLNetConfig, asked: dict[str, Any], folder: Path | str) -> GMMXLNetConfig:
@@ -32,7 +20,7 @@ def apply_asked(config: GMMXLNetConfig, asked: dict[str, Any], folder: Path | st
     given = asked.pop("config", None)
     if given is not None:
         asked = _differences(config, given, folder) | asked
-    asked = {_ALIASES.get(key, key): value for key, value in asked.items()}
+    asked = {ALIASES.get(key, key): value for key, value in asked.items()}
     _check_kind(config, asked, folder)
     changed = {}
     for key, value in asked.items():
@@ -76,5 +64,5 @@ def _differences(config: GMMXLNetConfig, given: Any, folder: Path | str) -> dict
             f"{folder}: was to be loaded with a {type(given).__name__}, expected a GMMXLNetConfig; leave config out"
         )
     own, other = config.to_dict(), given.to_dict()
-    keys = [key for key in own if key not in (*_NOT_COMPARED, *_ALIASES) and not key.startswith("_")]
+    keys = [key for key in own if key not in (*BOOKKEEPING, *ALIASES)]
     return {key: other.get(key) for key in keys if own[key] != other.get(key)}

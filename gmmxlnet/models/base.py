@@ -12,6 +12,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.models.convert import xlnet_tensors
+from gmmxlnet.models.weights import UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_base(name: str, revision: str | None, **hub: Any) -> Base:
         model, loading = XLNetForQuestionAnsweringSimple.from_pretrained(
             name, revision=revision, dtype=torch.float32, output_loading_info=True, **hub
         )
-    except (OSError, RuntimeError, SafetensorError, HTTPError) as error:
+    except (*UNREADABLE, SafetensorError, HTTPError) as error:
         raise _unreadable(name, error) from None
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith("qa_outputs."))
     if missing:  # transformers would draw them at random

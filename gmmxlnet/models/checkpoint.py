@@ -22,7 +22,7 @@ from transformers.utils.hub import extract_commit_hash
 from gmmxlnet.errors import CheckpointError, ConfigError, reason_of
 from gmmxlnet.models.adapter_files import base_tensors, check_adapter_config, saved_part, write_adapter
 from gmmxlnet.models.asked import apply_asked
-from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.configuration import BOOKKEEPING, GMMXLNetConfig
 from gmmxlnet.models.manifest import CONFIG, MANIFEST, Manifest, file_record, listed_files, seal
 from gmmxlnet.models.older import load_xlnet
 from gmmxlnet.models.source import locate
@@ -41,8 +41,6 @@ from gmmxlnet.utils.files import files_at_once, read_json, read_object
 from gmmxlnet.utils.tensors import first_not_finite, tensor_hash
 
 __all__ = ["MANIFEST", "Manifest", "adopt", "load_model", "save_model", "seal"]
-
-_BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the architecture
 
 
 # Saving
@@ -260,7 +258,7 @@ def _check_config(folder: Path, config: GMMXLNetConfig, manifest: Manifest) -> N
         found["memory_type"] = "none"
     manifest.check_config(folder, found)
     own, saved = (x.to_dict() for x in (config, GMMXLNetConfig.from_dict(manifest.config)))
-    for key in sorted({*own, *saved} - set(_BOOKKEEPING)):
+    for key in sorted({*own, *saved} - set(BOOKKEEPING)):
         if own.get(key) != saved.get(key):
             raise CheckpointError(
                 f"{folder / CONFIG}: {key} is left out, which means {own.get(key)!r}, but was saved as "

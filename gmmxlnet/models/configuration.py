@@ -24,7 +24,12 @@ MIN_EXPERTS, MAX_EXPERTS = 2, 8
 MAX_MEMORY_SLOTS = 32
 MAX_SIZE = 2**31  # of any dimension: what lies above is a damaged file, and would overflow a product
 MAX_FLOAT = 3.4e38  # of float32
-_ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
+ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
+BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the architecture
+LOSS_SETTINGS = (  # what trains a model rather than what it is
+    *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
+    *("span_loss", "bptt_segments", "expert_dropout"),
+)
 # In a file attn_type is this list instead of "bi". A class of transformers that is made to read one of our checkpoints
 # would draw all its weights at random and only warn; a list where it expects a string makes it fail, and quote this.
 _ATTN_TYPE_IN_FILES = ["bi", "a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained"]
@@ -82,7 +87,7 @@ class GMMXLNetConfig(XLNetConfig):
     """
 
     model_type = "gmmxlnet"
-    attribute_map = {**XLNetConfig.attribute_map, **_ALIASES}  # noqa: RUF012 (as transformers has it)
+    attribute_map = {**XLNetConfig.attribute_map, **ALIASES}  # noqa: RUF012 (as transformers has it)
 
     memory_type: str = "none"
     num_memory_experts: int = 0
@@ -106,7 +111,7 @@ class GMMXLNetConfig(XLNetConfig):
     version: str = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for alias, name in _ALIASES.items():
+        for alias, name in ALIASES.items():
             if alias in kwargs and kwargs.pop(alias) != getattr(self, name):
                 raise ConfigError(f"config: {alias} and {name} must be equal (the former is an alias of the latter)")
         if self.memory_type == "standard":

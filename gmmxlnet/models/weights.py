@@ -27,6 +27,8 @@ OLD_WEIGHTS = "pytorch_model.bin"
 OLD_INDEX = "pytorch_model.bin.index.json"
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# What torch.load raises for a file that is no model's weights, or that would run code.
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 
 
@@ -169,7 +171,7 @@ def read_old_weights(folder: Path) -> dict[str, Tensor]:
     for path in paths or [folder / OLD_WEIGHTS]:
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        except UNREADABLE as error:
             raise _damaged(path, error) from None
         if not isinstance(values, dict) or not all(
             isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)

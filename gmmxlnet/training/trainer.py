@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers import ProgressCallback as TrainersProgressCallback
@@ -23,6 +25,7 @@ from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.configuration import LOSS_SETTINGS
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.training import resume
 from gmmxlnet.training.bptt import backward_in_chunks
@@ -35,16 +38,6 @@ from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.processes import Processes
 
 logger = logging.getLogger(__name__)
-
-# What the guide sets in the training configuration and the model's loss reads from its own.
-LOSS_SETTINGS = (
-    "load_balance_weight",
-    "entropy_regularization_weight",
-    "memory_reconstruction_weight",
-    "span_loss",
-    "bptt_segments",
-    "expert_dropout",
-)
 
 
 class CurriculumCallback(TrainerCallback):
@@ -103,13 +96,18 @@ class GMMTrainer(Trainer):
         self._save_schedule = resume.SaveSchedule(config.save_steps)
         self._checkpoints: CheckpointStore | None = None
         if isinstance(config, GMMTrainingConfig):
-            for name in LOSS_SETTINGS:
+            for name in LOSS_SETTINGS:  # the guide sets them here, the model reads them from its own configuration
                 setattr(model.config, name, getattr(config, name))
         callbacks = [self._curriculum, ProgressCallback(), *(callbacks or [])]
         super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
         for replaced in (PrinterCallback, TrainersProgressCallback):
             self.remove_callback(replaced)
         self.processes = Processes.current()
+        if self.is_fsdp_enabled and not all(parameter.dim() for parameter in model.parameters()):
+            raise ConfigError(
+                f"FSDP spreads no scalar parameters, and memory_type {model.config.memory_type} has one (the length of "
+                "what it injects); start the processes without FSDP, or train memory_type none or mems"
+            )
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None) -> Any:
@@ -300,6 +298,17 @@ class GMMTrainer(Trainer):
         if "train_loss" in logs and self.record.rows:
             logs["train_loss"] = self.record.means(len(self.record.rows))["loss"]
         super().log(logs, start_time)
+
+
+def whole_model(model: GMMXLNetForQA) -> GMMXLNetForQA:
+    """A trained model with all its weights in this process; where FSDP has spread them, every process must call."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    whole = GMMXLNetForQA(model.config).to(model.dtype)
+    if Processes.current().is_main:  # the others are told nothing
+        whole.load_state_dict(state)
+    return whole
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:

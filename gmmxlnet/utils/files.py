@@ -74,6 +74,7 @@ def files_at_once(folder: Path, *, last: str, stale: Callable[[str], bool]) -> I
         yield scratch
         names = sorted(path.name for path in scratch.iterdir())
         for name in names:
+            shutil.copymode(scratch / last, scratch / name)  # safetensors lets only the owner read what it writes
             sync(scratch / name)
         (folder / last).unlink(missing_ok=True)
         sync(folder)

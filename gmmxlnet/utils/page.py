@@ -144,7 +144,7 @@ def _group_table(name: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _ablations(metrics: Mapping[str, Any]) -> str:
     rows_by_name, types = metrics["memory_ablation"], list(metrics["by_question_type"])
-    header = ["the same model", "EM (%)", "95% interval", "lost", "F1 (%)", *(f"{kind}: EM (%)" for kind in types)]
+    header = ["the same model", "EM (%)", "95% interval", "lost", "F1 (%)", *(f"{kind} EM" for kind in types)]
     rows = [
         [
             ABLATIONS[name],

@@ -7,7 +7,7 @@ import torch
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.adapter_files import saved_part
 from gmmxlnet.models.checkpoint import Opened, open_checkpoint, read_config
-from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.configuration import BOOKKEEPING, GMMXLNetConfig
 from gmmxlnet.models.manifest import Manifest
 from gmmxlnet.models.weights import Stored, read_headers, read_tensors
 from gmmxlnet.utils.fingerprint import FILE_NAME, Fingerprint, probe_logits
@@ -127,9 +127,9 @@ def _full(report: Report, folder: Path, opened: Opened, seed: int) -> None:
 def compare(folder: Path, other: Path, level: str) -> str:
     """Two checkpoints that must be the same: settings and headers; from `structure` tensors; at `full` logits."""
     opened = [open_checkpoint(path) for path in (folder, other)]
-    configs = [x.config.to_dict() for x in opened]
-    keys = sorted({*configs[0], *configs[1]} - {"transformers_version", "_name_or_path"})
-    changed = [f"{key} {configs[0].get(key)!r} / {configs[1].get(key)!r}" for key in keys if _differ(configs, key)]
+    one, two = (x.config.to_dict() for x in opened)
+    keys = sorted({*one, *two} - set(BOOKKEEPING))
+    changed = [f"{key} {one.get(key)!r} / {two.get(key)!r}" for key in keys if one.get(key) != two.get(key)]
     heads = [{name: (x.dtype, x.shape) for name, x in o.stored.items()} for o in opened]
     names = sorted(name for name in {*heads[0], *heads[1]} if heads[0].get(name) != heads[1].get(name))
     changed += [f"{name} {heads[0].get(name)} / {heads[1].get(name)}" for name in names]
@@ -145,10 +145,6 @@ def compare(folder: Path, other: Path, level: str) -> str:
         level, "settings, tensors, logits"
     )
     return f"the same as {other}: {what}"
-
-
-def _differ(configs: list[dict[str, object]], key: str) -> bool:
-    return configs[0].get(key) != configs[1].get(key)
 
 
 def _changed_tensors(one: dict[str, Stored], two: dict[str, Stored]) -> list[str]:

@@ -107,9 +107,9 @@ class CheckpointCases:
         how = rng.choice(sorted(DAMAGES))
         DAMAGES[how](rng, self.target, self)
         adopted = name != PLAIN and rng.random() < 0.5
-        return f"{how}{' under new hashes' if adopted else ''}", lambda: self._read(name, adopted)
+        return f"{how}{' under new hashes' if adopted else ''}", lambda: self._read(adopted)
 
-    def _read(self, name: str, adopted: bool) -> None:
+    def _read(self, adopted: bool) -> None:
         if adopted:
             adopt(self.target, base_model=self.base)
         old = (self.target / "pytorch_model.bin").exists()

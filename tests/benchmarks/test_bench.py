@@ -31,7 +31,7 @@ def run(module, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("module", "count"), [("benchmarks", 10), ("benchmarks.gpu", 12)])
+@pytest.mark.parametrize(("module", "count"), [("benchmarks", 12), ("benchmarks.gpu", 12)])
 def test_the_miniature_writes_a_report(module, count, tmp_path):
     printed = run(module, tmp_path)
     report = json.loads((tmp_path / "benchmarks.json").read_text())

@@ -91,6 +91,12 @@ def batch_of():
     return make
 
 
+@pytest.fixture
+def documents(document):
+    """Of 3, 1, 2 and 4 segments: in no order."""
+    return [document(seed, num_segments) for seed, num_segments in enumerate((3, 1, 2, 4))]
+
+
 @pytest.fixture(scope="session")
 def logits_of():
     """A function from an output, its batch, a document and a segment to that segment's (2, n) logits, unpadded."""

@@ -35,12 +35,6 @@ def model(variant, tiny_model):
     return tiny_model(**variant)
 
 
-@pytest.fixture
-def documents(document):
-    """Of 3, 1, 2 and 4 segments: in no order."""
-    return [document(seed, num_segments) for seed, num_segments in enumerate((3, 1, 2, 4))]
-
-
 def read(model, batch, **how):
     with torch.no_grad():
         return model(**batch, **how)

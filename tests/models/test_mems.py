@@ -13,12 +13,6 @@ CLOSE = {"rtol": 0, "atol": 1e-10}
 SEGMENT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-@pytest.fixture
-def documents(document):
-    """Of 3, 1, 2 and 4 segments: in no order."""
-    return [document(seed, num_segments) for seed, num_segments in enumerate((3, 1, 2, 4))]
-
-
 @pytest.fixture(params=[5, 14, 60], ids=lambda mem_len: f"mem_len {mem_len}")
 def model(tiny_model, request):
     """A cache of less than a segment, about one, and all segments."""
@@ -110,47 +104,6 @@ def test_truth_2_no_gradient_enters_the_cache(model, batch_of):
         word_grads = model.get_input_embeddings().weight.grad[20:23]
         assert word_grads.any(1).tolist() == [s == segment for s in range(3)]
     assert all(parameter.grad.any() for name, parameter in model.named_parameters() if name != "qa_head.bias")
-
-
-@pytest.mark.parametrize(
-    ("order", "padding"),
-    [([3, 0, 2, 1], {}), ([1, 2, 0, 3], {"length": 40, "num_segments": 7}), ([2, 2, 1, 3], {"length": 33})],
-    ids=str,
-)
-def test_truth_4_a_document_is_read_alike_in_any_company(model, documents, batch_of, logits_of, order, padding):
-    batch = batch_of([documents[i] for i in order], slots=0, **padding)
-    output = read(model, batch)
-    for b, i in enumerate(order):
-        alone = batch_of([documents[i]], slots=0)
-        expected = read(model, alone)
-        for s in range(len(documents[i])):
-            torch.testing.assert_close(logits_of(output, batch, b, s), logits_of(expected, alone, 0, s), **CLOSE)
-        cached, expected_cached = (
-            state.inputs_BMld[row][state.attention_mask_BM[row].bool()]
-            for state, row in ((output.memory_state, b), (expected.memory_state, 0))
-        )
-        torch.testing.assert_close(cached, expected_cached, **CLOSE)
-
-
-def test_truth_6_nothing_is_kept_in_the_model(model, documents, batch_of):
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first, second = batch_of([documents[0]], slots=0), batch_of([documents[3]], slots=0)
-    expected = read(model, second).start_logits
-    for ablation in ("normal", "zeroed", "reset", "shuffled"):
-        output = read(model, first, memory_ablation=ablation, memory_permutation=torch.tensor([0]))
-        output.memory_state.inputs_BMld.zero_()
-    torch.testing.assert_close(read(model, second).start_logits, expected, **EXACT)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_state_passed_on_by_hand_equals_whole_documents(model, documents, batch_of):
-    batch, state = batch_of(documents, slots=0), None
-    whole = read(model, batch)
-    for s in range(4):
-        output = read(model, {name: batch[name][:, s] for name in SEGMENT_INPUTS}, memory_state=state)
-        state = output.memory_state
-        torch.testing.assert_close(output.start_logits, whole.start_logits[:, s], **CLOSE)
-    torch.testing.assert_close(state.inputs_BMld, whole.memory_state.inputs_BMld, **CLOSE)
 
 
 @pytest.mark.parametrize("ablation", ["zeroed", "reset"])

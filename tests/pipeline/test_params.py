@@ -1,5 +1,6 @@
 """params.yaml: what is refused, and in which words; what an experiment's identity is made of."""
 
+import errno
 import io
 import logging
 from pathlib import Path
@@ -213,6 +214,11 @@ def test_a_missing_key_is_named(changed):
     assert message == "profiles.sample.num_epochs is missing; it must be an integer >= 1"
 
 
+def test_a_misspelled_key_is_not_said_to_be_missing_as_well(changed):
+    message = refusal(changed({"profiles.sample.num_epoch": 4}, remove=["profiles.sample.num_epochs"]))
+    assert message == "unknown key profiles.sample.num_epoch; did you mean profiles.sample.num_epochs?"
+
+
 def test_several_problems_share_one_line(changed):
     wrong = {"seed": "x", "device": "x", "memory_type": "x", "span_loss": "x", "routing_mode": "x"}
     message = refusal(changed(wrong))
@@ -283,6 +289,19 @@ def test_lack_of_memory_names_what_to_lower(monkeypatch, capsys):
     assert said.count("\n") == 1
     for words in ("train: out of memory", "batch_size", "num_memory_experts", "memory_num_tokens", "bptt_segments"):
         assert words in said
+
+
+def test_a_full_disk_ends_a_stage_with_one_line(monkeypatch, capsys):
+    def main():
+        raise OSError(errno.ENOSPC, "No space left on device", "reports/training.csv")
+
+    monkeypatch.setattr("sys.argv", ["/somewhere/pipeline/train.py"])
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(main)
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("train: reports/training.csv: cannot be written (No space left on device); make room")
+    assert said.count("\n") == 1
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):

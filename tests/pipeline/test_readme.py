@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from dvc.cli import parse_args
 from ruamel.yaml import YAML
 
@@ -22,12 +24,12 @@ TEXTS = [README] + [
 ]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SECTIONS = [section for text in TEXTS for section in re.split(r"^## ", text, flags=re.MULTILINE)]
-PROGRAMS = ("make", "dvc", "gmmxlnet", "python", "pre-commit", "pip")
+PROGRAMS = ("make", "dvc", "gmmxlnet", "python", "pre-commit", "pip", "accelerate")
 
 
 def commands(text):
     """All commands in indented blocks and in inline code, split as the shell would: lists of words."""
-    joined = text.replace("\\\n", " ")
+    joined = re.sub(r"\$SLURM_\w+", "13", text.replace("\\\n", " "))
     blocks = re.findall(r"^ {4}(\S.*)$", joined, flags=re.MULTILINE)
     lines = blocks + [code for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", joined) if code.split()[0] in PROGRAMS]
     lines += [code for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", joined) if re.match(r"[A-Z_]+=\S+ ", code)]
@@ -54,6 +56,11 @@ def test_programs_know_the_command(words):
         assert rest[0] in COMMANDS  # a command is spoken of
     elif program == "gmmxlnet":
         make_parser().parse_args(rest)
+    elif program == "accelerate":
+        launched = launch_command_parser().parse_args(rest[1:])
+        assert rest[0] == "launch"
+        assert launched.config_file is None or load_config_from_file(str(ROOT / launched.config_file)).num_processes > 1
+        assert (ROOT / f"{launched.training_script.replace('.', '/')}.py").is_file()
     elif program == "python":
         assert rest[0] == "-m" or (ROOT / rest[0]).is_file()
     else:

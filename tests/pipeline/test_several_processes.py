@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROFILE = {
     "batch_size": 5,  # the processes' shares differ
     "eval_batch_size": 4,
-    "max_steps": 5,
+    "max_steps": 11,  # the tenth is logged
     "num_epochs": 3,
     "gradient_accumulation_steps": 2,
     "progressive_segments": [2],
@@ -89,8 +89,7 @@ def test_one_run_and_each_step_once(together):
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (run,) = client.search_runs(experiments)
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]
-    assert steps
-    assert len(steps) == len(set(steps))
+    assert steps == [10]
     assert run.data.params["num_processes"] == "2"
     assert not [path for path in together.rglob("*") if path.name.endswith(".partial") or path.name == ".resume"]
 
@@ -101,5 +100,5 @@ def test_what_all_processes_find_wrong_is_said_once(tmp_path):
     done = run_stage_in(tmp_path, "train")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("train: data/chunks")
+    assert line.startswith("train: tokenizer 'data/chunks/tokenizer': cannot be loaded")
     assert not (tmp_path / "models").exists()

@@ -4,17 +4,21 @@ import datetime
 
 import pytest
 import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.training.trainer import whole_model
 from gmmxlnet.utils.processes import Processes
 
 SETTINGS = [
     {"memory_type": "gmm", "load_balance_weight": 0.3, "entropy_regularization_weight": 0.2},
     {"memory_type": "gmm", "load_balance_weight": 0.3, "span_loss": "document", "bptt_segments": 1},
     {"memory_type": "none", "span_loss": "document"},
+    {"memory_type": "mems", "mem_len": 48},
     {"memory_type": "differentiable", "memory_heads": 2},
 ]
 BATCHES = [
@@ -58,7 +62,7 @@ def test_two_processes_find_the_gradient_of_one(sample_chunks, make_model, tmp_p
 
 
 def compare(index, folder, models, store):
-    """In each of the two processes: its share's gradient, averaged by DDP, against the whole batch's."""
+    """In each of the two processes: its share's gradient, averaged by DDP and by FSDP, against the whole batch's."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", f"file://{store}", rank=index, world_size=2, timeout=datetime.timedelta(seconds=120)
@@ -67,27 +71,48 @@ def compare(index, folder, models, store):
     counts = documents.num_segments()[[30, 7]].tolist()
     assert counts[0] == 1 < counts[1]
     for path in models:
-        alone = GMMXLNetForQA.from_pretrained(path, dtype=torch.float64).train()
-        shared = GMMXLNetForQA.from_pretrained(path, dtype=torch.float64).train()
-        wrapped = DistributedDataParallel(shared, find_unused_parameters=True)
+        alone, replicated, sharded = (
+            GMMXLNetForQA.from_pretrained(path, dtype=torch.float64).train() for _ in range(3)
+        )
+        wrapped = DistributedDataParallel(replicated, find_unused_parameters=True)
+        models_of_both = [(wrapped, replicated)]
+        if all(parameter.dim() for parameter in sharded.parameters()):  # FSDP spreads no scalars, which memories have
+            fully_shard(sharded, mesh=torch.distributed.init_device_mesh("cpu", (2,)))
+            models_of_both.append((sharded, sharded))
         layout = {"layout": documents.layout, "memory_tokens": alone.config.has_memory_tokens}
         for batch in BATCHES:
             chosen = [documents[i] for i in batch]
+            share = DocumentCollator(**layout, processes=Processes.current())(chosen)
             alone.zero_grad()
-            wrapped.zero_grad()
             whole = alone(**DocumentCollator(**layout)(chosen))
             whole.loss.backward()
-            part = wrapped(**DocumentCollator(**layout, processes=Processes.current())(chosen))
-            part.loss.backward()
-            mean = Processes.current().sum(part.loss.detach().clone()) / 2
-            torch.testing.assert_close(mean, whole.loss.detach(), rtol=1e-10, atol=1e-10)
-            for (name, expected), (_, found) in zip(alone.named_parameters(), shared.named_parameters(), strict=True):
-                nothing = torch.zeros_like(expected)
-                torch.testing.assert_close(
-                    nothing if found.grad is None else found.grad,
-                    nothing if expected.grad is None else expected.grad,
-                    rtol=1e-10,
-                    atol=1e-10,
-                    msg=lambda text, name=name, path=path: f"{path} {name}: {text}",
-                )
+            for model, parameters in models_of_both:
+                model.zero_grad()
+                part = model(**share)
+                part.loss.backward()
+                mean = Processes.current().sum(part.loss.detach().clone()) / 2
+                torch.testing.assert_close(mean, whole.loss.detach(), rtol=1e-10, atol=1e-10)
+                same_gradients(alone, parameters)
+        collected = whole_model(sharded)
+        if index == 0:
+            same_weights(alone, collected)
     torch.distributed.destroy_process_group()
+
+
+def same_gradients(expected, found):
+    for (name, one), (_, other) in zip(expected.named_parameters(), found.named_parameters(), strict=True):
+        nothing, grad = (
+            torch.zeros_like(one),
+            other.grad.full_tensor() if isinstance(other, DTensor) and other.grad is not None else other.grad,
+        )
+        torch.testing.assert_close(
+            nothing if grad is None else grad,
+            nothing if one.grad is None else one.grad,
+            rtol=1e-10,
+            atol=1e-10,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
+def same_weights(expected, found):
+    assert all(torch.equal(x, y) for x, y in zip(expected.parameters(), found.parameters(), strict=True))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
+from gmmxlnet.utils.files import atomic_file, atomic_folder, files_at_once, write_json
 
 
 class HalfwayError(Exception):
@@ -97,3 +97,46 @@ def test_json_keeps_its_order_and_letters_and_refuses_nan(tmp_path):
         write_json(path, {"b": float("nan")})
     assert json.loads(path.read_text(encoding="utf-8"))["b"] == "ü"
     assert names(tmp_path) == ["a.json"]
+
+
+def is_stale(name):
+    return name.startswith("old")
+
+
+def replace_all(folder, *names):
+    with files_at_once(folder, last="manifest", stale=is_stale) as scratch:
+        for name in names:
+            (scratch / name).write_text("new")
+
+
+def test_files_come_together_and_stale_ones_go(tmp_path):
+    for name in ("a", "old 1", "manifest", "kept"):
+        (tmp_path / name).write_text("before")
+    replace_all(tmp_path, "a", "manifest")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict(a="new", manifest="new", kept="before")
+
+
+def test_where_writing_fails_nothing_has_changed(tmp_path):
+    for name in ("a", "old 1", "manifest"):
+        (tmp_path / name).write_text("before")
+    with pytest.raises(FileNotFoundError):
+        replace_all(tmp_path, "a", "missing/b", "manifest")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("a", "old 1", "manifest"), "before"
+    )
+
+
+def test_where_moving_fails_the_last_file_is_absent(tmp_path):
+    """Whoever finds it finds all: so neither the old one nor the new one may be there."""
+    (tmp_path / "manifest").write_text("before")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_all(tmp_path, "a", "b", "manifest")
+    assert not (tmp_path / "manifest").exists()
+
+
+def test_everybody_may_read_what_the_umask_lets_them(tmp_path):
+    with files_at_once(tmp_path, last="manifest", stale=is_stale) as scratch:
+        (scratch / "manifest").write_text("x")
+        (scratch / "private").touch(0o600)
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "manifest").stat().st_mode
