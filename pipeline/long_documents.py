@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import transformers
 
 from gmmxlnet.comparison import Result
 from gmmxlnet.comparison.long_documents import render_long_documents
@@ -45,7 +46,7 @@ from pipeline.experiment import Experiment, folder_hash
 from pipeline.params import errors_on_one_line, find_local
 from pipeline.resume import code_hashes
 from pipeline.train import build_model, training_config
-from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan
+from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, variant_overrides
 
 NAME = "long-documents"
 SETTINGS = ("profile=articles", "memory_num_tokens=16")
@@ -162,7 +163,12 @@ class Job:
             routing=routing,
             cost=read_json(self.model / "cost.json"),
         )
-        return ScoredDocuments.of(result, self.identity, normal, choice.value)
+        own = [*variant_overrides(self.planned.variant), f"seed={self.planned.seed}"]
+        told = setting([self.planned]) | {
+            "parameters set": ", ".join(text for text in self.planned.overrides if text not in own),
+            "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+        }
+        return ScoredDocuments.of(result, normal, choice.value, identity=self.identity, setting=told)
 
 
 def run(planned: Planned, results: Path) -> None:
@@ -187,7 +193,7 @@ def report(planned: Sequence[Planned], name: str) -> list[str]:
     missing = [one.name for one in planned if (one.variant, one.seed) not in there]
     path = REPORTS / f"{name}.md"
     with atomic_file(path) as scratch:
-        scratch.write_text(render_long_documents(found, setting(planned), missing), encoding="utf-8")
+        scratch.write_text(render_long_documents(found, missing), encoding="utf-8")
     print(f"long-documents: {len(found)} results, {len(missing)} missing -> {path}")
     return missing
 

@@ -21,16 +21,11 @@ length."""
 Family = Mapping[str, Sequence[ScoredDocuments]]
 
 
-def render_long_documents(
-    scored: Sequence[ScoredDocuments], setting: Mapping[str, str], missing: Sequence[str] = ()
-) -> str:
-    """The page as Markdown.
-
-    Args:
-        setting: what all results share, by its name. missing: experiments without a result.
-    """
+def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[str] = ()) -> str:
+    """The page as Markdown; `missing` are experiments without a result."""
     parts = ["# Does memory help on long documents?", "Made by `make long-documents`; do not edit."]
-    parts.append("\n".join(f"* {name}: {value}" for name, value in setting.items()))
+    if scored:
+        parts.append(_setting(scored))
     if missing:
         parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
     if not scored:
@@ -53,6 +48,15 @@ def render_long_documents(
     return "\n\n".join(parts) + "\n"
 
 
+def _setting(scored: Sequence[ScoredDocuments]) -> str:
+    """What the results share; where they do not, all that occurs, so that nothing unlike is compared unsaid."""
+    lines = []
+    for name in scored[0].setting:
+        values = dict.fromkeys(one.setting[name] for one in scored)
+        lines.append(f"* {name}: {'; **or** '.join(values)}")
+    return "\n".join(lines)
+
+
 def _by_variant(scored: Sequence[ScoredDocuments]) -> dict[str, list[ScoredDocuments]]:
     return {
         variant: [one for one in scored if one.result.variant == variant]
@@ -72,10 +76,14 @@ def _answer(family: Family) -> list[str]:
     known = {variant: score for variant, score in found.items() if score is not None}
     if not known:
         return [f"`{BASELINE}` is not among the results: whether memory helps cannot be said."]
+    if not any((one.result.score("exact_match").low or 0) > one.result.floor for one in family[BASELINE]):
+        weak = [f"`{BASELINE}` itself is not clearly above the floor: what follows says little about memory."]
+    else:
+        weak = []
     better = {variant: score for variant, score in known.items() if score.low is not None and score.low > 0}
     worse = {variant: score for variant, score in known.items() if score.high is not None and score.high < 0}
     rest = [variant for variant in known if variant not in better and variant not in worse]
-    said = []
+    said = weak
     if better:
         said.append(f"**Better than `{BASELINE}` beyond chance:** {_listed(better)} points of EM.")
     else:

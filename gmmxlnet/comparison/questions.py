@@ -39,11 +39,13 @@ class ScoredDocuments:
         exact_match, f1: (D,) percent. context: (D,) the document that each question asks about.
         segments: (D,) of that document. place: (D,) the first segment that holds the answer, from 1; 0 without answer.
         questions: SHA-256 of the questions' ids.
+        setting: profile, budget, versions and the like, in words.
     """
 
     result: Result
     identity: str
     questions: str
+    setting: Mapping[str, str]
     exact_match: np.ndarray
     f1: np.ndarray
     context: np.ndarray
@@ -51,12 +53,21 @@ class ScoredDocuments:
     place: np.ndarray
 
     @classmethod
-    def of(cls, result: Result, identity: str, predictions: Predictions, threshold: float) -> "ScoredDocuments":
+    def of(
+        cls,
+        result: Result,
+        predictions: Predictions,
+        threshold: float,
+        *,
+        identity: str,
+        setting: Mapping[str, str],
+    ) -> "ScoredDocuments":
         """What the predictions score where null odds above `threshold` mean no answer."""
         exact, f1 = raw_scores(predictions.golds(), predictions.answers(threshold))
         return cls(
             result=result,
             identity=identity,
+            setting=setting,
             questions=hashlib.sha256("\n".join(predictions.question_ids).encode()).hexdigest(),
             exact_match=100 * np.array(list(exact.values()), np.float32),
             f1=100 * np.array(list(f1.values()), np.float32),
@@ -67,7 +78,8 @@ class ScoredDocuments:
 
     def write(self, path: Path) -> None:
         """Write a safetensors file, which says all that is no array in its header."""
-        said = {"result": asdict(self.result), "identity": self.identity, "questions": self.questions}
+        said = {name: getattr(self, name) for name in ("identity", "questions", "setting")}
+        said["result"] = asdict(self.result)
         with atomic_file(path) as scratch:
             save_file({name: getattr(self, name) for name in ARRAYS}, scratch, {"json": json.dumps(said)})
 
