@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import XLNetConfig
 from transformers.activations import ACT2FN
 
-from gmmxlnet.errors import CheckpointConfigError, ConfigError
+from gmmxlnet.errors import CheckpointConfigError, ConfigError, reason_of
 from gmmxlnet.models.adapter_settings import AdapterSettings
 
 FORMAT_VERSION = "1.0"
@@ -24,6 +24,7 @@ MIN_EXPERTS, MAX_EXPERTS = 2, 8
 MAX_MEMORY_SLOTS = 32
 MAX_SIZE = 2**31  # of any dimension: what lies above is a damaged file, and would overflow a product
 MAX_FLOAT = 3.4e38  # of float32
+BY_TRANSFORMERS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)  # of odd general keys
 ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
 BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the architecture
 LOSS_SETTINGS = (  # what trains a model rather than what it is
@@ -48,8 +49,8 @@ def _with_own_errors(cls: type) -> type:
         except StrictDataclassError as error:
             cause = str(error).strip().splitlines()[-1].strip()
             raise ConfigError(f"config: {cause.split(': ', 1)[-1][:300]}") from None
-        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:  # on general keys
-            raise ConfigError(f"config: {' '.join(str(error).split())[:300]}") from None
+        except BY_TRANSFORMERS as error:
+            raise ConfigError(f"config: {reason_of(error)}") from None
 
     cls.__init__ = checked  # type: ignore[misc]
     return cls
@@ -236,6 +237,8 @@ class GMMXLNetConfig(XLNetConfig):
             return super().from_dict(config_dict, **kwargs)
         except ConfigError as error:
             raise CheckpointConfigError(str(error)) from None
+        except BY_TRANSFORMERS as error:
+            raise CheckpointConfigError(f"config: {reason_of(error)}") from None
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What `config.json` holds."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 from transformers.initialization import no_init_weights
 
-from gmmxlnet.errors import CheckpointError
+from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.models.asked import apply_asked
-from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.configuration import BY_TRANSFORMERS, GMMXLNetConfig
 from gmmxlnet.models.convert import extended_config, xlnet_tensors
 from gmmxlnet.models.weights import DTYPES, read_headers, read_old_weights, read_tensors
 from gmmxlnet.utils.tensors import first_not_finite
@@ -62,8 +62,8 @@ def _configs(folder: Path, values: dict[str, Any]) -> tuple[XLNetConfig, GMMXLNe
     config = GMMXLNetConfig.from_dict(own)  # checks all values that count
     try:
         base = XLNetConfig.from_dict(values)
-    except (StrictDataclassError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"{folder}: config.json: {' '.join(str(error).split())}") from None
+    except (StrictDataclassError, *BY_TRANSFORMERS) as error:
+        raise CheckpointError(f"{folder}: config.json: {reason_of(error)}") from None
     return base, extended_config(base, memory_type=config.memory_type)
 
 

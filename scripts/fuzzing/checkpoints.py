@@ -146,7 +146,7 @@ class CheckpointCases:
 
     def _lying_there(self, old: bool) -> dict[str, Tensor]:
         if old:
-            return torch.load(self.target / "pytorch_model.bin", weights_only=True)
+            return torch.load(self.target / "pytorch_model.bin", map_location="cpu", weights_only=True)
         tensors = {}
         for file in sorted(self.target.glob("*.safetensors")):
             for key, tensor in load_file(file).items():
