@@ -89,10 +89,19 @@ def test_names_are_for_people(params, chunks, values, name):
     assert Experiment.of(changed(params, **values), chunks).name == name
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"parameters": 3, "data": ""}', "\u20ac"])
-def test_a_damaged_file_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "cannot be read .*; get the checkpoint again"),
+        ("\u20ac", "cannot be read .*; get the checkpoint again"),
+        ("[]", "must be an object with keys and values, not a list"),
+        ("{}", "damaged .*; make it again"),
+        ('{"parameters": 3, "data": ""}', "damaged .*; make it again"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, text, words):
     (tmp_path / "experiment.json").write_text(text, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"experiment\.json: damaged .*; make it again"):
+    with pytest.raises(CheckpointError, match=rf"experiment\.json: {words}"):
         Experiment.read(tmp_path)
 
 
