@@ -101,7 +101,7 @@ def test_written_and_read_it_is_the_same(trained, tmp_path):
 )
 def test_a_damaged_file_is_refused(tmp_path, content):
     (tmp_path / FILE_NAME).write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(CheckpointError, match=r"fingerprint\.json: damaged .*; train again"):
+    with pytest.raises(CheckpointError, match=r"fingerprint\.json: (damaged|cannot be read|must be an object) "):
         Fingerprint.read(tmp_path)
 
 
