@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import run_qa
-from benchmarks.inputs import ContextKind, Scale, Texts, layout
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, processor_ratio, ratios
+from benchmarks.inputs import ContextKind, Scale, Texts
+from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, time_figure
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.store import write_split
 
@@ -29,18 +29,18 @@ def chunking_figures(scale: Scale, texts: Texts) -> list[Figure]:
     what = {"text": texts.name, "questions": questions, **milliseconds(taken)}
     peer, paragraph, article = taken["peer"], taken["paragraph"], taken["article"]
     return [
-        figure(
+        time_figure(
             "chunking: speed against run_qa",
-            ratios(peer, paragraph),
+            peer,
+            paragraph,
             Bar(at_least=10),
-            processor_time=processor_ratio(peer, paragraph),
             **what,
         ),
-        figure(
+        time_figure(
             "chunking by article: time against by paragraph",
-            ratios(article, paragraph),
+            article,
+            paragraph,
             Bar(at_most=2),
-            processor_time=processor_ratio(article, paragraph),
             **what,
         ),
         figure(
@@ -70,7 +70,7 @@ def _ours(scale: Scale, texts: Texts, folder: Path, context: ContextKind, max_qu
     built = build_split(
         documents,
         texts.tokenizer,
-        layout(texts.tokenizer, max_length=scale.max_length, stride=scale.stride),
+        scale.layout(texts.tokenizer),
         max_question,
         drop_unlabeled=False,
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.inputs import Scale, document_batch, pair, xlnet_config
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, processor_ratio, ratios
+from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, time_figure
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 
 PADDING = 8  # an eighth of the batch's tokens is padding
@@ -41,11 +41,11 @@ def _against_transformers(scale: Scale, d_model: int, n_layer: int, B: int) -> l
     memory = {"peer": peak_bytes(peer), "ours": peak_bytes(own)}
     what = {"d_model": d_model, "layers": n_layer, "batch": B, "tokens": L, "dropout": config.dropout}
     return [
-        figure(
+        time_figure(
             f"encoder d {d_model}: speed against transformers",
-            ratios(taken["peer"], taken["ours"]),
+            taken["peer"],
+            taken["ours"],
             Bar(at_least=1.3),
-            processor_time=processor_ratio(taken["peer"], taken["ours"]),
             **what,
             **milliseconds(taken),
         ),
@@ -81,11 +81,11 @@ def memory_figures(scale: Scale) -> list[Figure]:
         runs[name] = partial(step, model, batch)
     taken = in_turns(runs, scale.repeats)
     return [
-        figure(
+        time_figure(
             f"gmm k = {k}, m = {m}: time of a step against none",
-            ratios(taken["gmm"], taken["none"]),
+            taken["gmm"],
+            taken["none"],
             Bar(at_most=1.05),
-            processor_time=processor_ratio(taken["gmm"], taken["none"]),
             d_model=d_model,
             layers=n_layer,
             batch=B,

@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 
 from benchmarks import run_qa
-from benchmarks.inputs import Scale, Texts, layout, pair, xlnet_config
+from benchmarks.inputs import Scale, Texts, pair, xlnet_config
 from benchmarks.timing import Bar, Figure, figure
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.documents import Documents
@@ -42,7 +42,7 @@ def evaluation_figures(scale: Scale, texts: Texts) -> list[Figure]:
     """Share of the time: spans and null scores of each batch, then texts and n-best lists of all questions."""
     asked = [(passage, question) for passage in texts.passages("dev") for question in passage.questions]
     asked = asked[:: max(1, len(asked) // (6 if scale.quick else QUESTIONS))]
-    shape = layout(texts.tokenizer, max_length=scale.max_length, stride=scale.stride)
+    shape = scale.layout(texts.tokenizer)
     documents = Documents(build_split(asked, texts.tokenizer, shape, 12 if scale.quick else 64, drop_unlabeled=False))
     config = xlnet_config(
         d_model=64 if scale.quick else 256, n_layer=1 if scale.quick else 4, vocab_size=len(texts.tokenizer)

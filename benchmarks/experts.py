@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.inputs import Scale
 from benchmarks.synthetic import random_batch, random_model
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, processor_ratio, ratios
+from benchmarks.timing import Bar, Figure, in_turns, milliseconds, time_figure
 
 EXPERTS = 8
 SIZES = {  # encoder, batch, memory slots; the last as large as a CPU can bear
@@ -29,11 +29,11 @@ def expert_figures(scale: Scale, size: str) -> list[Figure]:
     }
     taken = in_turns(runs, scale.repeats, warm_up=2)
     return [
-        figure(
+        time_figure(
             f"gmm k = {EXPERTS}, m = {slots}, d {encoder['d_model']}: time of a training step against token",
-            ratios(taken["gmm"], taken["token"]),
+            taken["gmm"],
+            taken["token"],
             Bar(at_most=1.08),
-            processor_time=processor_ratio(taken["gmm"], taken["token"]),
             layers=encoder["n_layer"],
             batch=shape["B"],
             segments=shape["S"],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple, XLNetTokenizerFast
 
-from gmmxlnet.data.segments import SegmentLayout
+from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.squad import Passage, as_passages, read_squad_file
 from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
@@ -39,6 +39,16 @@ class Scale:
             return cls(quick=True, repeats=repeats or 2, max_length=64, stride=8, batch_size=2, documents=6)
         return cls(quick=False, repeats=repeats or 7, max_length=384, stride=128, batch_size=8, documents=None)
 
+    def layout(self, tokenizer: XLNetTokenizerFast) -> SegmentLayout:
+        """Segments of this length, without memory tokens, for questions of any length."""
+        return make_layout(
+            tokenizer,
+            max_seq_length=self.max_length,
+            doc_stride=self.stride,
+            memory_num_tokens=0,
+            max_question_length=1,
+        )
+
 
 class Texts:
     """SQuAD files and a tokenizer for them."""
@@ -59,19 +69,6 @@ class Texts:
 
     def passages(self, split: str, context: ContextKind = "paragraph") -> list[Passage]:
         return as_passages(read_squad_file(getattr(self, split)), context)
-
-
-def layout(tokenizer: XLNetTokenizerFast, *, max_length: int, stride: int, memory_num_tokens: int = 0) -> SegmentLayout:
-    """Segments of a length."""
-    return SegmentLayout(
-        max_seq_length=max_length,
-        doc_stride=stride,
-        memory_num_tokens=memory_num_tokens,
-        vocab_size=len(tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        sep_id=tokenizer.sep_token_id,
-        cls_id=tokenizer.cls_token_id,
-    )
 
 
 def xlnet_config(*, d_model: int, n_layer: int, vocab_size: int = 32_000) -> XLNetConfig:

@@ -95,6 +95,11 @@ def ratios(over: list[Span], under: list[Span]) -> list[float]:
     return [a.wall / b.wall for a, b in zip(over, under, strict=True)]
 
 
+def time_figure(name: str, over: list[Span], under: list[Span], bar: Bar, **details: Any) -> Figure:
+    """A figure of `over`'s times against `under`'s, with the ratio of processor time among its details."""
+    return figure(name, ratios(over, under), bar, processor_time=processor_ratio(over, under), **details)
+
+
 def processor_ratio(over: list[Span], under: list[Span]) -> float:
     """The same of processor time, its median: steadier where others use the machine."""
     return round(statistics.median(a.processor / b.processor for a, b in zip(over, under, strict=True)), 3)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import run_qa
-from benchmarks.inputs import Scale, Texts, layout, pair, xlnet_config
-from benchmarks.timing import Bar, Figure, Span, figure, in_turns, milliseconds, processor_ratio, ratios
+from benchmarks.inputs import Scale, Texts, pair, xlnet_config
+from benchmarks.timing import Bar, Figure, Span, in_turns, milliseconds, time_figure
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
@@ -57,11 +57,11 @@ def training_figures(scale: Scale, texts: Texts) -> list[Figure]:
         else:
             padded.update(peer=0, ours=0)
     return [
-        figure(
+        time_figure(
             "training: examples a second, none against run_qa",
-            ratios(seconds["peer"], seconds["ours"]),
+            seconds["peer"],
+            seconds["ours"],
             Bar(at_least=3),
-            processor_time=processor_ratio(seconds["peer"], seconds["ours"]),
             text=texts.name,
             layers=config.n_layer,
             d_model=config.d_model,
@@ -79,7 +79,7 @@ def training_documents(scale: Scale, texts: Texts) -> Documents:
     documents = [(passage, question) for passage in texts.passages("train") for question in passage.questions]
     count = min(scale.documents or POOL, len(documents))
     drawn = np.random.default_rng(0).choice(len(documents), count, replace=False)
-    shape = layout(texts.tokenizer, max_length=scale.max_length, stride=scale.stride)
+    shape = scale.layout(texts.tokenizer)
     return Documents(
         build_split(
             [documents[i] for i in drawn], texts.tokenizer, shape, 64 if not scale.quick else 12, drop_unlabeled=True

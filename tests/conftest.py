@@ -122,3 +122,14 @@ def make_model(dev_documents):
         return GMMXLNetForQA(config).eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sample_checkpoint(make_model, sample_tokenizer, dev_documents, tmp_path_factory):
+    """The folder of a small random model as the train stage leaves it, with layout and tokenizer; not to be changed."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model = make_model()
+    model.config.segment_layout = dev_documents.layout.lengths()
+    model.save_pretrained(folder)
+    sample_tokenizer.save_pretrained(folder)
+    return folder

@@ -12,14 +12,9 @@ TEXT = "Report 3. The flag is red today. The baker is Clara. Under red the host 
 QUESTION = "Who is the baker?"
 
 
-@pytest.fixture(scope="module")
-def model(make_model, sample_tokenizer, dev_documents, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    model = make_model()
-    model.config.segment_layout = dev_documents.layout.lengths()
-    model.save_pretrained(folder)
-    sample_tokenizer.save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def model(sample_checkpoint):
+    return str(sample_checkpoint)
 
 
 @pytest.fixture

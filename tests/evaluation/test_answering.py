@@ -10,19 +10,8 @@ QUESTION = "Who is the baker?"
 
 
 @pytest.fixture(scope="module")
-def folder(make_model, sample_tokenizer, dev_documents, tmp_path_factory):
-    """A checkpoint as the train stage leaves it."""
-    folder = tmp_path_factory.mktemp("model")
-    model = make_model()
-    model.config.segment_layout = dev_documents.layout.lengths()
-    model.save_pretrained(folder)
-    sample_tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return GMMXLNetForQA.from_pretrained(folder)
+def model(sample_checkpoint):
+    return GMMXLNetForQA.from_pretrained(sample_checkpoint)
 
 
 @pytest.fixture(scope="module")
