@@ -2,8 +2,8 @@
 
     gmmxlnet --help
 
-A command's module has `HELP` (one line), `add_arguments(parser)` and `run(arguments) -> int` (the exit status). An
-error that is the input's fault ends as one line on standard error and status 1.
+A command's module has `add_arguments(parser)` and `run(arguments) -> int` (the exit status). An error that is the
+input's fault ends as one line on standard error and status 1.
 """
 
 import argparse
@@ -14,31 +14,33 @@ from collections.abc import Sequence
 from gmmxlnet.errors import GMMXLNetError, is_out_of_memory
 from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log_level
 
-COMMANDS: tuple[str, ...] = (
-    "answer",
-    "export",
-    "pretrain",
-    "verify",
-)  # names of modules in gmmxlnet/commands, as typed in the shell
+COMMANDS = {  # modules in gmmxlnet/commands, as typed in the shell, and what they do
+    "answer": "answer questions about a document of any length",
+    "export": "write a model in bfloat16, with a card and hashes",
+    "pretrain": "pretrain an encoder on plain text, for base_model to name",
+    "verify": "check that a checkpoint is whole, unaltered and alive",
+}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser for `arguments`. Only a command that they name is imported, since torch takes seconds."""
     parser = argparse.ArgumentParser(prog="gmmxlnet", description="XLNet with a gated mixture of memories.")
     add_log_level(parser)
     quiet_without_a_terminal()
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name in COMMANDS:
-        module = importlib.import_module(f"gmmxlnet.commands.{name}")
-        subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+    for name, purpose in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=purpose, description=purpose)
+        if name in arguments:
+            module = importlib.import_module(f"gmmxlnet.commands.{name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
-    parsed = make_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = make_parser(arguments).parse_args(arguments)
     try:
         set_log_level(parsed.log_level)
         return parsed.run(parsed)

@@ -24,8 +24,19 @@ def run(code):
 
 
 def test_answering_needs_no_further_package():
-    done = run("from gmmxlnet.evaluation.answering import answer\nfrom gmmxlnet.cli import make_parser; make_parser()")
+    done = run(
+        "from gmmxlnet.evaluation.answering import answer\n"
+        "from gmmxlnet.cli import make_parser; make_parser(['answer'])"
+    )
     assert done.returncode == 0, done.stderr
+
+
+def test_help_comes_at_once():
+    said = run(
+        "import sys\nfrom gmmxlnet.cli import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
+    assert "answer questions about a document" in said.stdout
+    assert "torch" not in said.stdout.split()
 
 
 def test_what_is_hidden_is_hidden():

@@ -13,7 +13,6 @@ from gmmxlnet.errors import CheckpointError, ConfigError, DataError
 from gmmxlnet.evaluation.answering import Answer, answer
 from gmmxlnet.models import GMMXLNetForQA
 
-HELP = "answer questions about a document of any length"
 REMEDY = "name a folder that the train stage made, such as models/gmm, or a Hub id"
 
 

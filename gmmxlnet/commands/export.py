@@ -17,7 +17,6 @@ from gmmxlnet.utils.files import atomic_folder, read_json, sha256_of
 from gmmxlnet.utils.model_card import model_card
 from gmmxlnet.utils.tensors import weights_hash
 
-HELP = "write a model in bfloat16, with a card and hashes"
 MEGABYTE = 10**6
 REPORTS = ("pretraining.json", "experiment.json")  # what made it, where the folder says
 

@@ -9,8 +9,6 @@ import torch
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.pretraining.settings import PretrainingSettings
 
-HELP = "pretrain an encoder on plain text, for base_model to name"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; those of `PretrainingSettings` have its defaults."""

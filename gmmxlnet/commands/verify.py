@@ -5,8 +5,6 @@ import json
 
 from gmmxlnet.verification import LEVELS, verify
 
-HELP = "check that a checkpoint is whole, unaltered and alive"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""

@@ -55,7 +55,7 @@ def test_programs_know_the_command(words):
     elif program == "gmmxlnet" and len(rest) == 1:
         assert rest[0] in COMMANDS  # a command is spoken of
     elif program == "gmmxlnet":
-        make_parser().parse_args(rest)
+        make_parser(rest).parse_args(rest)
     elif program == "accelerate":
         launched = launch_command_parser().parse_args(rest[1:])
         assert rest[0] == "launch"
