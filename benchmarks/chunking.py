@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import run_qa
-from benchmarks.inputs import ContextKind, Scale, Texts
+from benchmarks.inputs import Scale, Texts
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, time_figure
 from gmmxlnet.data.chunks import build_split
+from gmmxlnet.data.squad import ContextKind
 from gmmxlnet.data.store import write_split
 
 MAX_QUESTION = 64

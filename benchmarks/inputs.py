@@ -4,19 +4,18 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple, XLNetTokenizerFast
 
 from gmmxlnet.data.segments import SegmentLayout, make_layout
-from gmmxlnet.data.squad import Passage, as_passages, read_squad_file
+from gmmxlnet.data.squad import ContextKind, Passage, as_passages, read_squad_file
 from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.convert import extended_config
 
-ContextKind = Literal["paragraph", "article"]
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("GMMXLNET_SHARED", ROOT.parent / "shared"))
 

@@ -10,7 +10,7 @@ segments are arithmetic (`segments.py`).
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from transformers import XLNetTokenizerFast
@@ -19,7 +19,7 @@ from gmmxlnet.data.labels import label_documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
 from gmmxlnet.data.sources import Source, Split, read_split
-from gmmxlnet.data.squad import as_passages
+from gmmxlnet.data.squad import ContextKind, as_passages
 from gmmxlnet.data.store import SPLITS, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
 from gmmxlnet.data.summary import summarize
 from gmmxlnet.data.tokenizer import (
@@ -42,7 +42,7 @@ class ChunkSettings:
     dataset_revision: str | None = None
     tokenizer: str  # "scratch", folder, or Hub id
     tokenizer_revision: str | None = None
-    context: Literal["paragraph", "article"] = "paragraph"
+    context: ContextKind = "paragraph"
     max_seq_length: int
     doc_stride: int  # context tokens shared by consecutive segments
     memory_num_tokens: int  # m slots reserved in each segment for read and for write tokens
@@ -53,7 +53,7 @@ class ChunkSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.context not in ("paragraph", "article"):
+        if self.context not in get_args(ContextKind):
             raise ConfigError(f"context must be paragraph or article, not {self.context!r}")
         if not 0 <= self.calibration_fraction < 1:
             raise ConfigError(f"calibration_fraction must be in [0, 1), not {self.calibration_fraction}")

@@ -15,7 +15,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.segments import make_layout
 from gmmxlnet.data.selection import limit_documents
 from gmmxlnet.data.sources import Source, Split, read_split
-from gmmxlnet.data.squad import as_passages
+from gmmxlnet.data.squad import ContextKind, as_passages
 from gmmxlnet.data.tokenizer import checked_tokenizer, num_memory_slots
 
 _SPLITS: dict[str, Split] = {"train": "train", "validation": "dev"}
@@ -40,7 +40,7 @@ class ChunkedSquadDataset(Dataset[dict[str, Tensor]]):
         doc_stride: int = 64,
         *,
         max_question_length: int = 64,
-        context: Literal["paragraph", "article"] = "paragraph",
+        context: ContextKind = "paragraph",
         max_documents: int | None = None,
         revision: str | None = None,
         seed: int = 0,

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from gmmxlnet.errors import DataError
 
 PARAGRAPH_SEPARATOR = "\n\n"
+ContextKind = Literal["paragraph", "article"]  # what a document is: a paragraph, or all paragraphs of an article
 _SHOWN = 60  # characters of a wrong value that a message quotes
 
 
@@ -155,7 +156,7 @@ def articles_from_records(data: Sequence[Mapping[str, Any]], source: str) -> lis
         raise DataError(f"{source}: {_describe_fault(fault, {'data': data})}") from error
 
 
-def as_passages(articles: Sequence[Article], context: Literal["paragraph", "article"]) -> list[Passage]:
+def as_passages(articles: Sequence[Article], context: ContextKind) -> list[Passage]:
     """The passages questions are asked of: each paragraph, or each article's paragraphs joined into one text."""
     if context == "article":
         return [_join(article.paragraphs) for article in articles if article.paragraphs]

@@ -140,14 +140,13 @@ def _layout(
 ) -> SegmentLayout:
     """Segments as in training, as far as the checkpoint tells."""
     trained = config.segment_layout or {}
-    layout = make_layout(
+    return make_layout(
         tokenizer,
         max_seq_length=max_seq_length or trained.get("max_seq_length", MAX_SEQ_LENGTH),
         doc_stride=trained.get("doc_stride", DOC_STRIDE) if doc_stride is None else doc_stride,
         memory_num_tokens=trained.get("memory_num_tokens", config.memory_num_tokens),
         max_question_length=1,
     )
-    return layout
 
 
 def _as_documents(
