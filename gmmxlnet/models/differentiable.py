@@ -74,7 +74,7 @@ class MemoryBank(nn.Module):
         self.initial_slots = nn.Parameter(torch.empty(config.memory_slots, d))
         self.query = nn.Linear(d, d)
         self.value = nn.Linear(d, d, bias=False)  # no bias: an empty bank says nothing
-        self.norm = nn.Parameter(torch.empty(()))
+        self.norm = nn.Parameter(torch.empty(1))
         self.projection = nn.Linear(d, d, bias=False)
         self.pooling = TokenPooling(config.pooling_method, d)
         self.key = nn.Linear(d, d)

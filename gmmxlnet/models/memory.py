@@ -191,7 +191,7 @@ class AggregatedMemoryReader(nn.Module):
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
         self.projection = nn.Linear(config.d_model, config.d_model)
-        self.norm = nn.Parameter(torch.empty(()))
+        self.norm = nn.Parameter(torch.empty(1))  # of one dimension: FSDP spreads no scalars
         self.read_gating_network = MemoryGatingNetwork(config) if config.routing_mode == "read-based" else None
         if config.memory_type == "token":
             self.read_gating_network = None
