@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.error import MarkedYAMLError
 
+from gmmxlnet.data.squad import ContextKind
 from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
-from gmmxlnet.models.adapter_settings import BASE_VARIABLE
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.params_errors import explain
 
@@ -39,7 +39,8 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what 
 NOWHERE_TO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 LESS_MEMORY = (
     "lower batch_size (and raise gradient_accumulation_steps as much) or eval_batch_size, num_memory_experts, "
-    "memory_num_tokens or max_seq_length in params.yaml, or set bptt_segments or progressive_segments"
+    "memory_num_tokens or max_seq_length in params.yaml, or set gradient_checkpointing, bptt_segments or "
+    "progressive_segments"
 )
 
 
@@ -82,7 +83,7 @@ class Profile(Section):
     max_seq_length: Positive
     doc_stride: Annotated[int, Field(ge=0, description="an integer >= 0: the tokens that consecutive windows share")]
     max_question_length: Positive
-    context: Annotated[Literal["paragraph", "article"], Field(description="paragraph or article")]
+    context: Annotated[ContextKind, Field(description="paragraph or article")]
     max_train_documents: Limit
     max_eval_documents: Limit
     calibration_fraction: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1, neither of them")]
@@ -101,6 +102,7 @@ class Profile(Section):
     decay_fraction: Annotated[float, Field(ge=0, le=1, description="a number in [0, 1]")]
     weight_decay: Weight
     max_grad_norm: Annotated[float, Field(gt=0, description="a finite number > 0")]
+    gradient_checkpointing: Annotated[bool, Field(description="true or false")]
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Field(description="float32, bfloat16 or float16")]
     num_workers: Annotated[int, Field(ge=0, description="an integer >= 0")]
     save_steps: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null to choose by time")]
@@ -206,6 +208,10 @@ def point_to_base(params: Params) -> None:
 
     The checkpoint names the base as `params.yaml` does, so that its bytes do not depend on where it was trained.
     """
+    from gmmxlnet.models.adapter_settings import (
+        BASE_VARIABLE,  # torch comes with it; not every reader of params wants it
+    )
+
     found = find_local(params.active.base_model)
     if params.adapter != "none" and found != params.active.base_model:
         os.environ.setdefault(BASE_VARIABLE, found)
@@ -233,7 +239,8 @@ def errors_on_one_line(program: str) -> Iterator[None]:
         if error.errno not in NOWHERE_TO_WRITE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _end(f"{program}: {where}cannot be written ({error.strerror}); make room or make it writable, and run it again")
+        done = "opened" if error.errno in (errno.EACCES, errno.EPERM) else "written"
+        _end(f"{program}: {where}cannot be {done} ({error.strerror}); make room or give permission, and run it again")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

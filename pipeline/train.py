@@ -54,7 +54,7 @@ def training_config(params: Params, resume_dir: Path) -> TrainingConfig:
     names = [
         *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments"),
         *("learning_rate", "warmup_fraction", "decay_fraction", "weight_decay", "max_grad_norm"),
-        *("precision", "num_workers", "save_steps", "save_total_limit"),
+        *("gradient_checkpointing", "precision", "num_workers", "save_steps", "save_total_limit"),
     ]
     return TrainingConfig(
         **{name: getattr(active, name) for name in names},

@@ -7,6 +7,7 @@ Documents are sorted by their number of segments, so that those still being read
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +42,7 @@ from gmmxlnet.models.recurrence import (
     Segment,
     SortedDocuments,
     State,
+    computed_again,
     padded,
     read_in_turn,
     sort_documents,
@@ -67,6 +69,10 @@ class GMMXLNetForQA(PreTrainedModel):
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
     accepts_loss_kwargs = False  # `forward` takes further keywords, but not the Trainer's
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = (
+        False  # transformers' switch: in training, keep no segment's activations, compute them again
+    )
 
     def __init__(
         self,
@@ -323,28 +329,36 @@ class GMMXLNetForQA(PreTrainedModel):
         if recurrence is None:
             return self._read_alone(segments), None
         keep_memory = self.config.memory_reconstruction_weight > 0 and segments[0].labels_n2 is not None
-        return read_in_turn(recurrence, segments, state, head=self.qa_head, keep_memory=keep_memory, **how)
+        how |= {"keep_memory": keep_memory, "recompute": self._recomputes}
+        return read_in_turn(recurrence, segments, state, head=self.qa_head, **how)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
     def _read_alone(self, segments: list[Segment]) -> list[Kept]:
         """Encode the segments of all documents together: without memory none waits for another.
 
-        When no gradient is wanted, at most `ROWS_TOGETHER` at once, so that long documents take no more room.
+        When no gradient is wanted, at most `ROWS_TOGETHER` at once, so that long documents take no more room; when
+        activations are computed again, as many as there are documents.
         """
         counts = [segment.num_documents for segment in segments]
         rows = sum(counts) if torch.is_grad_enabled() else ROWS_TOGETHER
+        if self._recomputes:
+            rows = counts[0]
         ids, mask, types = (
             torch.cat([getattr(segment, name) for segment in segments]).split(rows)
             for name in ("input_ids_nL", "attention_mask_nL", "token_type_ids_nL")
         )
         L = ids[0].shape[1]
         position_keys = self.encoder.position_keys(L, L)
-        logits_NL2 = torch.cat(
-            [
-                self.qa_head(self.encoder(self.encoder.word_embedding(ids_nL), *masks, position_keys))
-                for ids_nL, *masks in zip(ids, mask, types, strict=True)
-            ]
-        )
-        return [Kept(logits) for logits in logits_NL2.split(counts)]
+
+        def logits_of(ids_nL: Tensor, *masks: Tensor) -> Tensor:
+            return self.qa_head(self.encoder(self.encoder.word_embedding(ids_nL), *masks, position_keys))
+
+        reads = [partial(logits_of, *inputs) for inputs in zip(ids, mask, types, strict=True)]
+        logits = [computed_again(read, ids[0]) if self._recomputes else read() for read in reads]
+        return [Kept(logits_nL2) for logits_nL2 in torch.cat(logits).split(counts)]
 
     def _recurrence(self, num_documents: int, length: int) -> Recurrence:
         """The memory for one call, with what all segments share computed once."""

@@ -50,7 +50,7 @@ class CacheRecurrence:
     def __init__(self, config: GMMXLNetConfig, encoder: XLNetEncoder, *, length: int) -> None:
         self.encoder, self.length = encoder, length
         self.mem_len, self.num_layers = config.mem_len, config.n_layer
-        self.position_keys: dict[int, list[Tensor]] = {}  # by K: the cache grows until it holds mem_len tokens
+        self.position_keys = encoder.position_keys(length, config.mem_len + length)
 
     def start(self, num_documents: int) -> CacheState:
         """An empty cache: M = 0."""
@@ -79,9 +79,8 @@ class CacheRecurrence:
         return Reading(hidden_nLd), new
 
     def _keys(self, num_keys: int) -> list[Tensor]:
-        if num_keys not in self.position_keys:
-            self.position_keys[num_keys] = self.encoder.position_keys(self.length, num_keys)
-        return self.position_keys[num_keys]
+        """Of the distances that occur, the last of all: the cache grows until it holds mem_len tokens."""
+        return [keys_HPh[:, -(num_keys + self.length - 1) :] for keys_HPh in self.position_keys]
 
 
 class _Joint:

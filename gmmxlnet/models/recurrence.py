@@ -9,12 +9,15 @@ Documents are sorted by their number of segments, so that those still being read
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from functools import partial
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 MEMORY_ABLATIONS = ("normal", "zeroed", "shuffled", "reset")
+T = TypeVar("T")
 
 
 @dataclass
@@ -142,6 +145,7 @@ def read_in_turn(
     ablation: str = "normal",
     donor_B: Tensor | None = None,
     bptt_segments: int | None = None,
+    recompute: bool = False,
 ) -> tuple[list[Kept], State]:
     """Read all segments; a document that has ended keeps its state.
 
@@ -152,7 +156,15 @@ def read_in_turn(
         donor_B: for `shuffled`, the row whose memory each document is handed before every segment. What comes of it is
             in the reading alone: each goes on with its own.
         bptt_segments: gradients cross at most this many segments, less one; None for no limit.
+        recompute: keep for the backward pass only the state before each segment, and read the segment again then.
     """
+
+    def read(segment: Segment, state: State, donors: State | None) -> tuple[Kept, State]:
+        reading, new = recurrence.read(segment, state, zeroed=ablation == "zeroed")
+        if donors is not None:
+            reading, _ = recurrence.read(segment, donors)
+        return Kept(head(reading.hidden_nLd), reading.routing, reading.read_nmd if keep_memory else None), new
+
     state, kept = start, []
     for s, segment in enumerate(segments):
         n = segment.num_documents
@@ -160,12 +172,21 @@ def read_in_turn(
             state = start
         if bptt_segments and s % bptt_segments == 0 and s > 0:
             state = state.detach()
-        reading, new = recurrence.read(segment, state.rows(slice(n)), zeroed=ablation == "zeroed")
-        if ablation == "shuffled":
-            reading, _ = recurrence.read(segment, state.rows(donor_B[:n]))
-        kept.append(Kept(head(reading.hidden_nLd), reading.routing, reading.read_nmd if keep_memory else None))
+        donors = state.rows(donor_B[:n]) if ablation == "shuffled" else None
+        reading = partial(read, segment, state.rows(slice(n)), donors)
+        result, new = computed_again(reading, segment.input_ids_nL) if recompute else reading()
+        kept.append(result)
         state = new.followed_by(state.rows(slice(n, None)))
     return kept, state
+
+
+def computed_again(compute: Callable[[], T], device_of: Tensor) -> T:
+    """`compute()`, which keeps nothing for the backward pass: that computes it once more, with the same draws and bits.
+
+    Gradient checkpointing, after Chen et al. 2016 (https://arxiv.org/abs/1604.06174). `device_of` is any tensor of the
+    device whose draws are repeated.
+    """
+    return checkpoint(lambda _: compute(), device_of, use_reentrant=False)
 
 
 def padded(per_segment: list[Tensor], shape: tuple[int, int], fill: int = 0) -> Tensor:

@@ -49,6 +49,8 @@ class TrainingConfig:
     """Gradients are clipped to this Euclidean norm."""
     progressive_segments: list[int] | None = None
     """Most segments of a document in each stage of the curriculum; stages share the epochs evenly. None: never cut."""
+    gradient_checkpointing: bool = False
+    """Keep of each segment only the memory before it, and read it again in the backward pass: less room, more time."""
     precision: str = "float32"
     """`float32`, `bfloat16` or `float16`: of the encoder's products; routing and losses stay in float32."""
     fp16: bool = False

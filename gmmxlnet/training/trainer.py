@@ -98,16 +98,12 @@ class GMMTrainer(Trainer):
         if isinstance(config, GMMTrainingConfig):
             for name in LOSS_SETTINGS:  # the guide sets them here, the model reads them from its own configuration
                 setattr(model.config, name, getattr(config, name))
+        model.gradient_checkpointing = config.gradient_checkpointing
         callbacks = [self._curriculum, ProgressCallback(), *(callbacks or [])]
         super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
         for replaced in (PrinterCallback, TrainersProgressCallback):
             self.remove_callback(replaced)
         self.processes = Processes.current()
-        if self.is_fsdp_enabled and not all(parameter.dim() for parameter in model.parameters()):
-            raise ConfigError(
-                f"FSDP spreads no scalar parameters, and memory_type {model.config.memory_type} has one (the length of "
-                "what it injects); start the processes without FSDP, or train memory_type none or mems"
-            )
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None) -> Any:

@@ -12,9 +12,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import run_qa
+from benchmarks.flex import attend_flex
 from benchmarks.inputs import Texts, xlnet_config
 from benchmarks.operations import matmul_operations
 from benchmarks.timing import Bar, figure, peak_bytes
+from gmmxlnet.models.attention import attend_fused
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +33,7 @@ def run(module, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("module", "count"), [("benchmarks", 12), ("benchmarks.gpu", 12)])
+@pytest.mark.parametrize(("module", "count"), [("benchmarks", 14), ("benchmarks.gpu", 16)])
 def test_the_miniature_writes_a_report(module, count, tmp_path):
     printed = run(module, tmp_path)
     report = json.loads((tmp_path / "benchmarks.json").read_text())
@@ -41,6 +43,15 @@ def test_the_miniature_writes_a_report(module, count, tmp_path):
         assert found["name"] in printed
         assert found["name"] in (tmp_path / "benchmarks.md").read_text()
     assert any("FLOPs" in name for name in report["not_taken"])
+
+
+@pytest.mark.parametrize(("L", "K"), [(5, 5), (4, 9), (1, 3)])
+def test_flex_attention_forms_what_fused_attention_does(L, K):
+    torch.manual_seed(0)
+    shapes = [(2, 3, L, 10), (2, 3, K, 10), (2, 3, K, 4), (2, 3, L, 4), (3, K + L - 1, 4)]
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    expected = attend_fused(*inputs, scale=0.5, dropout=0.0)
+    torch.testing.assert_close(attend_flex(*inputs, scale=0.5), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_figure_is_the_median_and_knows_its_bar():

@@ -1,6 +1,7 @@
 """Two processes that share a batch find the gradient of one that has it alone; float64, all losses."""
 
 import datetime
+from itertools import product
 
 import pytest
 import torch
@@ -75,18 +76,16 @@ def compare(index, folder, models, store):
             GMMXLNetForQA.from_pretrained(path, dtype=torch.float64).train() for _ in range(3)
         )
         wrapped = DistributedDataParallel(replicated, find_unused_parameters=True)
-        models_of_both = [(wrapped, replicated)]
-        if all(parameter.dim() for parameter in sharded.parameters()):  # FSDP spreads no scalars, which memories have
-            fully_shard(sharded, mesh=torch.distributed.init_device_mesh("cpu", (2,)))
-            models_of_both.append((sharded, sharded))
+        fully_shard(sharded, mesh=torch.distributed.init_device_mesh("cpu", (2,)))
         layout = {"layout": documents.layout, "memory_tokens": alone.config.has_memory_tokens}
-        for batch in BATCHES:
+        for again, batch in product((False, True), BATCHES):
+            replicated.gradient_checkpointing = sharded.gradient_checkpointing = again
             chosen = [documents[i] for i in batch]
             share = DocumentCollator(**layout, processes=Processes.current())(chosen)
             alone.zero_grad()
             whole = alone(**DocumentCollator(**layout)(chosen))
             whole.loss.backward()
-            for model, parameters in models_of_both:
+            for model, parameters in ((wrapped, replicated), (sharded, sharded)):
                 model.zero_grad()
                 part = model(**share)
                 part.loss.backward()
