@@ -14,7 +14,7 @@ from pathlib import Path
 import datasets
 
 from benchmarks.chunking import chunking_figures
-from benchmarks.encoder import encoder_figures, memory_figures, segment_figures
+from benchmarks.encoder import encoder_figures, memory_figures, recompute_figures, segment_figures
 from benchmarks.evaluation import evaluation_figures
 from benchmarks.experts import SIZES, expert_figures
 from benchmarks.gpu import FIGURES as GPU_FIGURES
@@ -35,6 +35,7 @@ FAMILIES: dict[str, Callable[[Scale, Texts], list[Figure]]] = {
     "encoder": lambda scale, texts: encoder_figures(scale),
     "memory": lambda scale, texts: memory_figures(scale),
     "segments": lambda scale, texts: segment_figures(scale),
+    "recompute": lambda scale, texts: recompute_figures(scale),
     **{f"experts-{size}": partial(_expert_figures, size) for size in SIZES},
 }
 

@@ -97,6 +97,39 @@ def memory_figures(scale: Scale) -> list[Figure]:
     ]
 
 
+def recompute_figures(scale: Scale) -> list[Figure]:
+    """The price of gradient checkpointing by segment, and what it saves; documents of eight segments."""
+    L, B, S = (32, 1, 2) if scale.quick else (128, 4, 8)
+    model = _own_model(64 if scale.quick else 256, 4, memory_type="gmm", num_memory_experts=4, memory_slots=4)
+    batch = document_batch(B=B, S=S, L=L, slots=4, vocab_size=VOCABULARY, memory_tokens=True)
+
+    def run(again: bool) -> None:
+        model.gradient_checkpointing = again
+        step(model, batch)
+
+    runs = {"plain": partial(run, False), "recomputed": partial(run, True)}
+    taken = in_turns(runs, scale.repeats)
+    peaks = {name: peak_bytes(one) for name, one in runs.items()}
+    what = {"d_model": model.config.d_model, "layers": 4, "batch": B, "segments": S, "tokens": L}
+    return [
+        time_figure(
+            "gradient checkpointing: time of a step against one without",
+            taken["recomputed"],
+            taken["plain"],
+            Bar(at_most=1.4),
+            **what,
+            **milliseconds(taken),
+        ),
+        figure(
+            "gradient checkpointing: peak memory of a step against one without",
+            [peaks["recomputed"] / peaks["plain"]],
+            Bar(at_most=0.5),
+            **what,
+            **{f"{name}_MiB": round(value / 2**20, 1) for name, value in peaks.items()},
+        ),
+    ]
+
+
 def segment_figures(scale: Scale) -> list[Figure]:
     """Time of a segment in a step over S segments, for S from 1 up, against the mean over all S."""
     counts = [1, 2] if scale.quick else [1, 4, 16, 64]

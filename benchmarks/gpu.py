@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.flex import attend_flex, compiled
 from benchmarks.inputs import document_batch, pair, xlnet_config
 from benchmarks.operations import matmul_operations
 from benchmarks.report import rows_of, write
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.attention import attend_fused
 from gmmxlnet.models.convert import extended_config
 from gmmxlnet.utils.seeding import seed_everything
 
@@ -30,6 +32,8 @@ FIGURES = (  # what a report without a GPU says has not been taken
     "model FLOPs utilisation: bar ≥ 0.35",
     "peak memory of a step against transformers: bar ≤ 0.5",
     "the deterministic mode's price",
+    "FlexAttention against fused attention with a bias: time and memory",
+    "torch.compile of our layers, and gradient checkpointing, against a plain step",
     "k = 2 … 8 in both routing modes against none",
     "cost per segment, S = 1 … 16",
 )
@@ -204,6 +208,68 @@ def determinism_price(setup: Setup) -> list[Figure]:
     ]
 
 
+def attention_ways(setup: Setup) -> list[Figure]:
+    """FlexAttention against what the encoder does; on a CPU forward only, and not compiled."""
+    on_gpu, H, L = setup.device.type == "cuda", setup.d_model // 64, setup.length
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    shapes: dict[str, tuple[int, ...]] = {"query": (setup.batch_size, H, L, 70), "key": (setup.batch_size, H, L, 70)}
+    shapes |= {name: (setup.batch_size, H, L, 64) for name in ("value", "distance_query")}
+    shapes["position"] = (H, 2 * L - 1, 64)
+    inputs = [torch.randn(shape, device=setup.device, dtype=dtype) for shape in shapes.values()]
+    attends = {
+        "fused": partial(attend_fused, dropout=0.0),
+        "flex": partial(attend_flex, attention=compiled()) if on_gpu else attend_flex,
+    }
+
+    def run(attend: Callable[..., Tensor]) -> None:
+        leaves = [tensor.detach().requires_grad_(on_gpu) for tensor in inputs]
+        out = attend(*leaves, scale=64**-0.5)
+        if on_gpu:
+            out.float().sum().backward()
+
+    runs = {name: partial(run, attend) for name, attend in attends.items()}
+    taken = in_turns(runs, setup.repeats, warm_up=3)
+    peaks = {name: peak_bytes(one) for name, one in runs.items()}
+    against = "FlexAttention against fused attention with a bias"
+    memory = {f"{name}_MiB": round(value / 2**20) for name, value in peaks.items()}
+    return [
+        figure(f"GPU time of {against}", ratios(taken["flex"], taken["fused"]), Bar(at_least=1), **milliseconds(taken)),
+        figure(f"GPU memory of {against}", [peaks["flex"] / peaks["fused"]], Bar(at_least=1), **memory),
+    ]
+
+
+def options(setup: Setup) -> list[Figure]:
+    """What compiling our layers gives, and what computing activations again costs."""
+    B = max(1, setup.batch_size // 4)
+    batch = setup.batch(B=B, S=4, memory_tokens=True)
+    models = {
+        name: setup.memory_model(memory_type="gmm", num_memory_experts=4, memory_slots=setup.slots)
+        for name in ("plain", "compiled", "recomputed")
+    }
+    for layer in models["compiled"].encoder.layers:
+        layer.compile(backend="eager" if setup.quick else "inductor", dynamic=True)
+    models["recomputed"].gradient_checkpointing = True
+    runs = {name: training_step(setup, model, batch) for name, model in models.items()}
+    taken = in_turns(runs, setup.repeats, warm_up=3)
+    peaks = {name: peak_bytes(run) for name, run in runs.items()}
+    memory = {f"{name}_MiB": round(value / 2**20) for name, value in peaks.items()}
+    return [
+        figure(
+            "GPU time of a step with compiled layers against one without",
+            ratios(taken["compiled"], taken["plain"]),
+            Bar(at_least=0.95),  # less, and compiling becomes an option
+            **milliseconds(taken),
+        ),
+        figure(
+            "GPU time of a step with gradient checkpointing against one without",
+            ratios(taken["recomputed"], taken["plain"]),
+            Bar(at_most=1.4),
+            **milliseconds(taken),
+            **memory,
+        ),
+    ]
+
+
 def experts(setup: Setup) -> list[Figure]:
     """Documents of two segments, with 2 to 8 experts, against none with as many tokens."""
     B = max(1, setup.batch_size // 2)
@@ -250,9 +316,8 @@ def main() -> None:
         parser.exit(1, "bench-gpu: torch sees no GPU here, no figure was taken; --quick runs a miniature on the CPU\n")
     seed_everything(0)
     torch.use_deterministic_algorithms(False)
-    figures = [
-        found for family in (against_transformers, determinism_price, experts, segments) for found in family(setup)
-    ]
+    families = (against_transformers, determinism_price, attention_ways, options, experts, segments)
+    figures = [found for family in families for found in family(setup)]
     for found in figures:
         print(f"{found.name}: {found.value:.3g} ({found.lowest:.3g} to {found.highest:.3g}; bar {found.bar})")
     if setup.device.type == "cpu" or setup.quick:

@@ -1,6 +1,6 @@
-"""Peak memory against the number of segments of a document: evaluated, trained, and trained with `bptt_segments`.
+"""Peak memory against the number of segments of a document: evaluated, and trained in three ways.
 
-    python -m benchmarks.memory           # writes reports/memory.csv and reports/memory.png; three minutes on one core
+    python -m benchmarks.memory           # writes reports/memory.csv and reports/memory.png; four minutes on one core
 
 Every figure is that of a process of its own: on a CPU how much its resident memory rose above what it was with the
 model built, on a GPU what torch had allocated at most beyond the model. Inputs, logits and gradients are counted.
@@ -29,9 +29,10 @@ SEGMENTS = (1, 2, 4, 8, 16, 32, 64)
 MODES = {
     "evaluate": "evaluation",
     "train": "training, gradients through all segments",
+    "train_recompute": "training, gradient_checkpointing",
     "train_bptt": f"training, bptt_segments {BPTT}",
 }
-STYLES = {"evaluate": ("o", ":"), "train": ("s", "-"), "train_bptt": ("^", "--")}
+STYLES = {"evaluate": ("o", ":"), "train": ("s", "-"), "train_recompute": ("D", "-."), "train_bptt": ("^", "--")}
 MIB = 2**20
 
 
@@ -69,6 +70,7 @@ def measure(mode: str, num_segments: int, memory_type: str, device: str) -> floa
     """MiB that a batch needs at most, beyond the model."""
     bptt = BPTT if mode == "train_bptt" else None
     model = random_model(memory_type, slots=SLOTS, **SIZE, bptt_segments=bptt).to(device)
+    model.gradient_checkpointing = mode == "train_recompute"
     before = peak(device)
     work(mode, model, num_segments, device)
     return round((peak(device) - before) / MIB, 1)
