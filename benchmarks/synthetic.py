@@ -9,7 +9,7 @@ from torch import Tensor
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES
 
-PAD, SEP, CLS, WORDS, QUESTION = 5, 4, 3, 8000, 12
+SEP, CLS, WORDS, QUESTION = 4, 3, 8000, 12
 
 
 def random_model(memory_type: str, *, slots: int, k: int = 4, **other: object) -> GMMXLNetForQA:

@@ -4,9 +4,11 @@ A training that is killed and goes on from here ends with the same bits as one t
 sampler is a function of seed, epoch and position. A checkpoint is written between two steps, so it holds no gradients.
 
     model.safetensors        every parameter and buffer
-    training.safetensors     optimizer/<parameter>/<what AdamW keeps>, rng/<generator>, record/<rows, seconds>
+    training.safetensors     optimizer/<parameter>/<what AdamW keeps>, rng/<process>/<generator>, record/<rows, seconds>
     training.json            learning rates, schedule, gradient scaler, the generators' other numbers, what is trained
     trainer_state.json       the Trainer's own: step, epoch, log
+
+Several processes hold the same weights and optimizer; the main one writes them, and the generators of all.
 """
 
 import json
@@ -29,6 +31,7 @@ from gmmxlnet.errors import CheckpointError
 from gmmxlnet.training.config import TrainingConfig
 from gmmxlnet.training.record import StepRecord
 from gmmxlnet.utils.files import read_json, write_json
+from gmmxlnet.utils.processes import Processes
 
 MODEL, TENSORS, VALUES = "model.safetensors", "training.safetensors", "training.json"
 # Fields of a configuration that no number depends on.
@@ -38,16 +41,19 @@ NOT_TRAINED_WITH = {
 }
 FIRST_SAVE_SECONDS = 15.0
 SHARE_OF_TIME = 0.01  # that saving may take
+STEPS_BETWEEN_ASKING = 10
+Generators = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and the other numbers
 
 
 class SaveSchedule(TrainerCallback):
     """Asks for a checkpoint every `save_steps` steps, or as often as saving takes 1% of the time.
 
-    After the last step none is needed: the outputs are about to be written.
+    After the last step none is needed: the outputs are about to be written. Several processes go by the main one's
+    clock, which they ask now and then only, since asking is waiting for each other.
     """
 
-    def __init__(self, save_steps: int | None) -> None:
-        self.save_steps = save_steps
+    def __init__(self, save_steps: int | None, processes: Processes) -> None:
+        self.save_steps, self.processes = save_steps, processes
         self.pause = FIRST_SAVE_SECONDS
         self.last = 0.0
 
@@ -61,6 +67,8 @@ class SaveSchedule(TrainerCallback):
         """Called after every step of the optimizer."""
         if self.save_steps is None:
             due = time.perf_counter() - self.last >= self.pause
+            if self.processes.count > 1:
+                due = state.global_step % STEPS_BETWEEN_ASKING == 0 and self.processes.from_main(due)
         else:
             due = state.global_step % self.save_steps == 0
         control.should_save = due and state.global_step < state.max_steps
@@ -72,7 +80,7 @@ class SaveSchedule(TrainerCallback):
 
 
 def surroundings() -> dict[str, Any]:
-    """What else decides the bits of a training on one machine: libraries, processor, threads."""
+    """What else decides the bits of a training on one machine: libraries, processor, threads, processes."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -80,6 +88,7 @@ def surroundings() -> dict[str, Any]:
         "numpy": np.__version__,
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "processes": Processes.current().count,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
@@ -101,14 +110,15 @@ def write_state(
     scheduler: Any,
     scaler: Any,
     record: StepRecord,
+    generators: list[Generators],
 ) -> None:
-    """Write everything but the Trainer's own state."""
-    rng_tensors, rng_values = _read_generators()
+    """Write everything but the Trainer's own state; `generators` are those of every process."""
     tensors = {
         **_under("optimizer", _optimizer_tensors(optimizer, model)),
-        **_under("rng", rng_tensors),
         **_under("record", record.tensors()),
     }
+    for index, (rng_tensors, _) in enumerate(generators):
+        tensors |= _under(f"rng/{index}", rng_tensors)
     save_file(_on_cpu(_named_tensors(model)), folder / MODEL)
     save_file(_on_cpu(tensors), folder / TENSORS)
     values = {
@@ -116,7 +126,7 @@ def write_state(
         "learning_rates": [group["lr"] for group in optimizer.param_groups],
         "scheduler": scheduler.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
-        "rng": rng_values,
+        "rng": [rng_values for _, rng_values in generators],
         "record": record.names,
     }
     write_json(folder / VALUES, values)
@@ -170,9 +180,9 @@ def load_record(checkpoint: Path, device: torch.device) -> StepRecord:
     return StepRecord.of(read_values(checkpoint)["record"], _read_below("record", checkpoint), device)
 
 
-def load_generators(checkpoint: Path) -> None:
-    """Give Python's, NumPy's and torch's random generators the state they had."""
-    values, tensors = read_values(checkpoint)["rng"], _read_below("rng", checkpoint)
+def load_generators(checkpoint: Path, index: int) -> None:
+    """Give Python's, NumPy's and torch's random generators the state they had in the process with this index."""
+    values, tensors = read_values(checkpoint)["rng"][index], _read_below(f"rng/{index}", checkpoint)
     random.setstate((values["python_version"], tuple(tensors["python"].tolist()), values["python_gauss"]))
     keys = tensors["numpy"].to(torch.int64).numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, *values["numpy"]))
@@ -181,8 +191,8 @@ def load_generators(checkpoint: Path) -> None:
         torch.cuda.set_rng_state_all([tensors[f"cuda/{i}"] for i in range(torch.cuda.device_count())])
 
 
-def _read_generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The generators' states: tensors, and the other numbers."""
+def read_generators() -> Generators:
+    """The states of this process's random generators."""
     python_version, python_keys, python_gauss = random.getstate()
     numpy_state: Any = np.random.get_state()
     _, numpy_keys, *numpy_rest = numpy_state

@@ -23,7 +23,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.errors import ConfigError
+from gmmxlnet.errors import CheckpointError, ConfigError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.configuration import LOSS_SETTINGS
 from gmmxlnet.models.outputs import GMMXLNetOutput
@@ -68,12 +68,12 @@ class GMMTrainer(Trainer):
         callbacks: further `TrainerCallback`s.
 
     Started in several processes (`accelerate launch`) each takes its share of every batch, and the weights, the log and
-    the record are those of one process to float's precision, but for dropout, of which each draws its own. They keep no
-    checkpoints to go on from.
+    the record are those of one process to float's precision, but for dropout, of which each draws its own.
 
     After training, `record` holds a line a step: loss, its parts, learning rate, tokens, expert utilization. With
     `config.resume_dir`, `train` goes on from the newest complete checkpoint there; call `remove_checkpoints` once what
-    was trained is saved.
+    was trained is saved. Processes on several machines need that folder in the same place; where FSDP has spread the
+    weights none are kept.
     """
 
     def __init__(
@@ -93,8 +93,7 @@ class GMMTrainer(Trainer):
         self.record = StepRecord()
         self._micro_batches: list[dict[str, Tensor]] = []
         self._curriculum = CurriculumCallback(config)
-        self._save_schedule = resume.SaveSchedule(config.save_steps)
-        self._checkpoints: CheckpointStore | None = None
+        self._checkpoints: CheckpointStore | None = None  # of the process that writes them
         if isinstance(config, GMMTrainingConfig):
             for name in LOSS_SETTINGS:  # the guide sets them here, the model reads them from its own configuration
                 setattr(model.config, name, getattr(config, name))
@@ -104,6 +103,7 @@ class GMMTrainer(Trainer):
         for replaced in (PrinterCallback, TrainersProgressCallback):
             self.remove_callback(replaced)
         self.processes = Processes.current()
+        self._save_schedule = resume.SaveSchedule(config.save_steps, self.processes)
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None) -> Any:
@@ -135,19 +135,30 @@ class GMMTrainer(Trainer):
 
     def _claim_checkpoints(self) -> Path | None:
         """Take the folder of checkpoints; return the newest that is complete."""
-        if self.processes.count > 1:
+        if self.is_fsdp_enabled:
             if self.processes.is_main:
-                logger.warning("%d processes keep no checkpoints: if killed, begin anew", self.processes.count)
+                logger.warning("FSDP spreads the weights: no checkpoints are kept; if killed, begin anew")
             return None
-        store = CheckpointStore(self.config.resume_dir, self.config.save_total_limit)
-        if not store.claim():
-            logger.warning("%s: another process trains this; training here keeps no checkpoints", store.folder)
+        store, claimed, newest = CheckpointStore(self.config.resume_dir, self.config.save_total_limit), False, None
+        if self.processes.is_main:
+            claimed = store.claim()
+            if claimed:
+                self._checkpoints, newest = store, store.newest()
+            else:
+                logger.warning("%s: another process trains this; training here keeps no checkpoints", store.folder)
+        claimed, newest = self.processes.from_main((claimed, newest))
+        if claimed:
+            self.add_callback(self._save_schedule)
+        if newest is None:
             return None
-        self._checkpoints = store
-        self.add_callback(self._save_schedule)
-        newest = store.newest()
-        if newest is not None:
-            resume.check_identity(newest, self._identity())
+        if not newest.is_dir():
+            raise CheckpointError(
+                f"{newest}: is not there for process {self.processes.index}; keep checkpoints where every machine "
+                "finds them under the same name, or remove the folder to begin anew"
+            )
+        resume.check_identity(newest, self._identity())
+        if self.processes.is_main:
+            logger.info("training goes on from %s", newest)
         return newest
 
     def _identity(self) -> dict[str, Any]:
@@ -157,6 +168,9 @@ class GMMTrainer(Trainer):
         """The Trainer's hook, called between two steps when a callback has asked for it."""
         start = time.perf_counter()
         self.store_flos()
+        generators = self.processes.gather(resume.read_generators())
+        if self._checkpoints is None:
+            return
         with self._checkpoints.write(self.state.global_step) as folder:
             resume.write_state(
                 folder,
@@ -166,6 +180,7 @@ class GMMTrainer(Trainer):
                 scheduler=self.lr_scheduler,
                 scaler=self.accelerator.scaler,
                 record=self.record,
+                generators=generators,
             )
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         self._save_schedule.saved(time.perf_counter() - start)
@@ -186,7 +201,7 @@ class GMMTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """The Trainer's hook, called when the next step's batches are there, or before an epoch's first are made."""
-        resume.load_generators(Path(checkpoint))
+        resume.load_generators(Path(checkpoint), self.processes.index)
 
     def _train_on(self, dataset: Any) -> None:
         """Take documents as they are, or those behind a `ChunkedSquadDataset`, of which `max_n_segs` holds here too."""

@@ -41,3 +41,17 @@ class Processes:
         if self.count > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
+
+    def from_main(self, value: Item) -> Item:
+        """The main process's value, in each of them; every process must call it."""
+        box = [value]
+        if self.count > 1:
+            torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Item) -> list[Item]:
+        """Every process's value, in each of them; every process must call it."""
+        values = [value] * self.count
+        if self.count > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values

@@ -5,9 +5,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -26,6 +28,7 @@ PROFILE = {
     "progressive_segments": [2],
     "scratch_size": SMALL | {"dropout": 0.0},  # each process draws its own
 }
+TRAINED = ("models/gmm/model.safetensors", "reports/training.csv")
 ANSWERS = ("predictions.json", "null_odds.json", "nbest_predictions.json", "metrics.json")
 
 
@@ -91,7 +94,41 @@ def test_one_run_and_each_step_once(together):
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train/loss")]
     assert steps == [10]
     assert run.data.params["num_processes"] == "2"
-    assert not [path for path in together.rglob("*") if path.name.endswith(".partial") or path.name == ".resume"]
+    assert not [path for path in together.rglob("*") if path.name.endswith(".partial")]
+    assert not list((together / ".resume").iterdir())
+
+
+@pytest.mark.slow
+def test_killed_processes_go_on_and_leave_the_same_bytes(tmp_path, sample_chunks):
+    outputs = []
+    for killed in (False, True):
+        folder = workspace(tmp_path / str(killed), sample_chunks, 2)
+        write_params(folder, profile=PROFILE | {"num_processes": 2, "save_steps": 2, "scratch_size": SMALL})
+        if killed:
+            kill_after_a_checkpoint(folder)
+            assert not (folder / TRAINED[0]).exists()
+        done = run_stage_in(folder, "train", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+        assert done.returncode == 0, done.stderr
+        assert ("training goes on from" in done.stderr) == killed
+        outputs.append([(folder / name).read_bytes() for name in TRAINED])
+        assert not list((folder / ".resume").iterdir())
+    assert outputs[0] == outputs[1]
+
+
+def kill_after_a_checkpoint(folder):
+    told = {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder), "OMP_NUM_THREADS": "1"}
+    told |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "pipeline.train"], cwd=folder, env={**os.environ, **told}, stdout=log, stderr=log
+        ) as launcher,
+    ):
+        while not list(folder.glob(".resume/*/step-00000004")):
+            assert launcher.poll() is None, (folder / "log").read_text()
+            time.sleep(0.01)
+        for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+            process.kill()
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.checkpoints import CheckpointStore
 from gmmxlnet.training.resume import SaveSchedule
 from gmmxlnet.utils.fingerprint import Fingerprint
+from gmmxlnet.utils.processes import Processes
 
 VARIANTS = {
     "plain": {"max_steps": 11},
@@ -250,7 +251,7 @@ def test_nothing_in_a_checkpoint_is_a_pickle(make_model, documents, folder):
 
 
 def test_without_save_steps_saving_takes_a_share_of_the_time():
-    schedule = SaveSchedule(None)
+    schedule = SaveSchedule(None, Processes())
     state, control = TrainerState(global_step=1, max_steps=10), TrainerControl()
     schedule.on_train_begin(None, state, control)
     schedule.on_step_end(None, state, control)
@@ -268,6 +269,20 @@ def test_without_save_steps_saving_takes_a_share_of_the_time():
     state.global_step = 10
     schedule.on_step_end(None, state, control)
     assert not control.should_save  # the outputs are about to be written
+
+
+def test_several_processes_go_by_the_main_ones_clock(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Processes, "from_main", lambda self, due: asked.append(due) or True)
+    schedule = SaveSchedule(None, Processes(index=1, count=2))
+    state, control = TrainerState(max_steps=100), TrainerControl()
+    schedule.on_train_begin(None, state, control)
+    saved = []
+    for state.global_step in range(1, 31):
+        schedule.on_step_end(None, state, control)
+        saved += [state.global_step] * control.should_save
+    assert saved == [10, 20, 30]
+    assert asked == [False] * 3  # by its own clock it was too early
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
