@@ -100,7 +100,8 @@ ui: $(STAMP)
 clean:
 	rm -rf $(VENV)
 
-# A torch of the user's own frees torch (and what a GPU build brings along) from the constraints.
+# A torch of the user's own frees torch (and what a GPU build brings along) from the constraints. setuptools warns of
+# every editable installation; this is meant to be one.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "make: Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 …" >&2; exit 1; }
@@ -108,5 +109,5 @@ $(STAMP): requirements.lock pyproject.toml
 	$(if $(TORCH),grep -v '^torch==',cat) requirements.lock > $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) pip setuptools
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation $(or $(TORCH),torch)
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e '.[pipeline,dev]'
+	PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e '.[pipeline,dev]'
 	@touch $@
