@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--document", required=True, metavar="FILE", help="a text file; - reads standard input")
     parser.add_argument("--encoding", default="utf-8", help="of the document (default: %(default)s)")
     parser.add_argument("--question", required=True, action="append", help="give it again for another question")
-    parser.add_argument("--json", action="store_true", help="print a JSON list, one object a question")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON list, one object a question; everything is counted from 0"
+    )
     parser.add_argument("--n-best", type=int, default=1, metavar="N", help="candidates to show (default: %(default)s)")
     parser.add_argument(
         "--threshold",

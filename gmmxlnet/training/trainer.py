@@ -340,6 +340,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         warmup_steps=config.warmup_fraction,  # below 1 the Trainer takes it as a share of all steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
+        ddp_find_unused_parameters=True,  # a document of one segment teaches the memory nothing
         optim="adamw_torch_fused",
         lr_scheduler_type="warmup_stable_decay",  # `create_scheduler` adds how many steps it falls
         bf16=precision == "bfloat16",
