@@ -98,7 +98,11 @@ class Recurrence(Protocol):
         """The state before the first segment, the same for every document."""
 
     def read(self, segment: Segment, state: State, *, zeroed: bool = False) -> tuple[Reading, State]:
-        """Encode a segment with what the state holds, or with nothing when `zeroed`; and the state after it."""
+        """Encode a segment with what the state holds, or with nothing when `zeroed`; and the state after it.
+
+        With gradient checkpointing it is called once more, and must do the same then: what segments share is computed
+        when the recurrence is made, and nothing is left in it.
+        """
 
 
 @dataclass
