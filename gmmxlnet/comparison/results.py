@@ -83,10 +83,20 @@ class Result:
         return self.variant != "none"
 
     @property
-    def reads_memory(self) -> bool:
+    def above_floor(self) -> bool:
+        """Whether the interval of its exact match lies above the floor."""
+        return (self.score("exact_match").low or 0.0) > self.floor
+
+    @property
+    def loses_without_memory(self) -> bool:
         """Whether taking the memory away in some way costs more than chance explains (interval above zero)."""
         losses = [self.loss(name) for name in ABLATIONS[1:]]
         return self.has_memory and any(loss.low is not None and loss.low > 0 for loss in losses)
+
+    @property
+    def reads_memory(self) -> bool:
+        """Whether it loses answers without its memory; at the floor a loss is one of “no answer”s only."""
+        return self.loses_without_memory and self.above_floor
 
     @property
     def utilization(self) -> tuple[float, float] | None:

@@ -36,7 +36,7 @@ def label(result: Result) -> str:
 
 def floor(results: Sequence[Result]) -> str:
     """The score of always answering "no answer", and who is not clearly above it."""
-    at_floor = [r for r in results if (r.score("exact_match").low or 0.0) <= r.floor]
+    at_floor = [result for result in results if not result.above_floor]
     floors = {result.seed: number(result.floor) for result in results}
     said = f"Always answering “no answer” reaches {next(iter(floors.values()))} EM: the floor."
     if len(set(floors.values())) > 1:
@@ -83,12 +83,18 @@ def _memory(results: Sequence[Result]) -> str:
     if not with_memory:
         return ""
     reading = [result for result in with_memory if result.reads_memory]
-    idle = [result for result in with_memory if not result.reads_memory]
+    abstaining = [result for result in with_memory if result.loses_without_memory and not result.reads_memory]
+    idle = [result for result in with_memory if not result.loses_without_memory]
     said = []
     if reading:
         said.append(
             "Taking the memory away (zeroed, shuffled or reset) costs exact match beyond chance, so the memory is read "
             f"by: {_listed(reading)}."
+        )
+    if abstaining:
+        said.append(
+            "Not clearly above the floor, so that taking the memory away may only change when “no answer” is said, and "
+            f"nothing follows: {_listed(abstaining)}."
         )
     if idle:
         said.append(f"No such loss, so no evidence that the memory is read, by: {_listed(idle)}.")

@@ -44,6 +44,13 @@ def test_who_reads_the_memory(make_result):
     assert "no evidence that the memory is read, by: mems (13)." in sentence
 
 
+def test_a_loss_at_the_floor_is_no_evidence(make_result):
+    results = [make_result("none"), make_result("token", normal=(28.6, 0), zeroed=(0, 0)), make_result("mems")]
+    sentence = " ".join(describe(results))
+    assert "nothing follows: token (13)." in sentence
+    assert "the memory is read by" not in sentence
+
+
 def test_collapse_and_starvation_are_named(make_result):
     fine = make_result("gmm-k4-write", shares=[0.3, 0.2, 0.3, 0.2])
     results = [fine, make_result("gmm-k2-read", shares=[0.62, 0.38]), make_result("gmm-k8-read", shares=[0.04, 0.3])]
