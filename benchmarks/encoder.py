@@ -1,6 +1,5 @@
 """The encoder alone, and the memory's price: steps forward and backward on the same padded batch."""
 
-import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -131,7 +130,7 @@ def recompute_figures(scale: Scale) -> list[Figure]:
 
 
 def segment_figures(scale: Scale) -> list[Figure]:
-    """Time of a segment in a step over S segments, for S from 1 up, against the mean over all S."""
+    """Time of a segment in a step over S segments against one in a step over a single one."""
     counts = [1, 2] if scale.quick else [1, 4, 16, 64]
     L, B = (32, 1) if scale.quick else (128, 4)
     model = _own_model(64 if scale.quick else 128, 2, memory_type="gmm", num_memory_experts=4, memory_slots=4)
@@ -141,25 +140,18 @@ def segment_figures(scale: Scale) -> list[Figure]:
         times = max(counts) // S  # as much work in every run
         runs[f"S={S}"] = partial(_several, times, partial(step, model, batch))
     taken = in_turns(runs, scale.repeats)
-    rows = list(zip(*taken.values(), strict=True))
-    deviations = [_largest_deviation([span.wall for span in row]) for row in rows]
     return [
-        figure(
-            f"cost per segment, S = {counts[0]} … {counts[-1]}: largest deviation from the mean",
-            deviations,
-            Bar(at_most=0.10),
-            processor_time=statistics.median(_largest_deviation([span.processor for span in row]) for row in rows),
+        time_figure(
+            f"cost per segment, S = {S} against S = 1",
+            taken[f"S={S}"],
+            taken["S=1"],
+            Bar(at_most=1.1),
             batch=B,
             tokens=L,
             **milliseconds(taken),
         )
+        for S in counts[1:]
     ]
-
-
-def _largest_deviation(values: list[float]) -> float:
-    """From their mean, relative to it."""
-    mean = statistics.mean(values)
-    return round(max(abs(value / mean - 1) for value in values), 4)
 
 
 VOCABULARY = 8_000
