@@ -218,7 +218,7 @@ def plot_routing_by_question_type(
         xticklabels=list(by_question_type),
         ylim=(0, max(1.3 * share_Tk.max(), 130 / k)),
     )
-    axes.legend(loc="upper center", ncols=k + 1)
+    figure.legend(loc="outside lower center", ncols=5)
     return figure
 
 
