@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
+from gmmxlnet.models.attention import scores_by_distance
+
 
 @cache
 def compiled() -> Callable[..., Any]:
@@ -32,11 +34,10 @@ def attend_flex(
     attention: Callable[..., Any] = flex_attention,
 ) -> Tensor:
     """`attend_fused` without dropout, by `attention`: `flex_attention` or `compiled()`."""
-    B, _, L, _ = query_BHLe.shape
-    by_distance = distance_query_BHLh.transpose(0, 1).flatten(1, 2) @ (scale * position_HPh).transpose(1, 2)
-    by_distance_BHLP = by_distance.unflatten(1, (B, L)).transpose(0, 1)
+    L = query_BHLe.shape[2]
+    by_distance_HBLP = scores_by_distance(distance_query_BHLh, scale * position_HPh)
 
     def with_distance(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return score + by_distance_BHLP[b, h, i, L - 1 - i + j]
+        return score + by_distance_HBLP[h, b, i, L - 1 - i + j]
 
     return attention(query_BHLe, key_BHKe, value_BHKh, score_mod=with_distance, scale=scale)

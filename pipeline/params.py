@@ -208,9 +208,8 @@ def point_to_base(params: Params) -> None:
 
     The checkpoint names the base as `params.yaml` does, so that its bytes do not depend on where it was trained.
     """
-    from gmmxlnet.models.adapter_settings import (
-        BASE_VARIABLE,  # torch comes with it; not every reader of params wants it
-    )
+    # Here, because torch comes with it, and not every reader of parameters wants that.
+    from gmmxlnet.models.adapter_settings import BASE_VARIABLE
 
     found = find_local(params.active.base_model)
     if params.adapter != "none" and found != params.active.base_model:

@@ -36,6 +36,13 @@ def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
     return shifted.unflatten(-1, (num_queries, num_distances - 1))[..., :num_keys]
 
 
+def scores_by_distance(distance_query_BHLh: Tensor, position_HPh: Tensor) -> Tensor:
+    """Scores (H, B, L, P): one product per head over all documents' queries, (H, B·L, h) · (H, h, P)."""
+    B, _, L, _ = distance_query_BHLh.shape
+    by_distance = distance_query_BHLh.transpose(0, 1).flatten(1, 2) @ position_HPh.transpose(1, 2)
+    return by_distance.unflatten(1, (B, L))
+
+
 def relative_attention(
     query_BHLe: Tensor,
     key_BHKe: Tensor,
@@ -67,10 +74,7 @@ def attend_fused(
     dropout: float,
 ) -> Tensor:
     """`relative_attention` by `scaled_dot_product_attention`."""
-    B, _, L, _ = query_BHLe.shape
-    # One product per head over all documents' queries: (H, B·L, h) · (H, h, P).
-    by_distance = distance_query_BHLh.transpose(0, 1).flatten(1, 2) @ (scale * position_HPh).transpose(1, 2)
-    bias_BHLK = relative_shift(by_distance.unflatten(1, (B, L)), key_BHKe.shape[2]).transpose(0, 1)
+    bias_BHLK = _bias(distance_query_BHLh, scale * position_HPh, key_BHKe.shape[2])
     return F.scaled_dot_product_attention(
         query_BHLe, key_BHKe, value_BHKh, attn_mask=bias_BHLK, dropout_p=dropout, scale=scale
     )
@@ -157,9 +161,7 @@ def _blocks(B: int, H: int, L: int, K: int) -> Iterator[tuple[slice, slice, slic
 
 def _bias(distance_query_nHQh: Tensor, position_HWh: Tensor, num_keys: int) -> Tensor:
     """(n, H, Q, K)"""
-    n, _, Q, _ = distance_query_nHQh.shape
-    by_distance = distance_query_nHQh.transpose(0, 1).flatten(1, 2) @ position_HWh.transpose(1, 2)
-    return relative_shift(by_distance.unflatten(1, (n, Q)), num_keys).transpose(0, 1)
+    return relative_shift(scores_by_distance(distance_query_nHQh, position_HWh), num_keys).transpose(0, 1)
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:

@@ -43,11 +43,15 @@ def set_processes(folder, num_processes):
     write_params(folder, profile=PROFILE | {"num_processes": num_processes})
 
 
-def run_stage_in(folder, stage, **environment):
-    """As DVC runs it."""
+def process_of(folder, stage, **environment):
+    """What DVC starts, as `subprocess` takes it."""
     told = {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", f"pipeline.{stage}"]
-    return subprocess.run(command, cwd=folder, env={**os.environ, **told}, capture_output=True, text=True)
+    return {"args": command, "cwd": folder, "env": {**os.environ, **told}}
+
+
+def run_stage_in(folder, stage, **environment):
+    return subprocess.run(**process_of(folder, stage, **environment), capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +122,8 @@ def test_killed_processes_go_on_and_leave_the_same_bytes(tmp_path, sample_chunks
 
 
 def kill_after_a_checkpoint(folder):
-    told = {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder), "OMP_NUM_THREADS": "1"}
-    told |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [sys.executable, "-m", "pipeline.train"], cwd=folder, env={**os.environ, **told}, stdout=log, stderr=log
-        ) as launcher,
-    ):
+    started = process_of(folder, "train", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    with (folder / "log").open("w") as log, subprocess.Popen(**started, stdout=log, stderr=log) as launcher:
         while not list(folder.glob(".resume/*/step-00000004")):
             assert launcher.poll() is None, (folder / "log").read_text()
             time.sleep(0.01)
