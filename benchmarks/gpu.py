@@ -23,7 +23,7 @@ from benchmarks.report import rows_of, write
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.attention import attend_fused
-from gmmxlnet.models.convert import extended_config
+from gmmxlnet.models.xlnet_weights import extended_config
 from gmmxlnet.utils.seeding import seed_everything
 
 FIGURES = (  # what a report without a GPU says has not been taken

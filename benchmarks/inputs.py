@@ -14,7 +14,7 @@ from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.squad import ContextKind, Passage, as_passages, read_squad_file
 from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.models.convert import extended_config
+from gmmxlnet.models.xlnet_weights import extended_config
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("GMMXLNET_SHARED", ROOT.parent / "shared"))

@@ -17,11 +17,11 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.synthetic import random_batch, random_model
+from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.evaluation.spans import best_spans, null_scores
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training.bptt import backward_in_chunks
 from gmmxlnet.utils.files import atomic_file
-from gmmxlnet.utils.plots import save_figure
 
 SIZE = {"d_model": 128, "n_layer": 2, "n_head": 8, "d_inner": 512}
 DOCUMENTS, LENGTH, SLOTS, BPTT = 2, 128, 4, 2

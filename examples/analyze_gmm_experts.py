@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
+from gmmxlnet.analysis.experts import expert_profiles
+from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils import GMMAnalyzer, plot_entropy_timeline, plot_expert_utilization, plot_routing_heatmap
-from gmmxlnet.utils.experts import expert_profiles
-from gmmxlnet.utils.plots import save_figure
 
 
 def main() -> None:

@@ -5,21 +5,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gmmxlnet.analysis.analyzer import GMMAnalyzer, no_routing_report
+from gmmxlnet.analysis.experts import expert_profiles
+from gmmxlnet.analysis.page import render_page
+from gmmxlnet.analysis.plots import all_figures, save_figure
+from gmmxlnet.analysis.shown_answers import choose_answers
+from gmmxlnet.analysis.summary import ablation_csv, summarize_experiment
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import DataError
-from gmmxlnet.utils.analysis import GMMAnalyzer, no_routing_report
-from gmmxlnet.utils.experts import expert_profiles
 from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
-from gmmxlnet.utils.page import render_page
-from gmmxlnet.utils.plots import all_figures, save_figure
 from gmmxlnet.utils.seeding import seed_everything
-from gmmxlnet.utils.shown_answers import choose_answers
-from gmmxlnet.utils.summary import ablation_csv, summarize_experiment
 from pipeline.evaluate import CHUNKS, METRICS, MODEL, REPORTS, load_model
 from pipeline.experiment import Experiment
 from pipeline.params import Params, load_params, run_stage
+from pipeline.run_description import describe_training
 from pipeline.tracking import experiment_run
-from pipeline.tracking_words import describe_training
 
 ROUTING = REPORTS / "routing.json"
 SUMMARY = REPORTS / "summary.json"

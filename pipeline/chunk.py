@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
-from gmmxlnet.data.hub_chunks import pull_chunks, push_chunks
+from gmmxlnet.sharing.hub_chunks import pull_chunks, push_chunks
 from gmmxlnet.utils.files import write_json
 from pipeline.params import Params, find_local, load_params, run_stage
 

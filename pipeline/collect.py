@@ -14,7 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from safetensors import safe_open
 
 from gmmxlnet.comparison import Result
-from gmmxlnet.utils import fingerprint
+from gmmxlnet.verification import fingerprint
 from pipeline import experiment
 from pipeline.dvc_queue import QueueError, file_at
 from pipeline.tracking import COMPARISON_TAG, Run, find_run

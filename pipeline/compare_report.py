@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.comparison import Result, plot_comparison, render_report, write_csv
 from gmmxlnet.utils.files import atomic_file
-from gmmxlnet.utils.plots import save_figure
 from pipeline import dvc_queue
 from pipeline.collect import collect
 from pipeline.tracking import Run, comparison_run

@@ -7,15 +7,15 @@ import torch
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.evaluation.evaluator import QAEvaluator
-from gmmxlnet.evaluation.report import assemble_metrics
+from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.experiment import Experiment
+from pipeline.launch import join, run_together
 from pipeline.params import Params, load_params, point_to_base, run_stage
-from pipeline.processes import join, run_together
 from pipeline.tracking import experiment_run
 
 CHUNKS = Path("data/chunks")

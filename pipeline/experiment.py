@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.utils import fingerprint
 from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
+from gmmxlnet.verification import fingerprint
 from pipeline.params import Params
 
 FILE_NAME = "experiment.json"

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from gmmxlnet.analysis.analyzer import GMMAnalyzer, no_routing_report
 from gmmxlnet.comparison import Result
 from gmmxlnet.comparison.long_documents import render_long_documents
 from gmmxlnet.comparison.questions import ScoredDocuments
@@ -29,12 +30,11 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
 from gmmxlnet.evaluation import QAEvaluator
-from gmmxlnet.evaluation.report import assemble_metrics
+from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer
 from gmmxlnet.training.resume import surroundings
-from gmmxlnet.utils.analysis import GMMAnalyzer, no_routing_report
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import atomic_file, atomic_folder, digest_of, read_json, write_json
 from gmmxlnet.utils.seeding import seed_everything
@@ -44,7 +44,7 @@ from pipeline.cost import cost_of_training, machine
 from pipeline.evaluate import AUTOCAST
 from pipeline.experiment import Experiment, folder_hash
 from pipeline.params import errors_on_one_line, find_local
-from pipeline.resume import code_hashes
+from pipeline.resume_key import code_hashes
 from pipeline.train import build_model, training_config
 from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, variant_overrides
 

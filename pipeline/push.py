@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import HubError
+from gmmxlnet.sharing.model_card import model_card
+from gmmxlnet.sharing.publish import publish_model
 from gmmxlnet.utils.files import read_object, write_json
-from gmmxlnet.utils.model_card import model_card
-from gmmxlnet.utils.publish import publish_model
 from pipeline.experiment import Experiment
 from pipeline.params import Params, find_local, load_params, point_to_base, run_stage
 

@@ -61,7 +61,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gmmxlnet.data.documents import Documents
 from pipeline.experiment import Experiment, model_hash
 from pipeline.params import find_local
-from pipeline.tracking_words import UNITS, describe_run
+from pipeline.run_description import UNITS, describe_run
 
 MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
 EXPERIMENT_TAGS = {  # what MLflow's pages show first

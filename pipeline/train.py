@@ -15,13 +15,13 @@ from gmmxlnet.models.checkpoint import seal
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.trainer import whole_model
 from gmmxlnet.utils.files import atomic_folder
-from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.utils.seeding import seed_everything
+from gmmxlnet.verification.fingerprint import Fingerprint
 from pipeline.cost import log_cost
 from pipeline.experiment import Experiment
+from pipeline.launch import join, run_together
 from pipeline.params import Params, find_local, load_params, run_stage
-from pipeline.processes import join, run_together
-from pipeline.resume import resume_folder, training_key
+from pipeline.resume_key import resume_folder, training_key
 from pipeline.tracking import MLflowCallback, no_run, start_run
 
 CHUNKS = Path("data/chunks")

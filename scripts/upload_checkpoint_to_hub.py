@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.sharing.model_card import model_card
+from gmmxlnet.sharing.publish import Published, publish_model
 from gmmxlnet.utils.files import read_object
-from gmmxlnet.utils.model_card import model_card
-from gmmxlnet.utils.publish import Published, publish_model
 
 
 def upload_checkpoint(

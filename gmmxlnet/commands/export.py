@@ -12,9 +12,9 @@ from transformers import XLNetLMHeadModel
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.models.base import read_base_config
+from gmmxlnet.models.pretrained import read_base_config
+from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.utils.files import atomic_folder, read_json, sha256_of
-from gmmxlnet.utils.model_card import model_card
 from gmmxlnet.utils.tensors import weights_hash
 
 MEGABYTE = 10**6

@@ -4,7 +4,7 @@ A `Result` is one variant trained with one seed. Nothing here trains, evaluates 
 it, so that a change of wording makes no experiment run again.
 """
 
-from gmmxlnet.comparison.plots import plot_comparison
+from gmmxlnet.comparison.figure import plot_comparison
 from gmmxlnet.comparison.report import render_report
 from gmmxlnet.comparison.results import Result
 from gmmxlnet.comparison.tables import write_csv

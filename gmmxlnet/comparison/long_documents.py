@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gmmxlnet.comparison.findings import BASELINE, describe_models, floor
 from gmmxlnet.comparison.questions import ScoredDocuments, average, difference, groups, pairs
 from gmmxlnet.comparison.results import Score, by_variant, mean
 from gmmxlnet.comparison.tables import NONE, ablation_table, cost_table, number, routing_table, score_cell
-from gmmxlnet.comparison.words import BASELINE, describe_models, floor
 
 NO_RECONSTRUCTION = "-norec"  # what the names of variants without memory reconstruction end in
 LIMITS = """Every answer in SQuAD stands in one sentence of one paragraph, and a segment is longer than a paragraph: a

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from gmmxlnet.comparison.findings import describe
 from gmmxlnet.comparison.results import ALL, Result
 from gmmxlnet.comparison.tables import ablation_table, cost_table, routing_table, scores_table
-from gmmxlnet.comparison.words import describe
 
 NOTHING = "Nothing is finished yet."
 

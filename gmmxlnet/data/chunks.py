@@ -20,8 +20,8 @@ from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
 from gmmxlnet.data.sources import Source, Split, read_split
 from gmmxlnet.data.squad import ContextKind, as_passages
-from gmmxlnet.data.store import SPLITS, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
-from gmmxlnet.data.summary import summarize
+from gmmxlnet.data.statistics import summarize
+from gmmxlnet.data.store import SPLITS, BuiltSplit, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
 from gmmxlnet.data.tokenizer import (
     encode_texts,
     load_tokenizer,
@@ -63,17 +63,6 @@ class ChunkSettings:
     def as_json(self) -> dict[str, Any]:
         """As the manifest of the chunks has them."""
         return asdict(self) | {"dataset": _plain(self.dataset)}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuiltSplit:
-    """A split in memory."""
-
-    chunks: SplitChunks
-    texts: SplitTexts
-    layout: SegmentLayout
-    num_cut_questions: int
-    unlabeled_ids: list[str]  # questions left out because no token span expresses their answer
 
 
 def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[str], str] = str) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gmmxlnet.data.answer_text import normalize_answer
 from gmmxlnet.data.tokenizer import EncodedTexts
-from gmmxlnet.evaluation.squad_metric import normalize_answer
 
 NO_LABEL = (-1, -1)
 

@@ -67,6 +67,17 @@ class SplitChunks:
         return np.diff(self.question_rows)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltSplit:
+    """A split in memory."""
+
+    chunks: SplitChunks
+    texts: SplitTexts
+    layout: SegmentLayout
+    num_cut_questions: int
+    unlabeled_ids: list[str]  # questions left out because no token span expresses their answer
+
+
 def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
     """Write a split's files into a new folder."""
     folder.mkdir()

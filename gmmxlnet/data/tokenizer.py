@@ -17,7 +17,7 @@ from huggingface_hub.errors import HTTPError
 from tokenizers import Tokenizer
 from transformers import XLNetTokenizerFast
 
-from gmmxlnet.data.words import encode_by_words, encodes_words_alone
+from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone
 from gmmxlnet.errors import DataError, reason_of
 
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")

@@ -21,8 +21,8 @@ from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.segments import SegmentLayout
 from gmmxlnet.data.tokenizer import base_vocabulary_size
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.predictions import Predictions, Questions
-from gmmxlnet.evaluation.report import assemble_metrics
 from gmmxlnet.evaluation.running_score import RunningScore
 from gmmxlnet.evaluation.spans import best_spans, null_scores
 from gmmxlnet.evaluation.threshold import ThresholdChoice

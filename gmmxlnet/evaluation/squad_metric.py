@@ -8,22 +8,13 @@ they stand in it) and over the same mixture of ints and floats as the official s
 Reference: Rajpurkar et al. 2018, "Know What You Don't Know: Unanswerable Questions for SQuAD".
 """
 
-import re
-import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from gmmxlnet.data.answer_text import normalize_answer
 from gmmxlnet.errors import DataError
 
 Scores = dict[str, float]  # question id -> score in [0, 1]
-
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalize_answer(text: str) -> str:
-    """Lower case, ASCII punctuation deleted, English articles blanked, white space squeezed."""
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())
 
 
 def exact_score(gold: str, prediction: str) -> int:

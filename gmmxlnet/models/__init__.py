@@ -4,7 +4,7 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering
 
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
-from gmmxlnet.models.memory import MemoryState
+from gmmxlnet.models.memories.gated import MemoryState
 from gmmxlnet.models.outputs import GMMXLNetOutput
 
 AutoConfig.register(GMMXLNetConfig.model_type, GMMXLNetConfig, exist_ok=True)

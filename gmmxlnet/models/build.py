@@ -8,11 +8,11 @@ from transformers import PreTrainedTokenizerBase
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.adapter_settings import AdapterSettings, AdapterSize
 from gmmxlnet.models.adapters import install_adapter
-from gmmxlnet.models.base import read_base, read_base_config
 from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES, GMMXLNetConfig
-from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 from gmmxlnet.models.induction import start_with_induction_heads
+from gmmxlnet.models.pretrained import read_base, read_base_config
+from gmmxlnet.models.xlnet_weights import convert_xlnet_weights, extended_config
 from gmmxlnet.utils.tensors import weights_hash
 
 

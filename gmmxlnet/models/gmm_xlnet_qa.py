@@ -19,12 +19,11 @@ from transformers import initialization as init
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import losses
 from gmmxlnet.models.adapters import install_adapter
-from gmmxlnet.models.checkpoint import load_model, save_model
+from gmmxlnet.models.checkpoint import adopt, load_model, save_model
 from gmmxlnet.models.configuration import MAX_EXPERTS, MAX_MEMORY_SLOTS, MIN_EXPERTS, GMMXLNetConfig
-from gmmxlnet.models.convert import convert_xlnet_weights, extended_config
-from gmmxlnet.models.differentiable import BankRecurrence, MemoryBank
 from gmmxlnet.models.encoder import RelativeAttention, XLNetEncoder
-from gmmxlnet.models.memory import (
+from gmmxlnet.models.memories.differentiable import BankRecurrence, MemoryBank
+from gmmxlnet.models.memories.gated import (
     AggregatedMemoryReader,
     ExpertUpdater,
     GatedMemoryMixture,
@@ -33,7 +32,7 @@ from gmmxlnet.models.memory import (
     draw_kept_experts,
     routing_entropy,
 )
-from gmmxlnet.models.mems import CacheRecurrence
+from gmmxlnet.models.memories.mems import CacheRecurrence
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.models.recurrence import (
     MEMORY_ABLATIONS,
@@ -48,6 +47,7 @@ from gmmxlnet.models.recurrence import (
     sort_documents,
 )
 from gmmxlnet.models.shared_batch import choices_of_all, share_of_loss
+from gmmxlnet.models.xlnet_weights import convert_xlnet_weights, extended_config
 
 ROWS_TOGETHER = 64  # segments that a model without memory encodes at once when it is not trained
 
@@ -185,6 +185,17 @@ class GMMXLNetForQA(PreTrainedModel):
         save_model(self, save_directory, state_dict=state_dict, max_shard_size=max_shard_size)
         if push_to_hub:
             self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
+
+    @classmethod
+    def adopt(cls, folder: str | Path, *, base_model: str | None = None) -> None:
+        """Write the manifest of a checkpoint that was edited on purpose, as it stands; what does not fit is refused.
+
+        Args:
+            base_model: as in `from_pretrained`.
+
+        Raises CheckpointError.
+        """
+        adopt(cls, folder, base_model=base_model)
 
     @classmethod
     def is_custom_code(cls) -> bool:

@@ -31,7 +31,7 @@ from gmmxlnet.training import resume
 from gmmxlnet.training.bptt import backward_in_chunks
 from gmmxlnet.training.checkpoints import CheckpointStore
 from gmmxlnet.training.config import GMMTrainingConfig, TrainingConfig
-from gmmxlnet.training.progress import ProgressCallback
+from gmmxlnet.training.progress_bar import ProgressCallback
 from gmmxlnet.training.record import StepRecord
 from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.devices import choose_device

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "GMMAnalyzer": "analysis",
+    "GMMAnalyzer": "analyzer",
     "plot_entropy_timeline": "plots",
     "plot_expert_similarity": "plots",
     "plot_expert_utilization": "plots",
@@ -33,4 +33,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"gmmxlnet.analysis.{_HOMES[name]}"), name)

@@ -1,10 +1,17 @@
 """What tensors hold, in bits."""
 
 import hashlib
+import pickle
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+# What torch.load raises for a file that is no model's weights, or that would run code.
+UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError),
+    pickle.UnpicklingError,
+)
 
 
 def tensor_hash(tensor: Tensor) -> str:

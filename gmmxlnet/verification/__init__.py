@@ -4,7 +4,7 @@ Three levels, each with the checks of those before it: `quick` loads no weights,
 loads the model in a fresh process, changes it and damages copies of it, to prove that each change would be noticed.
 """
 
-from gmmxlnet.verification.report import LEVELS, Check, Report
+from gmmxlnet.verification.checks import LEVELS, Check, Report
 from gmmxlnet.verification.verify import verify
 
 __all__ = ["LEVELS", "Check", "Report", "verify"]

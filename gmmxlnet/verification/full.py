@@ -20,9 +20,9 @@ from torch import nn
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapters import is_lora
-from gmmxlnet.models.checkpoint import MANIFEST, Opened, adopt
-from gmmxlnet.models.memory import MemoryGatingNetwork
-from gmmxlnet.utils.fingerprint import FILE_NAME, Fingerprint, probe_logits
+from gmmxlnet.models.checkpoint import MANIFEST, Opened
+from gmmxlnet.models.memories.gated import MemoryGatingNetwork
+from gmmxlnet.verification.fingerprint import FILE_NAME, Fingerprint, probe_logits
 
 SOFTEST_ROUTING = 1000.0  # temperature at which an expert that the router has given up still counts
 
@@ -62,7 +62,7 @@ def load(folder: Path) -> GMMXLNetForQA:
 def in_fresh_process(folders: list[Path], seed: int) -> list[Fingerprint]:
     """The fingerprints of checkpoints that another process loads. Raises CheckpointError where it cannot."""
     done = subprocess.run(
-        [sys.executable, "-m", "gmmxlnet.utils.fingerprint", "--seed", str(seed), *map(str, folders)],
+        [sys.executable, "-m", "gmmxlnet.verification.fingerprint", "--seed", str(seed), *map(str, folders)],
         env={**os.environ, "PYTHONHASHSEED": str(seed)},
         capture_output=True,
         text=True,
@@ -84,7 +84,7 @@ def copy_with_a_changed_bit(folder: Path, target: Path, opened: Opened) -> None:
         save_file(tensors, target / weights, metadata={"format": "pt"})
     (target / FILE_NAME).unlink(missing_ok=True)
     (target / MANIFEST).unlink()
-    adopt(target)
+    GMMXLNetForQA.adopt(target)
 
 
 # Change each component

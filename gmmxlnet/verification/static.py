@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapters import size_beside_base
 from gmmxlnet.models.checkpoint import Opened, empty_model
-from gmmxlnet.models.manifest import NOT_LISTED, versions
-from gmmxlnet.models.weights import DTYPE_NAMES, read_tensors
+from gmmxlnet.models.checkpoint.manifest import NOT_LISTED, versions
+from gmmxlnet.models.checkpoint.weights import DTYPE_NAMES, read_tensors
 from gmmxlnet.utils.tensors import tensor_hash
 
 # Pickles, and what a trainer leaves; none of it belongs into a checkpoint that is shared.
@@ -40,7 +41,7 @@ def describe(opened: Opened) -> str:
 
 def describe_adapter(opened: Opened) -> str:
     """The adapter's size; one that is large is told, not refused."""
-    return f"with memory and head {size_beside_base(empty_model(opened.config))}"
+    return f"with memory and head {size_beside_base(empty_model(GMMXLNetForQA, opened.config))}"
 
 
 def check_sizes_of_files(folder: Path, opened: Opened) -> str:

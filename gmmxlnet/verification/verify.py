@@ -5,14 +5,15 @@ from pathlib import Path
 import torch
 
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.models.adapter_files import saved_part
+from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.checkpoint import Opened, open_checkpoint, read_config
+from gmmxlnet.models.checkpoint.adapter_files import saved_part
+from gmmxlnet.models.checkpoint.manifest import Manifest
+from gmmxlnet.models.checkpoint.weights import Stored, read_headers, read_tensors
 from gmmxlnet.models.configuration import BOOKKEEPING, GMMXLNetConfig
-from gmmxlnet.models.manifest import Manifest
-from gmmxlnet.models.weights import Stored, read_headers, read_tensors
-from gmmxlnet.utils.fingerprint import FILE_NAME, Fingerprint, probe_logits
 from gmmxlnet.verification import full, static
-from gmmxlnet.verification.report import LEVELS, Report
+from gmmxlnet.verification.checks import LEVELS, Report
+from gmmxlnet.verification.fingerprint import FILE_NAME, Fingerprint, probe_logits
 
 
 def verify(folder: str | Path, level: str = "structure", *, against: str | Path | None = None, seed: int = 0) -> Report:
@@ -47,7 +48,7 @@ def _quick(report: Report, folder: Path) -> Opened | None:
     found: list[Opened] = []
 
     def opens() -> str:
-        found.append(open_checkpoint(folder))
+        found.append(open_checkpoint(GMMXLNetForQA, folder))
         return static.describe(found[0])
 
     if not report.add("fit", opens):
@@ -126,7 +127,7 @@ def _full(report: Report, folder: Path, opened: Opened, seed: int) -> None:
 
 def compare(folder: Path, other: Path, level: str) -> str:
     """Two checkpoints that must be the same: settings and headers; from `structure` tensors; at `full` logits."""
-    opened = [open_checkpoint(path) for path in (folder, other)]
+    opened = [open_checkpoint(GMMXLNetForQA, path) for path in (folder, other)]
     one, two = (x.config.to_dict() for x in opened)
     keys = sorted({*one, *two} - set(BOOKKEEPING))
     changed = [f"{key} {one.get(key)!r} / {two.get(key)!r}" for key in keys if one.get(key) != two.get(key)]

@@ -26,10 +26,10 @@ from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_frozen, name_in_model
 from gmmxlnet.models.build import pretrained_model
-from gmmxlnet.models.checkpoint import MANIFEST, adopt, seal
-from gmmxlnet.models.convert import xlnet_tensors
-from gmmxlnet.utils.fingerprint import Fingerprint, probe_logits
+from gmmxlnet.models.checkpoint import MANIFEST, seal
+from gmmxlnet.models.xlnet_weights import xlnet_tensors
 from gmmxlnet.verification import verify
+from gmmxlnet.verification.fingerprint import Fingerprint, probe_logits
 from scripts.fuzzing.damage import damaged_bytes, damaged_json
 
 SIZE: dict[str, Any] = {"d_model": 8, "n_head": 2, "n_layer": 1, "d_inner": 8, "initializer_range": 0.3}
@@ -111,7 +111,7 @@ class CheckpointCases:
 
     def _read(self, adopted: bool) -> None:
         if adopted:
-            adopt(self.target, base_model=self.base)
+            GMMXLNetForQA.adopt(self.target, base_model=self.base)
         old = (self.target / "pytorch_model.bin").exists()
         try:
             model = self._load(old)

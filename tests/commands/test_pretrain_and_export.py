@@ -11,7 +11,7 @@ from transformers import XLNetForQuestionAnsweringSimple
 from gmmxlnet.cli import main
 from gmmxlnet.data.sample import make_sample
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.utils.model_card import reported_f1
+from gmmxlnet.sharing.model_card import reported_f1
 
 SIZE = ["--n-layer", "1", "--d-model", "16", "--n-head", "2", "--d-inner", "16", "--length", "32"]
 HOW = ["--steps", "2", "--batch-size", "4", "--device", "cpu", "--no-induction-heads"]

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
+from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.comparison import plot_comparison, render_report, write_csv
-from gmmxlnet.utils.plots import save_figure
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from gmmxlnet.data.answer_text import normalize_answer
 from gmmxlnet.data.chunks import ChunkSettings, ChunkStore, build_chunks
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import ConfigError, DataError, GMMXLNetError
-from gmmxlnet.evaluation.squad_metric import normalize_answer
 
 
 def settings_for(dataset: Any, **changes: Any) -> ChunkSettings:

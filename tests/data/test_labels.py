@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gmmxlnet.data.answer_text import normalize_answer
 from gmmxlnet.data.labels import label_documents, smallest_spans
 from gmmxlnet.data.squad import as_passages, read_squad_file
 from gmmxlnet.data.tokenizer import EncodedTexts, encode_texts, load_tokenizer
-from gmmxlnet.evaluation.squad_metric import normalize_answer
 
 
 def encoded(*texts: list[tuple[int, int]]) -> EncodedTexts:

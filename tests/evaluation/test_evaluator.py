@@ -11,7 +11,7 @@ from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.evaluation.evaluator import QAEvaluator, context_mask, rows_with_other_contexts, with_donor
-from gmmxlnet.evaluation.report import assemble_metrics
+from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
 
 

@@ -7,7 +7,7 @@ from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.adapters import PartlyTrainedEmbedding, is_frozen, is_lora, name_in_adapted_model
 from gmmxlnet.models.build import pretrained_model
-from gmmxlnet.utils.fingerprint import _probe_batch as probe_batch
+from gmmxlnet.verification.fingerprint import _probe_batch as probe_batch
 
 SIZE = {"n_layer": 12, "d_model": 8, "n_head": 2, "d_inner": 12, "initializer_range": 0.4, "dropout": 0.0}
 MEMORIES = {

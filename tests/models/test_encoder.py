@@ -8,8 +8,8 @@ from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.attention import relative_shift
-from gmmxlnet.models.convert import convert_xlnet_weights, extended_config, xlnet_tensors
 from gmmxlnet.models.encoder import sinusoids
+from gmmxlnet.models.xlnet_weights import convert_xlnet_weights, extended_config, xlnet_tensors
 
 VOCABULARY = 50
 # (layers, d_model, heads, d_inner), clamp_len, activation, segment lengths of the batch, padding

@@ -12,7 +12,7 @@ from gmmxlnet.models.losses import (
     reconstruction_loss,
     segment_span_loss,
 )
-from gmmxlnet.models.memory import routing_entropy
+from gmmxlnet.models.memories.gated import routing_entropy
 
 
 def span_inputs(B, S, L, seed=0):

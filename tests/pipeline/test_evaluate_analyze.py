@@ -10,7 +10,7 @@ import pytest
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.evaluation.squad_metric import squad_v2_metrics
-from gmmxlnet.utils.fingerprint import Fingerprint
+from gmmxlnet.verification.fingerprint import Fingerprint
 from pipeline import analyze, evaluate
 from pipeline.experiment import Experiment, canonical_parameters
 from pipeline.params import load_params

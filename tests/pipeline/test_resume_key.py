@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import resume
+from pipeline import resume_key
 from pipeline.experiment import Experiment, canonical_parameters
 from pipeline.params import load_params
-from pipeline.resume import resume_folder, training_key
+from pipeline.resume_key import resume_folder, training_key
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def code(tmp_path, monkeypatch):
     for name in ("gmmxlnet", "pipeline"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", folder)
-    monkeypatch.setattr(resume, "ROOT", folder)
+    monkeypatch.setattr(resume_key, "ROOT", folder)
     return folder
 
 
@@ -47,12 +47,12 @@ def test_parameters_and_data_decide():
 def test_the_code_that_training_depends_on_decides(code):
     key = training_key(experiment())
     assert code != ROOT
-    for name in ("gmmxlnet/training/sampler.py", "pipeline/train.py", "gmmxlnet/models/memory.py"):
+    for name in ("gmmxlnet/training/sampler.py", "pipeline/train.py", "gmmxlnet/models/memories/gated.py"):
         source = (code / name).read_bytes()
         (code / name).write_bytes(source + b"\n# changed\n")
         assert training_key(experiment()) != key, name
         (code / name).write_bytes(source)
-    (code / "gmmxlnet/utils/plots.py").write_text("# changed")
+    (code / "gmmxlnet/analysis/plots.py").write_text("# changed")
     (code / "gmmxlnet/models/__pycache__").mkdir()
     (code / "gmmxlnet/models/__pycache__/memory.pyc").touch()
     assert training_key(experiment()) == key
@@ -60,7 +60,7 @@ def test_the_code_that_training_depends_on_decides(code):
 
 def test_a_copy_of_the_code_has_the_same_key(code, monkeypatch):
     in_the_copy = training_key(experiment())
-    monkeypatch.setattr(resume, "ROOT", ROOT)
+    monkeypatch.setattr(resume_key, "ROOT", ROOT)
     assert training_key(experiment()) == in_the_copy
 
 

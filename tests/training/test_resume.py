@@ -22,8 +22,8 @@ from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.checkpoints import CheckpointStore
 from gmmxlnet.training.resume import SaveSchedule
-from gmmxlnet.utils.fingerprint import Fingerprint
 from gmmxlnet.utils.processes import Processes
+from gmmxlnet.verification.fingerprint import Fingerprint
 
 VARIANTS = {
     "plain": {"max_steps": 11},

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from gmmxlnet.cli import main
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.models.checkpoint import MANIFEST, adopt, open_checkpoint, seal
-from gmmxlnet.utils.fingerprint import Fingerprint
+from gmmxlnet.models.checkpoint import MANIFEST, open_checkpoint, seal
 from gmmxlnet.verification import full, static, verify
+from gmmxlnet.verification.fingerprint import Fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_files_that_nobody_lists_are_told(folder):
 
 
 def test_other_versions_are_told(folder):
-    manifest = open_checkpoint(folder).manifest
+    manifest = open_checkpoint(GMMXLNetForQA, folder).manifest
     manifest.made_with.update(torch="1.0")
     manifest.write(folder)
     report = verify(folder, "quick")
@@ -137,9 +137,9 @@ def test_structure_finds_nan_and_emptiness_under_hashes_that_fit(folder, value, 
 
 def test_a_model_other_than_the_trained_one_is_noticed_under_hashes_that_fit(folder):
     change_weights(folder, lambda tensors: tensors["qa_head.bias"].add_(1))
-    adopt(folder)
+    GMMXLNetForQA.adopt(folder)
     assert "trained: " in failure(folder, "structure")
-    report = full.check_reload(folder, open_checkpoint(folder), seed=13)
+    report = full.check_reload(folder, open_checkpoint(GMMXLNetForQA, folder), seed=13)
     assert report["differing_tensors"] == ["qa_head.bias"]
     assert report["bit_identical"] is False
     assert report["max_abs_logit_diff"] == pytest.approx(1, abs=1e-4)
@@ -179,7 +179,7 @@ def test_an_expert_that_the_router_has_given_up_counts(make_model):
 def test_damage_that_goes_unnoticed_is_told(folder, monkeypatch):
     monkeypatch.setitem(full.DAMAGES, "left alone", lambda path: None)
     with pytest.raises(CheckpointError, match=r"loads although \S+ was left alone"):
-        full.check_damage(folder, open_checkpoint(folder))
+        full.check_damage(folder, open_checkpoint(GMMXLNetForQA, folder))
 
 
 @pytest.mark.parametrize("level", ["quick", "structure", "full"])
@@ -192,7 +192,7 @@ def test_two_checkpoints_are_compared(pristine, folder, make_model, tmp_path, le
     assert main([*arguments, str(tmp_path / "other")]) == 1
     assert "routing_mode 'read-based' / 'write-based'" in capsys.readouterr().out
     change_weights(folder, lambda tensors: tensors["qa_head.bias"].add_(1))
-    adopt(folder)
+    GMMXLNetForQA.adopt(folder)
     assert main([*arguments, str(folder)]) == (0 if level == "quick" else 1)
     assert ("qa_head.bias by up to 1.0" in capsys.readouterr().out) == (level != "quick")
 

@@ -1,0 +1,153 @@
+"""`checkpoint.json`: what a checkpoint's folder holds, so that whoever opens it knows whether it is what was saved.
+
+    format, version    gmmxlnet-checkpoint, the version of config.json
+    made_with          versions of gmmxlnet, torch, transformers, safetensors and Python
+    config             config.json, as it was written
+    tensors            dtype, shape and SHA-256 of every tensor of the model as it stood in memory
+    shared             names under which a tensor is used once more, and the name it is saved under
+    files              size and SHA-256 of every file
+    sha256             of all this, so that the manifest cannot change unnoticed either
+
+`save_pretrained` writes it last. `seal` adds what was put beside the weights afterwards (tokenizer, experiment.json);
+`adopt` writes it anew for a folder that was edited on purpose. README.md stays out: model cards are edited on the Hub.
+"""
+
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import gmmxlnet
+from gmmxlnet.errors import CheckpointError
+from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
+
+MANIFEST = "checkpoint.json"
+FORMAT = "gmmxlnet-checkpoint"
+CONFIG = "config.json"
+NOT_LISTED = (MANIFEST, "README.md", ".gitattributes")
+_LIBRARIES = ("torch", "transformers", "safetensors")
+_KEYS = ("format", "version", "made_with", "config", "tensors", "shared", "files", "sha256")
+_UNSET = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `checkpoint.json` says; see the module."""
+
+    version: str
+    config: dict[str, Any]
+    tensors: dict[str, dict[str, Any]]  # name -> dtype (a safetensors name), shape, sha256
+    shared: dict[str, str] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path -> size, sha256
+    made_with: dict[str, str] = field(default_factory=lambda: versions())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """The manifest of a checkpoint. Raises CheckpointError where it is missing, damaged or altered."""
+        path = folder / MANIFEST
+        values = read_object(
+            path,
+            missing="without it nothing says whether the checkpoint is what was saved; save it again with "
+            f"save_pretrained, or, if you trust it as it is: {adopt_command(folder)}",
+        )
+        if values.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: is not a manifest of {FORMAT}; get the checkpoint again")
+        digest = values.get("sha256")
+        if digest != digest_of({key: value for key, value in values.items() if key != "sha256"}):
+            raise CheckpointError(f"{path}: altered (its SHA-256 differs); get the checkpoint again")
+        if set(values) != set(_KEYS) or not _well_formed(values):
+            raise CheckpointError(f"{path}: is incomplete or has values of wrong types; get the checkpoint again")
+        return cls(**{key: values[key] for key in _KEYS if key not in ("format", "sha256")})
+
+    def write(self, folder: Path) -> None:
+        """Write `checkpoint.json`, complete or absent."""
+        values = {"format": FORMAT} | {key: getattr(self, key) for key in _KEYS if key not in ("format", "sha256")}
+        write_json(folder / MANIFEST, values | {"sha256": digest_of(values)})
+
+    def check_config(self, folder: Path, found: dict[str, Any]) -> None:
+        """Every value in `config.json` must be the one that was saved; the caller checks what left-out ones mean."""
+        for key, value in found.items():
+            saved = self.config.get(key, _UNSET)
+            if saved is _UNSET or type(saved) is not type(value) or saved != value:
+                was = "was not saved" if saved is _UNSET else f"was saved as {saved!r}"
+                raise CheckpointError(
+                    f"{folder / CONFIG}: {key} is {str(value)[:80]!r}, but {was}; get the checkpoint again, or, if you "
+                    f"edited it on purpose: {adopt_command(folder)}"
+                )
+
+    def check_files(self, folder: Path, *, hashes: bool = True) -> None:
+        """All files must be there with the bytes that were saved, `config.json` aside. Raises CheckpointError."""
+        for name, saved in self.files.items():
+            path = folder / name
+            try:
+                size = path.stat().st_size
+                digest = sha256_of(path) if hashes and size == saved["size"] else None
+            except FileNotFoundError:
+                raise CheckpointError(f"{path}: is missing, but was saved; get the checkpoint again") from None
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+            if name == CONFIG:  # compared by its values
+                continue
+            if size != saved["size"]:
+                raise CheckpointError(
+                    f"{path}: has {size:,} bytes, {saved['size']:,} were saved; get the checkpoint again"
+                )
+            if digest is not None and digest != saved["sha256"]:
+                raise CheckpointError(
+                    f"{path}: altered (its SHA-256 is not the one that was saved); get the checkpoint again"
+                )
+
+
+def versions() -> dict[str, str]:
+    """Of what makes a checkpoint here."""
+    libraries = {name: installed(name) for name in _LIBRARIES}
+    return {"gmmxlnet": gmmxlnet.__version__, **libraries, "python": platform.python_version()}
+
+
+def seal(folder: str | Path) -> None:
+    """Add files that lie beside a saved model to its manifest; those it lists already must be as they were saved."""
+    folder = Path(folder)
+    manifest = Manifest.read(folder)
+    manifest.check_files(folder)
+    Manifest(**{**vars(manifest), "files": listed_files(folder)}).write(folder)
+
+
+def listed_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file below a folder that a manifest lists."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    named = ((path.relative_to(folder).as_posix(), path) for path in paths)
+    return {name: file_record(path) for name, path in named if name not in NOT_LISTED}
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def adopt_command(folder: Path) -> str:
+    """What to type to have a folder taken as it is."""
+    return f"python -c \"from gmmxlnet.models import GMMXLNetForQA; GMMXLNetForQA.adopt('{folder}')\""
+
+
+def _well_formed(values: dict[str, Any]) -> bool:
+    files, tensors = values["files"], values["tensors"]
+    return (
+        all(isinstance(values[key], dict) for key in ("made_with", "config", "tensors", "shared", "files"))
+        and isinstance(values["version"], str)
+        and all(isinstance(name, str) for part in ("shared", "made_with") for name in values[part].values())
+        and all(_is_record(file, size=int, sha256=str) and _is_inside(name) for name, file in files.items())
+        and all(_is_record(tensor, dtype=str, shape=list, sha256=str) for tensor in tensors.values())
+        and all(type(size) is int for tensor in tensors.values() for size in tensor["shape"])
+        and CONFIG in files
+    )
+
+
+def _is_record(value: Any, **kinds: type) -> bool:
+    return isinstance(value, dict) and {key: type(item) for key, item in value.items()} == kinds
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name leads to a place below the checkpoint's folder."""
+    parts = name.split("/")
+    return "\0" not in name and "\\" not in name and not {"", ".", ".."} & set(parts)

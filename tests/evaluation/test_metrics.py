@@ -1,0 +1,97 @@
+"""The contents of `reports/metrics.json` agree with the files they are computed from."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from gmmxlnet.data.documents import Documents
+from gmmxlnet.evaluation.evaluator import QAEvaluator
+from gmmxlnet.evaluation.metrics import assemble_metrics, official_figures
+from gmmxlnet.evaluation.squad_metric import squad_v2_metrics
+from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
+
+
+@pytest.fixture(scope="module")
+def evaluator(make_model, sample_tokenizer):
+    return QAEvaluator(make_model(), sample_tokenizer, batch_size=7)
+
+
+@pytest.fixture(scope="module")
+def normal(evaluator, dev_documents):
+    return evaluator.predict(dev_documents)
+
+
+@pytest.fixture(scope="module")
+def choice(evaluator, sample_chunks):
+    return choose_threshold(evaluator.predict(Documents.open(sample_chunks, "calibration")))
+
+
+@pytest.fixture(scope="module")
+def metrics(evaluator, normal, choice):
+    return assemble_metrics(normal, choice, evaluator.ablate(normal))
+
+
+def test_official_figures_are_those_of_the_files(metrics, normal, choice):
+    answers, odds = (json.loads(json.dumps(x)) for x in (normal.answers(choice.value), normal.odds_by_id()))
+    official = squad_v2_metrics(normal.golds(), answers, odds, metrics["null_score_diff_threshold"])
+    for name, value in official.items():
+        assert metrics["exact_match" if name == "exact" else name] == value
+
+
+def test_threshold_comes_from_calibration(metrics, choice):
+    assert metrics["null_score_diff_threshold"] == choice.value
+    told = metrics["null_score_diff_threshold_choice"]
+    assert (told["split"], told["metric"], told["questions"]) == ("calibration", "f1", 6)
+
+
+def test_floor_is_the_share_of_unanswerable_questions(metrics):
+    assert metrics["always_no_answer"] == {"exact_match": 100 * 12 / 34, "f1": 100 * 12 / 34}
+
+
+def test_groups_add_up(metrics):
+    by_type, by_segments = metrics["by_question_type"], metrics["by_segments"]
+    assert list(by_type) == ["cross", "local", "unanswerable"]
+    assert {name: group["total"] for name, group in by_type.items()} == dict.fromkeys(by_type, 10)
+    assert by_segments["1"]["total"] == 4
+    assert sum(group["total"] for group in by_segments.values()) == metrics["total"] == 34
+    f1 = sum(group["total"] * group["f1"] for group in by_segments.values()) / 34
+    assert f1 == pytest.approx(metrics["f1"])
+
+
+def test_ablation_table(metrics):
+    table = metrics["memory_ablation"]
+    assert list(table) == ["normal", "zeroed", "shuffled", "reset"]
+    assert table["normal"]["exact_match"] == metrics["exact_match"]
+    assert table["normal"]["f1"] == metrics["f1"]
+    assert table["normal"]["by_question_type"] == metrics["by_question_type"]
+    for name in ("zeroed", "shuffled", "reset"):
+        assert table[name]["f1_loss"] == pytest.approx(metrics["f1"] - table[name]["f1"])
+        low, high = table[name]["f1_loss_interval"]
+        assert low <= table[name]["f1_loss"] <= high
+        assert set(table[name]["by_question_type"]) == {"cross", "local", "unanswerable"}
+
+
+def test_intervals_hold_the_figures(metrics):
+    for name in ("exact_match", "f1"):
+        low, high = metrics["intervals"][name]
+        assert low <= metrics[name] <= high
+    assert metrics["intervals"]["contexts"] == 12
+
+
+def test_oracle_is_a_bound(metrics):
+    assert metrics["oracle_threshold"]["f1"] >= max(metrics["f1"], metrics["always_no_answer"]["f1"])
+
+
+def test_absent_groups_are_null():
+    answerable = SimpleNamespace(
+        golds=lambda: {"q": ["Anna"]}, answers=lambda threshold: {"q": "Anna"}, odds_by_id=lambda: {"q": -1.0}
+    )
+    figures = official_figures(answerable, ThresholdChoice(0.0))
+    assert (figures["NoAns_exact"], figures["NoAns_f1"], figures["NoAns_total"]) == (None, None, 0)
+    assert figures["HasAns_exact"] == figures["exact_match"] == 100.0
+
+
+def test_can_be_written_and_is_repeatable(metrics, evaluator, normal, choice):
+    text = json.dumps(metrics, allow_nan=False)
+    assert text == json.dumps(assemble_metrics(normal, choice, evaluator.ablate(normal)))
