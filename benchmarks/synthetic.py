@@ -6,8 +6,8 @@ Shapes: B documents, S segments, L tokens of a segment, m memory slots.
 import torch
 from torch import Tensor
 
+from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
-from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES
 
 SEP, CLS, WORDS, QUESTION = 4, 3, 8000, 12
 
@@ -15,13 +15,12 @@ SEP, CLS, WORDS, QUESTION = 4, 3, 8000, 12
 def random_model(memory_type: str, *, slots: int, k: int = 4, **other: object) -> GMMXLNetForQA:
     """A model of `WORDS` words with the losses of the sample profile; `other` are keys of `GMMXLNetConfig`."""
     torch.manual_seed(0)
-    with_tokens = memory_type in TOKEN_MEMORY_TYPES
     config = GMMXLNetConfig(
         **{"dropout": 0.0, "initializer_range": 0.05, "memory_reconstruction_weight": 1.0, **other},
-        vocab_size=WORDS + (2 * slots if with_tokens else 0),
+        vocab_size=WORDS + KINDS[memory_type].num_token_ids(slots),
         sep_token_id=SEP,
         memory_type=memory_type,
-        num_memory_experts=k if memory_type == "gmm" else 0,
+        num_memory_experts=k,
         memory_slots=slots,
     )
     return GMMXLNetForQA(config)

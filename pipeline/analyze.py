@@ -42,7 +42,7 @@ def read_report(path: Path, stage: str) -> Any:
 def analyze_routing(params: Params, documents: Documents) -> tuple[dict[str, Any], GMMAnalyzer | None]:
     """The routing report over these documents, and the analyzer that holds it all; None where nothing is routed."""
     model = load_model(params)
-    if model.config.memory_type != "gmm":
+    if not model.config.has_router:
         return no_routing_report(model.config.memory_type), None
     analyzer = GMMAnalyzer(model)
     return analyzer.report(documents, params.active.eval_batch_size), analyzer

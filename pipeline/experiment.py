@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.memory_kinds import run_name
 from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
 from gmmxlnet.verification import fingerprint
 from pipeline.params import Params
@@ -58,10 +59,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """A name people recognise in a list of runs, such as `gmm-k4-write`."""
-        name = str(self.parameters["memory_type"])
-        if name == "gmm":
-            routing = self.parameters["routing_mode"].removesuffix("-based")
-            name = f"gmm-k{self.parameters['num_memory_experts']}-{routing}"
+        name = run_name(self.parameters)
         return f"{name}-lora" if self.parameters.get("adapter") == "lora" else name
 
 

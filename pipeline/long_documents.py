@@ -154,7 +154,7 @@ class Job:
         normal = evaluator.predict(dev)
         metrics = assemble_metrics(normal, choice, evaluator.ablate(normal), params.seed)
         routing = no_routing_report(model.config.memory_type)
-        if model.config.memory_type == "gmm":
+        if model.config.has_router:
             routing = GMMAnalyzer(model).report(dev, active.eval_batch_size)
         result = Result(
             variant=self.planned.variant,

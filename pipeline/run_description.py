@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gmmxlnet.memory_kinds import KINDS
 from pipeline.experiment import Experiment
 
 UNITS = (
@@ -11,20 +12,12 @@ UNITS = (
     "`routing/…` probabilities, entropy in nats, information in bits; `train/…` by optimizer step, losses in nats; "
     "`cost/…` of the training, in seconds, tokens per second and MiB."
 )
-MEMORIES = {
-    "none": "no memory: each segment is read alone",
-    "mems": "XLNet's own recurrence: each layer sees its inputs of the segment before",
-    "token": "one memory of {memory_num_tokens} slots, without a router",
-    "differentiable": "a bank of {memory_num_tokens} slots that every token reads, {memory_heads} heads",
-    "gmm": "{num_memory_experts} memory experts of {memory_num_tokens} slots, {routing_mode} routing, "
-    "temperature {routing_temperature}",
-}
 
 
 def describe_training(experiment: Experiment) -> str:
     """Which memory was trained, on what, with which seed."""
     values = experiment.parameters
-    memory = MEMORIES[str(values["memory_type"])].format_map(values)
+    memory = KINDS[values["memory_type"]].load().description.format_map(values)
     return f"{memory}. Profile {values['profile']}, seed {values['seed']}."
 
 

@@ -59,6 +59,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.memory_kinds import KINDS
 from pipeline.experiment import Experiment, model_hash
 from pipeline.params import find_local
 from pipeline.run_description import UNITS, describe_run
@@ -366,7 +367,7 @@ def _find(client: MlflowClient, mlflow_experiment: str, key: str, further: str =
 
 def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment, further: Mapping[str, str]) -> str:
     names = ("profile", "memory_type", "num_memory_experts", "routing_mode", "seed")
-    unused = () if experiment.parameters["memory_type"] == "gmm" else ("num_memory_experts", "routing_mode")
+    unused = () if KINDS[experiment.parameters["memory_type"]].routes else ("num_memory_experts", "routing_mode")
     tags = {
         MLFLOW_RUN_NOTE: describe_run(experiment, {}),
         MLFLOW_GIT_COMMIT: _git_commit(),

@@ -15,13 +15,15 @@ from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.memory_kinds import KINDS
 from pipeline.params import Params, load_params
 
 PARAMS = Path("params.yaml")
-SIMPLE = ("none", "mems", "token", "differentiable")
-VARIANTS = (*SIMPLE, *(f"gmm-k{k}-{mode}" for k in (2, 4, 8) for mode in ("write", "read")))
+SIMPLE = tuple(name for name, kind in KINDS.items() if not kind.routes)
+MIXTURES = tuple(name for name, kind in KINDS.items() if kind.routes)
+VARIANTS = (*SIMPLE, *(f"{name}-k{k}-{mode}" for name in MIXTURES for k in (2, 4, 8) for mode in ("write", "read")))
 NO_RECONSTRUCTION = "-norec"
-GMM = re.compile(r"gmm-k(\d+)-(write|read)")
+MIXTURE = re.compile(rf"({'|'.join(MIXTURES)})-k(\d+)-(write|read)")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # valid in a git reference and in a file's name
 DEFAULT_NAME = "sample"
 
@@ -73,14 +75,14 @@ def variant_overrides(variant: str) -> list[str]:
         return [*variant_overrides(remembering), "memory_reconstruction_weight=0"]
     if variant in SIMPLE:
         return [f"memory_type={variant}"]
-    found = GMM.fullmatch(variant)
+    found = MIXTURE.fullmatch(variant)
     if not found:
         known = (
             f"{', '.join(SIMPLE)} or gmm-kK-write or gmm-kK-read with K from 2 to 8; all with a memory but mems also "
             f"with {NO_RECONSTRUCTION} at the end"
         )
         raise ConfigError(f"VARIANTS: must be of {known}, not {variant}")
-    return ["memory_type=gmm", f"num_memory_experts={found[1]}", f"routing_mode={found[2]}-based"]
+    return [f"memory_type={found[1]}", f"num_memory_experts={found[2]}", f"routing_mode={found[3]}-based"]
 
 
 def overridden(text: str, overrides: tuple[str, ...] | list[str]) -> Params:

@@ -8,8 +8,8 @@ import torch
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
+from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
-from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES
 
 torch.set_num_threads(1)  # these models are so small that threads only wait for each other
 SLOTS = 2
@@ -109,9 +109,8 @@ def make_model(dev_documents):
 
     def make(memory_type="gmm", **other):
         torch.manual_seed(0)
-        slots = SLOTS if memory_type in TOKEN_MEMORY_TYPES else 0
         config = GMMXLNetConfig(
-            vocab_size=dev_documents.layout.vocab_size + 2 * slots,
+            vocab_size=dev_documents.layout.vocab_size + KINDS[memory_type].num_token_ids(SLOTS),
             **{"d_model": 16, "n_head": 2, "n_layer": 1, "d_inner": 32, "initializer_range": 0.5, "dropout": 0.0},
             sep_token_id=dev_documents.layout.sep_id,
             memory_type=memory_type,

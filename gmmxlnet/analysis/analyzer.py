@@ -28,7 +28,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.evaluation.evaluator import MODEL_INPUTS, longest_first
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
-from gmmxlnet.models.memories.gated import routing_entropy
+from gmmxlnet.models.losses import routing_entropy
 
 Labels = Sequence[str | None]  # one a document, by its index in the dataset; None: not marked
 
@@ -44,7 +44,7 @@ class GMMAnalyzer:
     """
 
     def __init__(self, model: GMMXLNetForQA, device: str | torch.device | None = None) -> None:
-        if model.config.memory_type != "gmm":
+        if not model.config.has_router:
             raise ConfigError(
                 f"Model does not have memory_mixture attribute with experts to route to (its memory_type is "
                 f"{model.config.memory_type}); build it with use_gmm_memory=True and 2 to 8 experts, or load a gmm "

@@ -157,7 +157,7 @@ class QAEvaluator:
         where all documents share one context: there is no other memory to hand over.
         """
         ablations = [name for name in MEMORY_ABLATIONS if name != "normal"]
-        if self.model.config.memory_type == "none":
+        if not self.model.config.kind.carries:
             return dict.fromkeys(ablations, normal)
         order_D = longest_first(normal.documents)
         several_D = order_D[normal.documents.num_segments()[order_D] > 1]

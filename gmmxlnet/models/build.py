@@ -6,9 +6,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models.adapter_settings import AdapterSettings, AdapterSize
 from gmmxlnet.models.adapters import install_adapter
-from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES, GMMXLNetConfig
+from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 from gmmxlnet.models.induction import start_with_induction_heads
 from gmmxlnet.models.pretrained import read_base, read_base_config
@@ -24,11 +25,10 @@ def scratch_model(size: dict[str, Any], tokenizer: PreTrainedTokenizerBase, memo
         tokenizer: the encoder's, without memory tokens.
         memory: the memory's and the losses' keys of `GMMXLNetConfig`.
     """
-    num_memory_tokens = 2 * memory["memory_slots"] if memory["memory_type"] in TOKEN_MEMORY_TYPES else 0
     config = GMMXLNetConfig(
         **size,
         **memory,
-        vocab_size=len(tokenizer) + num_memory_tokens,
+        vocab_size=len(tokenizer) + KINDS[memory["memory_type"]].num_token_ids(memory.get("memory_slots", 0)),
         pad_token_id=tokenizer.pad_token_id,
         sep_token_id=tokenizer.sep_token_id,
         bos_token_id=tokenizer.bos_token_id,

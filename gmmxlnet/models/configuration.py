@@ -11,16 +11,14 @@ from transformers import XLNetConfig
 from transformers.activations import ACT2FN
 
 from gmmxlnet.errors import CheckpointConfigError, ConfigError, reason_of
+from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MemoryKind
 from gmmxlnet.models.adapter_settings import AdapterSettings
 
 FORMAT_VERSION = "1.0"
-MEMORY_TYPES = ("none", "mems", "token", "differentiable", "gmm")
-TOKEN_MEMORY_TYPES = ("token", "gmm")  # those that put write and read tokens into every segment
 ROUTING_MODES = ("write-based", "read-based")
 POOLING_METHODS = ("mean", "max", "attention")
 INIT_STRATEGIES = ("learned", "zeros", "uniform", "orthogonal")
 SPAN_LOSSES = ("segment", "document")
-MIN_EXPERTS, MAX_EXPERTS = 2, 8
 MAX_MEMORY_SLOTS = 32
 MAX_SIZE = 2**31  # of any dimension: what lies above is a damaged file, and would overflow a product
 MAX_FLOAT = 3.4e38  # of float32
@@ -117,12 +115,10 @@ class GMMXLNetConfig(XLNetConfig):
                 raise ConfigError(f"config: {alias} and {name} must be equal (the former is an alias of the latter)")
         if self.memory_type == "standard":
             self.memory_type = "none"
-        if self.memory_type in ("none", "mems"):
+        _one_of("memory_type", self.memory_type, tuple(KINDS))
+        if not self.kind.slots:
             self.memory_slots = 0
-        if self.memory_type == "token":
-            self.num_memory_experts = 1
-        elif self.memory_type != "gmm":
-            self.num_memory_experts = 0
+        self.num_memory_experts = self.kind.num_experts(self.num_memory_experts)
         if self.expert_init_strategies is None and 0 <= self.num_memory_experts <= MAX_EXPERTS:
             self.expert_init_strategies = ["learned"] * self.num_memory_experts
         if self.n_head < 1:
@@ -167,22 +163,17 @@ class GMMXLNetConfig(XLNetConfig):
             raise ConfigError(f"initializer_range must be >= 0 and finite, not {self.initializer_range}")
 
     def _check_memory(self) -> None:
-        _one_of("memory_type", self.memory_type, MEMORY_TYPES)
         _one_of("routing_mode", self.routing_mode, ROUTING_MODES)
         _one_of("pooling_method", self.pooling_method, POOLING_METHODS)
         _one_of("span_loss", self.span_loss, SPAN_LOSSES)
         self._check_experts()
-        if self.memory_type not in ("none", "mems") and not 1 <= self.memory_slots <= MAX_MEMORY_SLOTS:
+        if self.kind.slots and not 1 <= self.memory_slots <= MAX_MEMORY_SLOTS:
             raise ConfigError(
                 f"memory_num_tokens must be > 0 and at most {MAX_MEMORY_SLOTS} when memory_type is {self.memory_type}, "
                 f"not {self.memory_slots}"
             )
-        if self.memory_type == "mems" and not (self.mem_len or 0) >= 1:
-            raise ConfigError(f"mem_len must be an integer >= 1 when memory_type is mems, not {self.mem_len}")
-        if self.memory_heads < 1 or (self.memory_type == "differentiable" and self.d_model % self.memory_heads):
-            raise ConfigError(
-                f"memory_heads must be >= 1 and divide d_model, which is {self.d_model}, not {self.memory_heads}"
-            )
+        if self.memory_heads < 1:
+            raise ConfigError(f"memory_heads must be an integer >= 1, not {self.memory_heads}")
         for name in ("routing_temperature", "memory_sharpness"):
             if not 0 < getattr(self, name) <= MAX_FLOAT:
                 raise ConfigError(f"{name} must be > 0 and finite, not {getattr(self, name)}")
@@ -191,12 +182,13 @@ class GMMXLNetConfig(XLNetConfig):
                 raise ConfigError(f"{name} must be >= 0 and finite, not {getattr(self, name)}")
         if self.bptt_segments is not None and self.bptt_segments < 1:
             raise ConfigError(f"bptt_segments must be null or an integer >= 1, not {self.bptt_segments}")
+        self.kind.load()(self).check()  # imported here: a kind's file is built on this one
 
     def _check_experts(self) -> None:
-        if self.memory_type == "gmm" and not MIN_EXPERTS <= self.num_memory_experts <= MAX_EXPERTS:
+        least, most = self.kind.experts
+        if not least <= self.num_memory_experts <= most:
             raise ConfigError(
-                f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], "
-                f"not {self.num_memory_experts}"
+                f"num_memory_experts must be an integer in [{least}, {most}], not {self.num_memory_experts}"
             )
         if not 0 <= self.expert_dropout < 1:
             raise ConfigError(f"expert_dropout must be in [0, 1), not {self.expert_dropout}")
@@ -209,9 +201,19 @@ class GMMXLNetConfig(XLNetConfig):
             _one_of("expert_init_strategies", strategy, INIT_STRATEGIES)
 
     @property
+    def kind(self) -> MemoryKind:
+        """Facts about the kind of memory."""
+        return KINDS[self.memory_type]
+
+    @property
     def has_memory_tokens(self) -> bool:
         """Whether every segment carries read and write tokens."""
-        return self.memory_type in TOKEN_MEMORY_TYPES
+        return self.kind.tokens
+
+    @property
+    def has_router(self) -> bool:
+        """Whether a router chooses among several experts."""
+        return self.kind.routes
 
     @property
     def memory_num_tokens(self) -> int:

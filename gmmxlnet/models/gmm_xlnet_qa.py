@@ -17,22 +17,14 @@ from transformers import PreTrainedModel, XLNetForQuestionAnsweringSimple
 from transformers import initialization as init
 
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.memory_kinds import MAX_EXPERTS, MIN_EXPERTS
 from gmmxlnet.models import losses
 from gmmxlnet.models.adapters import install_adapter
 from gmmxlnet.models.checkpoint import adopt, load_model, save_model
-from gmmxlnet.models.configuration import MAX_EXPERTS, MAX_MEMORY_SLOTS, MIN_EXPERTS, GMMXLNetConfig
+from gmmxlnet.models.configuration import MAX_MEMORY_SLOTS, GMMXLNetConfig
 from gmmxlnet.models.encoder import RelativeAttention, XLNetEncoder
-from gmmxlnet.models.memories.differentiable import BankRecurrence, MemoryBank
-from gmmxlnet.models.memories.gated import (
-    AggregatedMemoryReader,
-    ExpertUpdater,
-    GatedMemoryMixture,
-    GatedRecurrence,
-    MemoryGatingNetwork,
-    draw_kept_experts,
-    routing_entropy,
-)
-from gmmxlnet.models.memories.mems import CacheRecurrence
+from gmmxlnet.models.memories import MemoryModule
+from gmmxlnet.models.memories.gated import GatedMemoryMixture
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.models.recurrence import (
     MEMORY_ABLATIONS,
@@ -55,9 +47,9 @@ ROWS_TOGETHER = 64  # segments that a model without memory encodes at once when 
 class GMMXLNetForQA(PreTrainedModel):
     """XLNet with a memory and a span head.
 
-    `forward` reads a document segment by segment: the kind of memory named by `config.memory_type` encodes each with
-    what it holds and is updated (`GatedRecurrence`, `CacheRecurrence`, `BankRecurrence`), and the head takes its logits
-    from the hidden states. Without memory all segments are read at once.
+    `forward` reads a document segment by segment: the recurrence of the kind of memory that `config.memory_type` names
+    (`gmmxlnet.models.memories`) encodes each segment with what the memory holds and updates it, and the head computes
+    logits from the hidden states. Without memory all segments are read at once.
 
     Build it from a `GMMXLNetConfig`, or around an encoder: `GMMXLNetForQA(base_model=xlnet, num_experts=4,
     memory_slots=16)` copies the weights of a `transformers.XLNetForQuestionAnsweringSimple` and adds 2·m memory tokens
@@ -95,14 +87,9 @@ class GMMXLNetForQA(PreTrainedModel):
         super().__init__(config)
         self.encoder = XLNetEncoder(config)
         self.qa_head = nn.Linear(config.d_model, 2)
-        if config.has_memory_tokens:
-            self.expert_mixture = GatedMemoryMixture(config)
-            self.expert_updater = ExpertUpdater(config)
-            self.memory_reader = AggregatedMemoryReader(config)
-            if config.memory_type == "gmm":
-                self.routing_network = MemoryGatingNetwork(config)
-        elif config.memory_type == "differentiable":
-            self.memory_bank = MemoryBank(config)
+        self.memory = config.kind.load()(config)
+        for name, module in self.memory.modules().items():
+            self.add_module(name, module)
         self.last_routing_probs: Tensor | None = None
         self.post_init()
         if base_model is not None:
@@ -220,12 +207,8 @@ class GMMXLNetForQA(PreTrainedModel):
         elif isinstance(module, RelativeAttention):
             for parameter in (module.r_w_bias, module.r_r_bias, module.r_s_bias, module.segment_embedding):
                 init.normal_(parameter, std=std)
-        elif isinstance(module, GatedMemoryMixture | MemoryGatingNetwork | ExpertUpdater):
-            module.reset_parameters()
-        elif isinstance(module, AggregatedMemoryReader):
-            module.reset_parameters(norm=std * self.config.d_model**0.5)  # the length of a new word embedding
-        elif isinstance(module, MemoryBank):
-            module.reset_parameters(std=std, norm=std * self.config.d_model**0.5)
+        elif isinstance(module, MemoryModule):
+            module.initialize(self.config)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The word embeddings, memory tokens' included."""
@@ -325,16 +308,14 @@ class GMMXLNetForQA(PreTrainedModel):
 
         return answer(self, question, document, **options)
 
-    def start_reading(self, documents: SortedDocuments) -> tuple[Recurrence | None, State | None]:
+    def start_reading(self, documents: SortedDocuments) -> tuple[Recurrence[Any] | None, State | None]:
         """The memory as these documents are read, and the state before their first segment; None without memory."""
-        if self.config.memory_type == "none":
-            return None, None
         B = len(documents.order_B)
-        recurrence = self._recurrence(B, documents.segments[0].input_ids_nL.shape[1])
-        return recurrence, recurrence.start(B)
+        recurrence = self.memory.recurrence(self, B, documents.segments[0].input_ids_nL.shape[1])
+        return recurrence, recurrence and recurrence.start(B)
 
     def read_segments(
-        self, segments: list[Segment], recurrence: Recurrence | None, state: State | None, **how: Any
+        self, segments: list[Segment], recurrence: Recurrence[Any] | None, state: State | None, **how: Any
     ) -> tuple[list[Kept], State | None]:
         """Read these segments on from `state`, as `read_in_turn` does; `how` are its further arguments."""
         if recurrence is None:
@@ -371,34 +352,13 @@ class GMMXLNetForQA(PreTrainedModel):
         logits = [computed_again(read, ids[0]) if self._recomputes else read() for read in reads]
         return [Kept(logits_nL2) for logits_nL2 in torch.cat(logits).split(counts)]
 
-    def _recurrence(self, num_documents: int, length: int) -> Recurrence:
-        """The memory for one call, with what all segments share computed once."""
-        config = self.config
-        if config.memory_type == "mems":
-            return CacheRecurrence(config, self.encoder, length=length)
-        if config.memory_type == "differentiable":
-            return BankRecurrence(self.encoder, self.memory_bank, length=length)
-        kept_Bk = None
-        if self.training and config.expert_dropout > 0:
-            kept_Bk = draw_kept_experts(num_documents, config.num_memory_experts, config.expert_dropout, self.device)
-        return GatedRecurrence(
-            config,
-            self.encoder,
-            self.expert_mixture,
-            self.routing_network if config.memory_type == "gmm" else None,
-            self.expert_updater,
-            self.memory_reader,
-            length=length,
-            kept_Bk=kept_Bk,
-        )
-
     def output_of(self, documents: SortedDocuments, kept: list[Kept], state: State | None) -> GMMXLNetOutput:
         """What was kept of all segments in the order of the batch's rows; the loss is left to the caller."""
         rank_B, shape = documents.rank_B, documents.shape
         start_BSL, end_BSL = padded([one.logits_nL2 for one in kept], shape)[rank_B].unbind(-1)
         output = GMMXLNetOutput(start_logits=start_BSL, end_logits=end_BSL)
         output.memory_state = None if state is None else state.rows(rank_B)
-        if self.config.memory_type == "gmm":
+        if kept[0].routing is not None:
             output.routing_probs = padded([one.routing.probs_Bk for one in kept], shape)[rank_B]
             output.routing_logits = padded([one.routing.logits_Bk for one in kept], shape)[rank_B]
             self.last_routing_probs = output.routing_probs.detach()
@@ -429,13 +389,13 @@ class GMMXLNetForQA(PreTrainedModel):
             else:
                 span = span + losses.segment_span_loss(torch.cat(logits), torch.cat(labels), torch.cat(candidates))
         parts = {"span": span / 2}
-        if self.config.memory_type == "gmm":
+        if kept[0].routing is not None:
             probs = [one.routing.probs_Bk for one in kept]
             shares = None if active_documents is None else choices_of_all(probs, active_documents)
             parts["load_balance"] = losses.load_balance_loss(probs, shares)
-            parts["entropy"] = routing_entropy(torch.cat(probs)).mean()
-        if kept[0].read_nmd is not None:
-            speaker = self.memory_reader if self.config.has_memory_tokens else self.memory_bank
+            parts["entropy"] = losses.routing_entropy(torch.cat(probs)).mean()
+        speaker = self.memory.speaker(self)
+        if speaker is not None and kept[0].read_nmd is not None:
             parts["reconstruction"] = losses.reconstruction_loss(
                 speaker.as_embeddings(torch.cat([one.read_nmd for one in kept])),
                 self.encoder.word_embedding.weight[: self.config.read_token_id],

@@ -72,6 +72,11 @@ def load_balance_loss(probs: list[Tensor], shares: list[Tensor] | None = None) -
     return total / sum(len(probs_nk) for probs_nk in probs)
 
 
+def routing_entropy(probs: Tensor) -> Tensor:
+    """Shannon entropy in nats of probabilities (..., k), 0 to log k: H = -Σ p log p, with 0 log 0 = 0."""
+    return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
+
+
 def reconstruction_loss(
     vectors_Nmd: Tensor, embedding_Vd: Tensor, token_ids_NL: Tensor, content_NL: Tensor, norm: Tensor
 ) -> Tensor:

@@ -1,7 +1,6 @@
 """Reading documents segment by segment: the loop, and what a memory has to offer to travel through it.
 
-The loop knows no kind of memory by name. Each kind is a `Recurrence` in its own file: `memory.py` (token, gmm),
-`mems.py`, `differentiable.py`.
+The loop knows no kind of memory by name. Each kind has its `Recurrence` in its file in `memories/`.
 
 Shapes: B documents, S segments, n documents that have a segment, L tokens, m slots, k experts, d hidden size.
 Documents are sorted by their number of segments, so that those still being read are always the first rows.
@@ -18,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 MEMORY_ABLATIONS = ("normal", "zeroed", "shuffled", "reset")
 T = TypeVar("T")
+S = TypeVar("S", bound="State")
 
 
 @dataclass
@@ -91,13 +91,13 @@ class State:
         return type(self)(*(x.detach() for x in vars(self).values()))
 
 
-class Recurrence(Protocol):
+class Recurrence(Protocol[S]):
     """One kind of memory during one call of the model."""
 
-    def start(self, num_documents: int) -> State:
+    def start(self, num_documents: int) -> S:
         """The state before the first segment, the same for every document."""
 
-    def read(self, segment: Segment, state: State, *, zeroed: bool = False) -> tuple[Reading, State]:
+    def read(self, segment: Segment, state: S, *, zeroed: bool = False) -> tuple[Reading, S]:
         """Encode a segment with what the state holds, or with nothing when `zeroed`; and the state after it.
 
         With gradient checkpointing it is called once more, and must do the same then: what segments share is computed
@@ -140,9 +140,9 @@ def sort_documents(
 
 
 def read_in_turn(
-    recurrence: Recurrence,
+    recurrence: Recurrence[S],
     segments: list[Segment],
-    start: State,
+    start: S,
     *,
     head: Callable[[Tensor], Tensor],
     keep_memory: bool,
@@ -150,7 +150,7 @@ def read_in_turn(
     donor_B: Tensor | None = None,
     bptt_segments: int | None = None,
     recompute: bool = False,
-) -> tuple[list[Kept], State]:
+) -> tuple[list[Kept], S]:
     """Read all segments; a document that has ended keeps its state.
 
     Args:
@@ -163,7 +163,7 @@ def read_in_turn(
         recompute: keep for the backward pass only the state before each segment, and read the segment again then.
     """
 
-    def read(segment: Segment, state: State, donors: State | None) -> tuple[Kept, State]:
+    def read(segment: Segment, state: S, donors: S | None) -> tuple[Kept, S]:
         reading, new = recurrence.read(segment, state, zeroed=ablation == "zeroed")
         if donors is not None:
             reading, _ = recurrence.read(segment, donors)

@@ -1,11 +1,14 @@
 """From a Hugging Face XLNet to ours: the configuration with memory added, and the weights."""
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.models.configuration import TOKEN_MEMORY_TYPES, GMMXLNetConfig
+from gmmxlnet.memory_kinds import KINDS
+from gmmxlnet.models.configuration import GMMXLNetConfig
 
 # Keys that describe the file or the class rather than the architecture.
 _NOT_ARCHITECTURE = ("architectures", "model_type", "transformers_version", "_name_or_path", "id2label", "label2id")
@@ -22,8 +25,8 @@ def extended_config(base: XLNetConfig, *, memory_type: str, memory_slots: int = 
             "XLNet's own checkpoints have attn_type 'bi' and bi_data false"
         )
     keys = {name: value for name, value in base.to_dict().items() if name not in _NOT_ARCHITECTURE}
-    if memory_type in TOKEN_MEMORY_TYPES:
-        keys["vocab_size"] = base.vocab_size + 2 * memory_slots
+    if memory_type in KINDS:  # what is no kind is refused with all other values
+        keys["vocab_size"] = base.vocab_size + KINDS[memory_type].num_token_ids(memory_slots)
     return GMMXLNetConfig(**{**keys, "memory_type": memory_type, "memory_slots": memory_slots, **memory})
 
 
@@ -55,7 +58,7 @@ def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: nn.Module) -> None:
+def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: Any) -> None:
     """Copy encoder and head into `model` (a `GMMXLNetForQA`), casting to its dtype; memory tokens keep theirs.
 
     Raises CheckpointError where a shape differs.
@@ -68,6 +71,6 @@ def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: nn
         if target.shape != tensor.shape:
             raise CheckpointError(f"base model: {name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}")
         target.copy_(tensor)
-    for name in ("memory_reader.norm", "memory_bank.norm"):
-        if name in own:  # what is read is to be as long as the words that the encoder knows
-            own[name].copy_(base_model.get_input_embeddings().weight.norm(dim=-1).mean())
+    speaker = model.memory.speaker(model)
+    if speaker is not None:  # what is read is to be as long as the words that the encoder knows
+        speaker.norm.copy_(base_model.get_input_embeddings().weight.norm(dim=-1).mean())

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from gmmxlnet import __version__
+from gmmxlnet.memory_kinds import KINDS
 
 LICENSE = "apache-2.0"
 ABLATIONS = {
@@ -91,19 +92,12 @@ def _eval_results(metrics: Mapping[str, Any], dataset: str, hub_dataset: str | N
 
 
 def _description(config: Mapping[str, Any]) -> str:
-    memory = {
-        "none": "It has no memory: each segment is read alone",
-        "mems": f"Its memory is XLNet's cache of the last {config.get('mem_len')} tokens",
-        "token": f"Its memory is one expert of {config.get('memory_slots')} slots",
-        "differentiable": f"Its memory is a bank of {config.get('memory_slots')} slots a document",
-        "gmm": (
-            f"Its memory is a mixture of {config.get('num_memory_experts')} experts of {config.get('memory_slots')} "
-            f"slots, with {config.get('routing_mode')} routing"
-        ),
-    }[config["memory_type"]]
+    values = {**config, "memory_num_tokens": config.get("memory_slots")}
+    memory = KINDS[config["memory_type"]].load().description.format_map(values)
     return (
         "Extractive question answering on documents longer than what the encoder can read at once: an XLNet of "
-        f"{config['n_layer']} layers and width {config['d_model']} that reads a document segment by segment. {memory}."
+        f"{config['n_layer']} layers and width {config['d_model']} that reads a document segment by segment. "
+        f"Memory: {memory}."
     )
 
 
@@ -145,8 +139,8 @@ def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
 
 
 def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
-    slots = config.get("memory_slots", 0) if config["memory_type"] in ("token", "gmm") else 0
-    tokens = f", with the {2 * slots} memory tokens" if slots else ""
+    num_tokens = KINDS[config["memory_type"]].num_token_ids(config.get("memory_slots", 0))
+    tokens = f", with the {num_tokens} memory tokens" if num_tokens else ""
     return (
         "## Use\n\n```python\n"
         "from gmmxlnet.data.tokenizer import load_tokenizer\n"

@@ -7,7 +7,8 @@ from types import GenericAlias, NoneType, UnionType
 from typing import Any, Self, get_type_hints
 
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.models.configuration import MAX_EXPERTS, MAX_MEMORY_SLOTS, MIN_EXPERTS, GMMXLNetConfig
+from gmmxlnet.memory_kinds import MAX_EXPERTS, MIN_EXPERTS
+from gmmxlnet.models.configuration import MAX_MEMORY_SLOTS, GMMXLNetConfig
 from gmmxlnet.utils.files import read_json, write_json
 
 DEVICES = ("auto", "cpu", "cuda")

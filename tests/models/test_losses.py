@@ -10,9 +10,9 @@ from gmmxlnet.models.losses import (
     document_span_loss,
     load_balance_loss,
     reconstruction_loss,
+    routing_entropy,
     segment_span_loss,
 )
-from gmmxlnet.models.memories.gated import routing_entropy
 
 
 def span_inputs(B, S, L, seed=0):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gmmxlnet.models.configuration import MEMORY_TYPES
+from gmmxlnet.memory_kinds import KINDS
 from pipeline.params import load_params
 from pipeline.train import build_model, memory_settings
 
@@ -16,7 +16,7 @@ def params_with(memory_type, **other):
     return PARAMS.model_copy(update={"memory_type": memory_type, **other})
 
 
-@pytest.mark.parametrize("memory_type", MEMORY_TYPES)
+@pytest.mark.parametrize("memory_type", KINDS)
 def test_a_model_of_each_kind(sample_tokenizer, memory_type):
     torch.manual_seed(0)
     model = build_model(params_with(memory_type, expert_init_strategies=["learned"] * 4), sample_tokenizer)

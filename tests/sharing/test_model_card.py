@@ -59,11 +59,11 @@ def test_the_text_has_the_ablations_the_floor_and_the_parameters():
 @pytest.mark.parametrize(
     ("memory_type", "words"),
     [
-        ("gmm", "a mixture of 4 experts of 8 slots, with write-based routing"),
-        ("token", "one expert of 8 slots"),
-        ("differentiable", "a bank of 8 slots a document"),
-        ("mems", "XLNet's cache of the last 48 tokens"),
-        ("none", "It has no memory"),
+        ("gmm", "Memory: 4 memory experts of 8 slots, write-based routing"),
+        ("token", "Memory: one memory of 8 slots, without a router"),
+        ("differentiable", "Memory: a bank of 8 slots that every token reads"),
+        ("mems", "Memory: XLNet's own recurrence"),
+        ("none", "Memory: no memory"),
     ],
 )
 def test_every_memory_is_described(memory_type, words):

@@ -16,6 +16,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils.hub import extract_commit_hash
 
 from gmmxlnet.errors import CheckpointError, ConfigError
+from gmmxlnet.memory_kinds import MemoryKind
 from gmmxlnet.models.checkpoint.adapter_files import base_tensors, check_adapter_config, saved_part
 from gmmxlnet.models.checkpoint.manifest import CONFIG, MANIFEST, Manifest
 from gmmxlnet.models.checkpoint.plain_xlnet import load_xlnet
@@ -151,7 +152,7 @@ def _check_config(folder: Path, config: GMMXLNetConfig, manifest: Manifest) -> N
 
 def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored | Tensor]) -> None:
     """The sizes that `config.json` gives must be those of the weights; before a model of them is made."""
-    for key, size in sizes_in(stored).items():
+    for key, size in sizes_in(stored, config.kind).items():
         if size is not None and getattr(config, key) != size:
             raise CheckpointError(
                 f"{folder}: {CONFIG} says {key} {getattr(config, key)}, but the weights have {size}; they belong to "
@@ -159,7 +160,7 @@ def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Store
             )
 
 
-def sizes_in(stored: Mapping[str, Stored | Tensor]) -> dict[str, int | None]:
+def sizes_in(stored: Mapping[str, Stored | Tensor], kind: MemoryKind) -> dict[str, int | None]:
     """The keys of a configuration that can be seen from weights, None where the tensor that shows it is not there."""
 
     def size(name: str, dimension: int) -> int | None:
@@ -170,7 +171,6 @@ def sizes_in(stored: Mapping[str, Stored | Tensor]) -> dict[str, int | None]:
         return len({name[len(prefix) :].split(".")[0] for name in stored if name.startswith(prefix)})
 
     attention = "encoder.layers.0.attention.r_w_bias"
-    slots = "memory_bank.initial_slots" if count("memory_bank.") else "expert_mixture.expert_0"
     return {
         "vocab_size": size("encoder.word_embedding.weight", 0),
         "d_model": size("encoder.word_embedding.weight", 1),
@@ -178,8 +178,7 @@ def sizes_in(stored: Mapping[str, Stored | Tensor]) -> dict[str, int | None]:
         "d_inner": size("encoder.layers.0.inner.weight", 0),
         "n_head": size(attention, 0),
         "d_head": size(attention, 1),
-        "num_memory_experts": count("expert_mixture."),
-        "memory_slots": size(slots, 0),
+        **kind.load().sizes(size, count),
     }
 
 
@@ -214,7 +213,7 @@ def check_headers(
 
 def _kind(config: GMMXLNetConfig) -> str:
     experts = f" with {config.num_memory_experts} experts and {config.routing_mode} routing"
-    return config.memory_type + (experts if config.memory_type == "gmm" else "")
+    return config.memory_type + (experts if config.has_router else "")
 
 
 def check_names(found: Mapping[str, Any], expected: Mapping[str, Any], where: str, remedy: str) -> None:

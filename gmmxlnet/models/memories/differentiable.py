@@ -8,17 +8,51 @@ slice of every slot, and addresses, reads and writes it by itself.
 Shapes: B documents, L tokens, N slots, H heads, h = d / H size of a slice, d hidden size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import initialization as init
 
+from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
-from gmmxlnet.models.memories.gated import near_identity
+from gmmxlnet.models.memories.interface import Memory, MemoryModule, near_identity
 from gmmxlnet.models.recurrence import Reading, Segment, State
+
+
+class BankMemory(Memory):
+    """`differentiable`."""
+
+    description = "a bank of {memory_num_tokens} slots that every token reads, {memory_heads} heads"
+
+    def check(self) -> None:
+        """Raise ConfigError where the heads do not divide the slots."""
+        if self.config.d_model % self.config.memory_heads:
+            raise ConfigError(
+                f"memory_heads must divide d_model, which is {self.config.d_model}, not {self.config.memory_heads}"
+            )
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The bank."""
+        return {"memory_bank": MemoryBank(self.config)}
+
+    def recurrence(self, model: Any, num_documents: int, length: int) -> "BankRecurrence":
+        """The bank as documents are read."""
+        return BankRecurrence(model.encoder, model.memory_bank, length=length)
+
+    def speaker(self, model: Any) -> "MemoryBank":
+        """The bank: its slots' values are what tokens read."""
+        bank: MemoryBank = model.memory_bank
+        return bank
+
+    @staticmethod
+    def sizes(size: Callable[[str, int], int | None], count: Callable[[str], int]) -> dict[str, int | None]:
+        """The number of slots."""
+        return {"memory_slots": size("memory_bank.initial_slots", 0)}
 
 
 @dataclass
@@ -51,7 +85,7 @@ class TokenPooling(nn.Module):
         return (self.query(hidden_BLd).masked_fill(~mask_BL1, -torch.inf).softmax(1) * hidden_BLd).sum(1)
 
 
-class MemoryBank(nn.Module):
+class MemoryBank(MemoryModule):
     """The initial slots, how tokens read them, and how a segment is written.
 
     Reading: w_i = softmax_i(β cos(query, slot_i)) for each token and head; Σ_i w_i value_i is added to the token's
@@ -81,16 +115,16 @@ class MemoryBank(nn.Module):
         self.erase = nn.Linear(d, d)
         self.add = nn.Linear(d, d)
 
-    def reset_parameters(self, *, std: float, norm: float) -> None:
+    def initialize(self, config: GMMXLNetConfig) -> None:
         """Slots N(0, std); what is written starts as tanh of what was pooled, and what is said as what was written.
 
-        `projection` starts at zero; the values have length `norm`.
+        `projection` starts at zero; the values start with the length of a new word embedding.
         """
-        init.normal_(self.initial_slots, std=std)
+        init.normal_(self.initial_slots, std=config.initializer_range)
         near_identity(self.add)
         near_identity(self.value)
         init.zeros_(self.projection.weight)
-        init.constant_(self.norm, norm)
+        init.constant_(self.norm, config.initializer_range * config.d_model**0.5)
 
     def forward(self, num_documents: int) -> BankState:
         """The state before the first segment: every document starts from the same slots, all unused."""

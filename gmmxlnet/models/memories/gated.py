@@ -7,7 +7,9 @@ read tokens will carry it.
 Shapes: B documents, k experts, m slots, d hidden size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +19,66 @@ from transformers import initialization as init
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.losses import at_least_float32
+from gmmxlnet.models.memories.interface import Memory, MemoryModule, near_identity
 from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
 
-NOISE = 0.3  # of near-identity initial weights, relative to a random matrix that keeps lengths
 GATE_BIAS = 1.0  # gates start open, σ(1) = 0.73: a memory that is not written to cannot learn to be read
+
+
+class GatedMemory(Memory):
+    """`token`: one expert, no router."""
+
+    description = "one memory of {memory_num_tokens} slots, without a router"
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Experts, their update, their reader."""
+        return {
+            "expert_mixture": GatedMemoryMixture(self.config),
+            "expert_updater": ExpertUpdater(self.config),
+            "memory_reader": AggregatedMemoryReader(self.config),
+        }
+
+    def recurrence(self, model: Any, num_documents: int, length: int) -> "GatedRecurrence":
+        """The experts as documents are read; in training with some of them dropped."""
+        config, kept_Bk = self.config, None
+        if model.training and config.expert_dropout > 0:
+            kept_Bk = draw_kept_experts(num_documents, config.num_memory_experts, config.expert_dropout, model.device)
+        return GatedRecurrence(
+            config,
+            model.encoder,
+            model.expert_mixture,
+            model.routing_network if config.has_router else None,
+            model.expert_updater,
+            model.memory_reader,
+            length=length,
+            kept_Bk=kept_Bk,
+        )
+
+    def speaker(self, model: Any) -> "AggregatedMemoryReader":
+        """The reader."""
+        reader: AggregatedMemoryReader = model.memory_reader
+        return reader
+
+    @staticmethod
+    def sizes(size: Callable[[str, int], int | None], count: Callable[[str], int]) -> dict[str, int | None]:
+        """The number of experts and of their slots."""
+        return {
+            "num_memory_experts": count("expert_mixture."),
+            "memory_slots": size("expert_mixture.expert_0", 0),
+        }
+
+
+class GatedMixtureMemory(GatedMemory):
+    """`gmm`: several experts and a router."""
+
+    description = (
+        "{num_memory_experts} memory experts of {memory_num_tokens} slots, {routing_mode} routing, "
+        "temperature {routing_temperature}"
+    )
+
+    def modules(self) -> dict[str, nn.Module]:
+        """As with one expert, and the router."""
+        return super().modules() | {"routing_network": MemoryGatingNetwork(self.config)}
 
 
 @dataclass
@@ -34,24 +92,18 @@ class MemoryState(State):
     read_Bmd: Tensor
 
 
-def routing_entropy(probs: Tensor) -> Tensor:
-    """Shannon entropy in nats of probabilities (..., k), 0 to log k: H = -Σ p log p, with 0 log 0 = 0."""
-    return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
-
-
 def draw_kept_experts(num_documents: int, num_experts: int, dropout: float, device: torch.device) -> Tensor:
     """Which experts each document keeps, (B, k) bool: each is dropped with probability `dropout`, but never all."""
     draw_Bk = torch.rand(num_documents, num_experts, device=device)
     return (draw_Bk >= dropout) | (draw_Bk == draw_Bk.amax(-1, keepdim=True))
 
 
-class GatedMemoryMixture(nn.Module):
+class GatedMemoryMixture(MemoryModule):
     """The k experts' initial memories, each a learned tensor (m, d) named `expert_0` … `expert_{k-1}`."""
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
         self.strategies = list(config.expert_init_strategies)
-        self.std = config.initializer_range
         for j in range(config.num_memory_experts):
             self.register_parameter(f"expert_{j}", nn.Parameter(torch.empty(config.memory_slots, config.d_model)))
 
@@ -60,22 +112,23 @@ class GatedMemoryMixture(nn.Module):
         """The initial memory (m, d) of each expert."""
         return [getattr(self, f"expert_{j}") for j in range(len(self.strategies))]
 
-    def reset_parameters(self) -> None:
+    def initialize(self, config: GMMXLNetConfig) -> None:
         """Initialize every expert by its strategy.
 
         `learned` draws N(0, std), `uniform` U(-√3·std, √3·std), `orthogonal` orthogonal rows
         (m <= d) of the norm that `learned` has.
         `zeros` draws N(0, 0.01·std): were experts born equal, only their gates would tell them apart.
         """
+        std = config.initializer_range
         for strategy, expert in zip(self.strategies, self.expert_memories, strict=True):
             if strategy == "learned":
-                init.normal_(expert, std=self.std)
+                init.normal_(expert, std=std)
             elif strategy == "uniform":
-                init.uniform_(expert, -(3**0.5) * self.std, 3**0.5 * self.std)
+                init.uniform_(expert, -(3**0.5) * std, 3**0.5 * std)
             elif strategy == "orthogonal":
-                init.orthogonal_(expert, gain=self.std * expert.shape[-1] ** 0.5)
+                init.orthogonal_(expert, gain=std * expert.shape[-1] ** 0.5)
             else:
-                init.normal_(expert, std=0.01 * self.std)
+                init.normal_(expert, std=0.01 * std)
 
     def forward(self, num_documents: int) -> MemoryState:
         """The state before the first segment: every document starts from the same memories; read as their mean."""
@@ -83,19 +136,6 @@ class GatedMemoryMixture(nn.Module):
         return MemoryState(
             experts_kmd.expand(num_documents, -1, -1, -1), experts_kmd.mean(0).expand(num_documents, -1, -1)
         )
-
-
-def near_identity(linear: nn.Linear, *, bias: float = 0.0) -> None:
-    """Initialize (d, ≥ d) weights to the identity on the last d inputs plus noise, so that what goes in comes out.
-
-    Noise N(0, 0.3²/inputs): the output is mostly its last d inputs, and no gate or tanh starts saturated.
-    """
-    outputs, inputs = linear.weight.shape
-    noise = torch.randn(outputs, inputs) * NOISE * inputs**-0.5
-    noise[:, inputs - outputs :] += torch.eye(outputs)
-    init.copy_(linear.weight, noise)
-    if linear.bias is not None:
-        init.constant_(linear.bias, bias)
 
 
 class SlotPooling(nn.Module):
@@ -116,7 +156,7 @@ class SlotPooling(nn.Module):
         return (self.query(states_Bmd).softmax(1) * states_Bmd).sum(1)
 
 
-class MemoryGatingNetwork(nn.Module):
+class MemoryGatingNetwork(MemoryModule):
     """The router: p = softmax(W_gate · pool(states) / T), computed in float32 where the model has 16 bits."""
 
     def __init__(self, config: GMMXLNetConfig) -> None:
@@ -125,7 +165,7 @@ class MemoryGatingNetwork(nn.Module):
         self.pooling = SlotPooling(config.pooling_method, config.d_model)
         self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
 
-    def reset_parameters(self) -> None:
+    def initialize(self, config: GMMXLNetConfig) -> None:
         """Logits of a tenth of unit variance, whatever the encoder's initialization: routing starts almost even."""
         init.normal_(self.W_gate.weight, std=0.1 * self.W_gate.in_features**-0.5)
         init.zeros_(self.W_gate.bias)
@@ -139,7 +179,7 @@ class MemoryGatingNetwork(nn.Module):
             return Routing(logits, kept.softmax(-1))
 
 
-class ExpertUpdater(nn.Module):
+class ExpertUpdater(MemoryModule):
     """Each expert's gate and candidate: E_j <- (1 - p_j g_j) E_j + p_j g_j u_j.
 
     g_j = σ(G_j [E_j; W]) and u_j = tanh(U_j [E_j; W]), slot by slot. The k networks are applied as one batched product.
@@ -151,7 +191,7 @@ class ExpertUpdater(nn.Module):
         self.gate_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
         self.update_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
 
-    def reset_parameters(self) -> None:
+    def initialize(self, config: GMMXLNetConfig) -> None:
         """Candidates start as tanh of the write states, gates open and indifferent."""
         for gate, update in zip(self.gate_networks, self.update_networks, strict=True):
             init.normal_(gate.weight, std=gate.in_features**-0.5)
@@ -179,7 +219,7 @@ class ExpertUpdater(nn.Module):
         return torch.lerp(experts_Bkmd, candidate.tanh(), step)
 
 
-class AggregatedMemoryReader(nn.Module):
+class AggregatedMemoryReader(MemoryModule):
     """The experts read as one memory, R = Σ q_j E_j, and R as vectors that a segment can carry.
 
     q is the write routing (`write-based`) or a second router's, over the read tokens' hidden states (`read-based`).
@@ -192,14 +232,13 @@ class AggregatedMemoryReader(nn.Module):
         super().__init__()
         self.projection = nn.Linear(config.d_model, config.d_model)
         self.norm = nn.Parameter(torch.empty(1))  # of one dimension: FSDP spreads no scalars
-        self.read_gating_network = MemoryGatingNetwork(config) if config.routing_mode == "read-based" else None
-        if config.memory_type == "token":
-            self.read_gating_network = None
+        reads_apart = config.has_router and config.routing_mode == "read-based"
+        self.read_gating_network = MemoryGatingNetwork(config) if reads_apart else None
 
-    def reset_parameters(self, norm: float) -> None:
-        """P starts near the identity; injected vectors have length `norm`."""
+    def initialize(self, config: GMMXLNetConfig) -> None:
+        """P starts near the identity; injected vectors have the length of a new word embedding."""
         near_identity(self.projection)
-        init.constant_(self.norm, norm)
+        init.constant_(self.norm, config.initializer_range * config.d_model**0.5)
 
     def forward(self, experts_Bkmd: Tensor, probs_Bk: Tensor) -> Tensor:
         """R (B, m, d)."""

@@ -12,15 +12,32 @@ Shapes: B documents, n documents that have a segment, L tokens, M cached tokens,
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.models.memories.interface import Memory
 from gmmxlnet.models.recurrence import Reading, Segment, State
+
+
+class SegmentCache(Memory):
+    """`mems`."""
+
+    description = "XLNet's own recurrence: each layer sees its inputs of the segment before"
+
+    def check(self) -> None:
+        """Raise ConfigError where the cache has no length."""
+        if not (self.config.mem_len or 0) >= 1:
+            raise ConfigError(f"mem_len must be an integer >= 1 when memory_type is mems, not {self.config.mem_len}")
+
+    def recurrence(self, model: Any, num_documents: int, length: int) -> "CacheRecurrence":
+        """The cache, empty."""
+        return CacheRecurrence(self.config, model.encoder, length=length)
 
 
 @dataclass
