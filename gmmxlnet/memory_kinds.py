@@ -7,7 +7,7 @@ A kind is added by its file in `gmmxlnet/models/memories/` and its line in `KIND
 entry point of the group `gmmxlnet.memories` that names a `MemoryKind`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -57,21 +57,45 @@ class MemoryKind:
         return 2 * num_slots if self.tokens else 0
 
 
+class Kinds(Mapping[str, MemoryKind]):
+    """The kinds of memory by name: those of this package, then those that installed packages add.
+
+    Another package's module is imported when its kind is first looked up, not before: it is built on this package.
+    """
+
+    def __init__(self, built_in: Mapping[str, MemoryKind]) -> None:
+        self._known = dict(built_in)
+        found = entry_points(group=PLUGINS)
+        self._plugins = {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
+
+    def __getitem__(self, name: str) -> MemoryKind:
+        if name not in self._known and name in self._plugins:
+            self._known[name] = self._plugins[name].load()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._known, **self._plugins})
+
+    def __len__(self) -> int:
+        return len({**self._known, **self._plugins})
+
+
+KINDS = Kinds(
+    {
+        "none": MemoryKind(implementation=_BUILT_IN + "none:NoMemory", carries=False, slots=False),
+        "mems": MemoryKind(implementation=_BUILT_IN + "mems:SegmentCache", slots=False),
+        "token": MemoryKind(implementation=_BUILT_IN + "gated:GatedMemory", tokens=True, experts=(1, 1)),
+        "differentiable": MemoryKind(implementation=_BUILT_IN + "differentiable:BankMemory"),
+        "gmm": MemoryKind(
+            implementation=_BUILT_IN + "gated:GatedMixtureMemory", tokens=True, experts=(MIN_EXPERTS, MAX_EXPERTS)
+        ),
+    }
+)
+
+
 def run_name(parameters: Mapping[str, Any]) -> str:
     """A short name for a memory with these parameters, such as `gmm-k4-write`."""
     name = str(parameters["memory_type"])
     if not KINDS[name].routes:
         return name
     return f"{name}-k{parameters['num_memory_experts']}-{str(parameters['routing_mode']).removesuffix('-based')}"
-
-
-KINDS: dict[str, MemoryKind] = {
-    "none": MemoryKind(implementation=_BUILT_IN + "none:NoMemory", carries=False, slots=False),
-    "mems": MemoryKind(implementation=_BUILT_IN + "mems:SegmentCache", slots=False),
-    "token": MemoryKind(implementation=_BUILT_IN + "gated:GatedMemory", tokens=True, experts=(1, 1)),
-    "differentiable": MemoryKind(implementation=_BUILT_IN + "differentiable:BankMemory"),
-    "gmm": MemoryKind(
-        implementation=_BUILT_IN + "gated:GatedMixtureMemory", tokens=True, experts=(MIN_EXPERTS, MAX_EXPERTS)
-    ),
-}
-KINDS |= {entry.name: entry.load() for entry in sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name)}

@@ -24,6 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from gmmxlnet.data.squad import ContextKind
 from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
+from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.params_errors import explain
 
@@ -118,8 +119,8 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32, description="an integer in [0, 4294967295]")]
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto, cpu or cuda")]
     memory_type: Annotated[
-        Literal["none", "mems", "token", "differentiable", "gmm"],
-        Field(description="none, mems, token, differentiable or gmm"),
+        Literal[tuple(KINDS)],  # type: ignore[valid-type]  # installed packages may add some
+        Field(description=f"{', '.join([*KINDS][:-1])} or {[*KINDS][-1]}"),
     ]
     num_memory_experts: Annotated[int, Field(ge=2, le=8, description="an integer in [2, 8]")]
     memory_num_tokens: Annotated[
@@ -263,7 +264,7 @@ def _check_profile(params: Params) -> str | None:
 
 
 def _check_memory(params: Params) -> str | None:
-    if params.memory_num_tokens == 0 and params.memory_type not in ("none", "mems"):
+    if params.memory_num_tokens == 0 and KINDS[params.memory_type].slots:
         return (
             f"memory_num_tokens must be > 0 with memory_type {params.memory_type}, not 0: it is the number of "
             "memory slots (of each expert); 16 suits most uses"

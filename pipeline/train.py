@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
+from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.adapters import size_beside_base
@@ -32,7 +33,7 @@ THROUGHPUT = Path("reports/throughput.csv")
 
 def memory_settings(params: Params) -> dict[str, Any]:
     """The part of the parameters that `GMMXLNetConfig` takes."""
-    num_experts = {"gmm": params.num_memory_experts, "token": 1}.get(params.memory_type, 0)
+    num_experts = KINDS[params.memory_type].num_experts(params.num_memory_experts)
     strategies = params.expert_init_strategies
     names = [
         *("memory_type", "routing_mode", "routing_temperature", "pooling_method", "expert_dropout"),
