@@ -83,7 +83,7 @@ def test_its_memory_is_taken_away_and_its_sentence_is_reported(reported):
     metrics = json.loads((reported / "reports/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["memory_ablation"]) == {"normal", "zeroed", "shuffled", "reset"}
     page = (reported / "reports/index.html").read_text(encoding="utf-8")
-    assert "one memory of 2 slots and an echo of the last segment" in page
+    assert "One memory of 2 slots and an echo of the last segment" in page
 
 
 @pytest.mark.slow
