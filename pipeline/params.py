@@ -140,6 +140,7 @@ class Params(Section):
     load_balance_weight: Weight
     entropy_regularization_weight: Weight
     memory_reconstruction_weight: Weight
+    memory_reconstruction_target: Annotated[Literal["recurring", "segment"], Field(description="recurring or segment")]
     span_loss: Annotated[Literal["segment", "document"], Field(description="segment or document")]
     bptt_segments: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null for all segments")]
     adapter: Annotated[Literal["none", "lora"], Field(description="none or lora")]

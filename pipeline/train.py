@@ -39,6 +39,7 @@ def memory_settings(params: Params) -> dict[str, Any]:
         *("memory_type", "routing_mode", "routing_temperature", "pooling_method", "expert_dropout"),
         *("memory_heads", "memory_sharpness", "usage_tracking", "span_loss", "bptt_segments"),
         *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
+        "memory_reconstruction_target",
     ]
     settings = {name: getattr(params, name) for name in names}
     strategies = [strategies] * num_experts if isinstance(strategies, str) else strategies[:num_experts]

@@ -3,6 +3,8 @@
 import functools
 import math
 import re
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
@@ -11,7 +13,7 @@ from transformers import XLNetConfig
 from transformers.activations import ACT2FN
 
 from gmmxlnet.errors import CheckpointConfigError, ConfigError, reason_of
-from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MemoryKind
+from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MIN_EXPERTS, MemoryKind
 from gmmxlnet.models.adapter_settings import AdapterSettings
 
 FORMAT_VERSION = "1.0"
@@ -19,6 +21,7 @@ ROUTING_MODES = ("write-based", "read-based")
 POOLING_METHODS = ("mean", "max", "attention")
 INIT_STRATEGIES = ("learned", "zeros", "uniform", "orthogonal")
 SPAN_LOSSES = ("segment", "document")
+RECONSTRUCTION_TARGETS = ("recurring", "segment")
 MAX_MEMORY_SLOTS = 32
 MAX_SIZE = 2**31  # of any dimension: what lies above is a damaged file, and would overflow a product
 MAX_FLOAT = 3.4e38  # of float32
@@ -27,7 +30,7 @@ ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
 BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the architecture
 LOSS_SETTINGS = (  # what trains a model rather than what it is
     *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
-    *("span_loss", "bptt_segments", "expert_dropout"),
+    *("memory_reconstruction_target", "span_loss", "bptt_segments", "expert_dropout"),
 )
 # In a file attn_type is this list instead of "bi". A class of transformers that is made to read one of our checkpoints
 # would draw all its weights at random and only warn; a list where it expects a string makes it fail, and quote this.
@@ -72,6 +75,8 @@ class GMMXLNetConfig(XLNetConfig):
         memory_sharpness: β of the bank's addressing: a slot that matches scores β nats above an unrelated one.
         usage_tracking: whether the bank's writes prefer slots that were written little.
         load_balance_weight, entropy_regularization_weight, memory_reconstruction_weight: weights of the loss's parts.
+        memory_reconstruction_target: which words the memory is asked for after a segment: those said so far that the
+            document says again later (`recurring`), or those of the segment (`segment`).
         span_loss: `segment` (one softmax a segment) or `document` (one over all segments of a document).
         bptt_segments: gradients cross at most this many segments, less one; None for no limit.
         adapter: `AdapterSettings` of a model whose encoder is frozen and has LoRA beside it; None where all is trained.
@@ -102,6 +107,7 @@ class GMMXLNetConfig(XLNetConfig):
     load_balance_weight: float | int = 0.01
     entropy_regularization_weight: float | int = 0.0
     memory_reconstruction_weight: float | int = 0.0
+    memory_reconstruction_target: str = "recurring"
     span_loss: str = "segment"
     bptt_segments: int | None = None
     adapter: dict[str, Any] | None = None
@@ -166,6 +172,7 @@ class GMMXLNetConfig(XLNetConfig):
         _one_of("routing_mode", self.routing_mode, ROUTING_MODES)
         _one_of("pooling_method", self.pooling_method, POOLING_METHODS)
         _one_of("span_loss", self.span_loss, SPAN_LOSSES)
+        _one_of("memory_reconstruction_target", self.memory_reconstruction_target, RECONSTRUCTION_TARGETS)
         self._check_experts()
         if self.kind.slots and not 1 <= self.memory_slots <= MAX_MEMORY_SLOTS:
             raise ConfigError(
@@ -249,6 +256,23 @@ class GMMXLNetConfig(XLNetConfig):
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` shows it: with `num_experts` and `hidden_dim`, the names that other readers use."""
         return {**super().to_dict(), "num_experts": self.num_memory_experts, "hidden_dim": self.d_model}
+
+
+def check_arguments(num_experts: object, memory_slots: object, use_gmm_memory: object, memory: dict[str, Any]) -> None:
+    """Of `GMMXLNetForQA`'s arguments, what would be found late or never: wrong types, names that no option has."""
+    if type(num_experts) is not int:
+        raise ConfigError(
+            f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], not {num_experts!r}"
+        )
+    if type(memory_slots) is not int:
+        raise ConfigError(f"memory_slots must be an integer in [1, {MAX_MEMORY_SLOTS}], not {memory_slots!r}")
+    if type(use_gmm_memory) is not bool:
+        raise ConfigError(f"use_gmm_memory must be true or false, not {use_gmm_memory!r}")
+    known = {field.name for field in fields(GMMXLNetConfig)}
+    for name in memory:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            raise ConfigError(f"GMMXLNetForQA has no argument {name!r}" + "".join(f"; {x!r} is near" for x in nearest))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

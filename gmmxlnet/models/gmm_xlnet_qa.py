@@ -5,8 +5,6 @@ Documents are sorted by their number of segments, so that those still being read
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -17,14 +15,14 @@ from transformers import PreTrainedModel, XLNetForQuestionAnsweringSimple
 from transformers import initialization as init
 
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.memory_kinds import MAX_EXPERTS, MIN_EXPERTS
 from gmmxlnet.models import losses
 from gmmxlnet.models.adapters import install_adapter
 from gmmxlnet.models.checkpoint import adopt, load_model, save_model
-from gmmxlnet.models.configuration import MAX_MEMORY_SLOTS, GMMXLNetConfig
+from gmmxlnet.models.configuration import GMMXLNetConfig, check_arguments
 from gmmxlnet.models.encoder import RelativeAttention, XLNetEncoder
 from gmmxlnet.models.memories import MemoryModule
 from gmmxlnet.models.memories.gated import GatedMemoryMixture
+from gmmxlnet.models.memory_targets import RecurringWords, content_of, word_counts
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.models.recurrence import (
     MEMORY_ABLATIONS,
@@ -40,6 +38,7 @@ from gmmxlnet.models.recurrence import (
 )
 from gmmxlnet.models.shared_batch import choices_of_all, share_of_loss
 from gmmxlnet.models.xlnet_weights import convert_xlnet_weights, extended_config
+from gmmxlnet.utils.processes import Processes
 
 ROWS_TOGETHER = 64  # segments that a model without memory encodes at once when it is not trained
 
@@ -79,7 +78,7 @@ class GMMXLNetForQA(PreTrainedModel):
         if (config is None) == (base_model is None):
             raise ConfigError("GMMXLNetForQA needs either a config or a base_model")
         if base_model is not None:
-            _check_arguments(num_experts, memory_slots, use_gmm_memory, memory)
+            check_arguments(num_experts, memory_slots, use_gmm_memory, memory)
             memory.setdefault("memory_type", ("token" if num_experts == 1 else "gmm") if use_gmm_memory else "none")
             config = extended_config(
                 base_model.config, num_memory_experts=num_experts, memory_slots=memory_slots, **memory
@@ -240,6 +239,7 @@ class GMMXLNetForQA(PreTrainedModel):
         memory_ablation: str = "normal",
         memory_permutation: Tensor | None = None,
         active_documents: Tensor | None = None,
+        segment_offsets: Tensor | None = None,
         **_metadata: Tensor,
     ) -> GMMXLNetOutput:
         """Read whole documents (B, S, L), or one segment (B, L) with the state passed in and out.
@@ -258,6 +258,8 @@ class GMMXLNetForQA(PreTrainedModel):
             active_documents: (S,) of a batch that several processes share (`shared_batch`): how many documents of all
                 of them have each segment. Every process must call then; the loss is this one's share, and nothing else
                 that is returned has a gradient.
+            segment_offsets: (B, S) index in the context of each segment's first context token, so that words which
+                two windows share are not taken for recurring ones; without it windows are taken not to overlap.
             _metadata: what else a batch carries for those who read the logits.
 
         Raises: ConfigError for an unknown ablation, or `shuffled` without a permutation.
@@ -271,14 +273,14 @@ class GMMXLNetForQA(PreTrainedModel):
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         token_type_ids = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         if single:
-            input_ids, attention_mask, token_type_ids, start_positions, end_positions = (
+            input_ids, attention_mask, token_type_ids, start_positions, end_positions, segment_offsets = (
                 None if x is None else x.unsqueeze(1)
-                for x in (input_ids, attention_mask, token_type_ids, start_positions, end_positions)
+                for x in (input_ids, attention_mask, token_type_ids, start_positions, end_positions, segment_offsets)
             )
         if num_segments is None:
             num_segments = attention_mask.any(-1).sum(-1)
         labels = None if start_positions is None or end_positions is None else (start_positions, end_positions)
-        documents = sort_documents(input_ids, attention_mask, token_type_ids, num_segments, labels)
+        documents = sort_documents(input_ids, attention_mask, token_type_ids, num_segments, labels, segment_offsets)
         recurrence, state = self.start_reading(documents)
         kept, state = self.read_segments(
             documents.segments,
@@ -293,7 +295,8 @@ class GMMXLNetForQA(PreTrainedModel):
         else:
             output = self.output_of(documents, [one.detach() for one in kept], state and state.detach())
         if labels is not None:
-            parts = self.loss_parts(documents.segments, kept, active_documents)
+            recurring = self.recurring_words(documents.segments, active_documents)
+            parts = self.loss_parts(documents.segments, kept, recurring, active_documents)
             output.loss = self.weighted(parts)
             output.loss_parts = {name: part.detach() for name, part in parts.items()}
         if single:
@@ -320,7 +323,7 @@ class GMMXLNetForQA(PreTrainedModel):
         """Read these segments on from `state`, as `read_in_turn` does; `how` are its further arguments."""
         if recurrence is None:
             return self._read_alone(segments), None
-        keep_memory = self.config.memory_reconstruction_weight > 0 and segments[0].labels_n2 is not None
+        keep_memory = self._has_reconstruction and segments[0].labels_n2 is not None
         how |= {"keep_memory": keep_memory, "recompute": self._recomputes}
         return read_in_turn(recurrence, segments, state, head=self.qa_head, **how)
 
@@ -364,14 +367,37 @@ class GMMXLNetForQA(PreTrainedModel):
             self.last_routing_probs = output.routing_probs.detach()
         return output
 
-    def loss_parts(
-        self, segments: list[Segment], kept: list[Kept], active_documents: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """The unweighted parts of the loss on these segments, each a mean over them (`document` over documents).
+    def recurring_words(self, segments: list[Segment], active_documents: Tensor | None = None) -> RecurringWords | None:
+        """What the memory is to keep of whole documents; None where no loss asks for it.
 
         `active_documents` is as in `forward`.
         """
-        content = [self._content(segment) for segment in segments]
+        config = self.config
+        if config.memory_reconstruction_target != "recurring" or not self._has_reconstruction:
+            return None
+        if active_documents is None:
+            return RecurringWords.of(segments, config)
+        return RecurringWords.of(segments, config, Processes.current().sum)
+
+    @property
+    def _has_reconstruction(self) -> bool:
+        """Whether the memory is asked in training for words, and can tell any."""
+        return self.config.memory_reconstruction_weight > 0 and self.memory.speaker(self) is not None
+
+    def loss_parts(
+        self,
+        segments: list[Segment],
+        kept: list[Kept],
+        recurring: RecurringWords | None,
+        active_documents: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The unweighted parts of the loss on these segments, each a mean over them (`document` over documents).
+
+        Args:
+            segments, kept: some segments of the batch's documents, and what was kept of their reading.
+            recurring: `recurring_words` of all segments. active_documents: as in `forward`.
+        """
+        content = [content_of(segment, self.config) for segment in segments]
         cls = [(segment.token_type_ids_nL == 2) & segment.attention_mask_nL.bool() for segment in segments]
         candidates = [a | b for a, b in zip(content, cls, strict=True)]
         shape = (segments[0].num_documents, len(segments))
@@ -396,11 +422,18 @@ class GMMXLNetForQA(PreTrainedModel):
             parts["entropy"] = losses.routing_entropy(torch.cat(probs)).mean()
         speaker = self.memory.speaker(self)
         if speaker is not None and kept[0].read_nmd is not None:
+            V = self.config.read_token_id
+            if recurring is None:
+                targets = [
+                    word_counts(segment.input_ids_nL, content_nL, V)
+                    for segment, content_nL in zip(segments, content, strict=True)
+                ]
+            else:
+                targets = [recurring.targets(segment.number, segment.num_documents) for segment in segments]
             parts["reconstruction"] = losses.reconstruction_loss(
                 speaker.as_embeddings(torch.cat([one.read_nmd for one in kept])),
-                self.encoder.word_embedding.weight[: self.config.read_token_id],
-                torch.cat([segment.input_ids_nL for segment in segments]),
-                torch.cat(content),
+                self.encoder.word_embedding.weight[:V],
+                torch.cat(targets),
                 speaker.norm,
             )
         if active_documents is not None:
@@ -416,29 +449,3 @@ class GMMXLNetForQA(PreTrainedModel):
             "reconstruction": self.config.memory_reconstruction_weight,
         }
         return sum(weight[name] * part for name, part in parts.items())
-
-    def _content(self, segment: Segment) -> Tensor:
-        """Which tokens are the document's own: neither structure, question, memory nor padding. (n, L) bool."""
-        return (
-            segment.attention_mask_nL.bool()
-            & (segment.token_type_ids_nL == 0)
-            & (segment.input_ids_nL < self.config.read_token_id)
-            & (segment.input_ids_nL != self.config.sep_token_id)
-        )
-
-
-def _check_arguments(num_experts: object, memory_slots: object, use_gmm_memory: object, memory: dict[str, Any]) -> None:
-    """What would otherwise be found late, or never: wrong types, and names that no configuration has."""
-    if type(num_experts) is not int:
-        raise ConfigError(
-            f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], not {num_experts!r}"
-        )
-    if type(memory_slots) is not int:
-        raise ConfigError(f"memory_slots must be an integer in [1, {MAX_MEMORY_SLOTS}], not {memory_slots!r}")
-    if type(use_gmm_memory) is not bool:
-        raise ConfigError(f"use_gmm_memory must be true or false, not {use_gmm_memory!r}")
-    known = {field.name for field in fields(GMMXLNetConfig)}
-    for name in memory:
-        if name not in known:
-            nearest = get_close_matches(name, known, n=1)
-            raise ConfigError(f"GMMXLNetForQA has no argument {name!r}" + "".join(f"; {x!r} is near" for x in nearest))

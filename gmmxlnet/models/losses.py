@@ -77,10 +77,8 @@ def routing_entropy(probs: Tensor) -> Tensor:
     return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
 
 
-def reconstruction_loss(
-    vectors_Nmd: Tensor, embedding_Vd: Tensor, token_ids_NL: Tensor, content_NL: Tensor, norm: Tensor
-) -> Tensor:
-    """Cross-entropy between a segment's bag of content tokens and what its memory says of it.
+def reconstruction_loss(vectors_Nmd: Tensor, embedding_Vd: Tensor, targets_NV: Tensor, norm: Tensor) -> Tensor:
+    """Cross-entropy between the words that a memory is asked for and what it says.
 
     Tied form: every slot's injected vector is scored against the input embeddings, and the slots' softmaxes are
     averaged: P(v) = mean_s softmax_v(SHARPNESS · vector_s · embedding_v / norm²). So the memory speaks the
@@ -89,17 +87,18 @@ def reconstruction_loss(
     Args:
         vectors_Nmd: what the next segment's read tokens would carry.
         embedding_Vd: word embeddings, memory tokens left out.
-        token_ids_NL, content_NL: the segment's ids, and which of its tokens are content; others do not count.
+        targets_NV: how much each word is asked for after each segment, >= 0 (`gmmxlnet.models.memory_targets`); a row
+            of zeros asks for nothing and costs nothing.
         norm: scalar, the length of the vectors; its gradient is left to the span loss.
 
-    Returns: scalar, in nats per content token; each segment weighs the same.
+    Returns: scalar, in nats per word asked for; each segment weighs the same.
     """
     m = vectors_Nmd.shape[1]
     scores_NmV = at_least_float32(vectors_Nmd @ embedding_Vd.T) * (SHARPNESS / norm.detach() ** 2)
     log_probs_NV = scores_NmV.log_softmax(-1).logsumexp(1) - math.log(m)
-    log_probs_NL = log_probs_NV.gather(1, token_ids_NL.masked_fill(~content_NL, 0))
-    weight_NL = content_NL / content_NL.sum(-1, keepdim=True).clamp(min=1)
-    return -(weight_NL * log_probs_NL).sum(-1).mean()
+    total_N1 = targets_NV.sum(-1, keepdim=True)
+    weight_NV = targets_NV / total_N1.where(total_N1 > 0, 1)
+    return -(weight_NV * log_probs_NV).sum(-1).mean()
 
 
 _LOWEST = torch.finfo(torch.float32).min  # not -inf: a row without candidates must not become NaN

@@ -22,12 +22,18 @@ S = TypeVar("S", bound="State")
 
 @dataclass
 class Segment:
-    """One segment of the n documents that have it; `labels_n2`: first and last token of the answer, where known."""
+    """One segment of the n documents that have it.
+
+    labels_n2: first and last token of the answer, where known. offsets_n: index in the context of the segment's first
+    context token, where known. number: which segment of its documents this is, from 0.
+    """
 
     input_ids_nL: Tensor
     attention_mask_nL: Tensor
     token_type_ids_nL: Tensor
     labels_n2: Tensor | None = None
+    offsets_n: Tensor | None = None
+    number: int = 0
 
     @property
     def num_documents(self) -> int:
@@ -125,15 +131,24 @@ def sort_documents(
     token_type_ids: Tensor,
     num_segments: Tensor,
     labels: tuple[Tensor, Tensor] | None = None,
+    segment_offsets: Tensor | None = None,
 ) -> SortedDocuments:
-    """Documents (B, S, L) with their numbers of segments (B,) and labels (B, S) each, in reading order."""
+    """Documents (B, S, L) with their numbers of segments (B,), labels and offsets (B, S) each, in reading order."""
     order_B = num_segments.argsort(descending=True, stable=True)
     counts = num_segments.tolist()
     active = [sum(count > s for count in counts) for s in range(max(counts))]
     ids_BSL, mask_BSL, types_BSL = (x[order_B] for x in (input_ids, attention_mask, token_type_ids))
     labels_BS2 = None if labels is None else torch.stack(labels, dim=-1)[order_B]
+    offsets_BS = None if segment_offsets is None else segment_offsets[order_B]
     segments = [
-        Segment(ids_BSL[:n, s], mask_BSL[:n, s], types_BSL[:n, s], None if labels_BS2 is None else labels_BS2[:n, s])
+        Segment(
+            ids_BSL[:n, s],
+            mask_BSL[:n, s],
+            types_BSL[:n, s],
+            None if labels_BS2 is None else labels_BS2[:n, s],
+            None if offsets_BS is None else offsets_BS[:n, s],
+            s,
+        )
         for s, n in enumerate(active)
     ]
     return SortedDocuments(segments, order_B, order_B.argsort(), (input_ids.shape[0], input_ids.shape[1]))

@@ -51,6 +51,7 @@ def backward_in_chunks(
         batch["token_type_ids"],
         batch["num_segments"],
         labels=(batch["start_positions"], batch["end_positions"]),
+        segment_offsets=batch.get("segment_offsets"),
     )
     step = model.config.bptt_segments
     chunks = [documents.segments[first : first + step] for first in range(0, len(documents.segments), step)]
@@ -67,7 +68,7 @@ def backward_in_chunks(
         reconstruction += [parts["reconstruction"]] if "reconstruction" in parts else []
     with torch.no_grad(), autocast():
         output = model.output_of(documents, kept, reader.state)
-        output.loss_parts = model.loss_parts(documents.segments, kept)
+        output.loss_parts = model.loss_parts(documents.segments, kept, reader.recurring)
         if reconstruction:
             output.loss_parts["reconstruction"] = torch.stack(reconstruction).sum()
         output.loss = model.weighted(output.loss_parts)
@@ -81,6 +82,7 @@ class _Reader:
         self.model, self.autocast = model, autocast
         with autocast():
             self.recurrence, self.state = model.start_reading(documents)
+        self.recurring = model.recurring_words(documents.segments)
 
     def read(self, chunk: list[Segment]) -> list[Kept]:
         with self.autocast():
@@ -105,7 +107,7 @@ def _learn(
     model = reader.model
     kept = reader.read(chunk)
     with reader.autocast():
-        parts = {name: share * part for name, part in model.loss_parts(chunk, kept).items()}
+        parts = {name: share * part for name, part in model.loss_parts(chunk, kept, reader.recurring).items()}
         if pulls is not None:
             logits = [at_least_float32(one.logits_nL2) for one in kept]
             parts["span"] = sum((pull * x).sum() for pull, x in zip(pulls, logits, strict=True))
@@ -130,5 +132,5 @@ def _pulls(
     for leaf in leaves:
         leaf.logits_nL2 = at_least_float32(leaf.logits_nL2).requires_grad_()
     with autocast():
-        span = model.loss_parts(documents.segments, leaves)["span"]
+        span = model.loss_parts(documents.segments, leaves, None)["span"]
     return list(torch.autograd.grad(span, [leaf.logits_nL2 for leaf in leaves]))

@@ -164,6 +164,8 @@ class GMMTrainingConfig(TrainingConfig):
     """Of the Switch loss."""
     memory_reconstruction_weight: float = 0.0
     """Of the loss that makes the memory tell what it has read."""
+    memory_reconstruction_target: str = "recurring"
+    """What it tells: `recurring`, the words so far that come again later, or `segment`, the words just read."""
     bptt_segments: int | None = None
     """Gradients cross at most this many segments, less one; None: all."""
     span_loss: str = "segment"
@@ -207,6 +209,7 @@ class GMMTrainingConfig(TrainingConfig):
             "entropy_regularization_weight",
             "load_balance_weight",
             "memory_reconstruction_weight",
+            "memory_reconstruction_target",
         ):
             settings[name] = getattr(self, name)
         return settings

@@ -1,0 +1,75 @@
+"""What the memory is asked for: words that recur, by hand."""
+
+import math
+
+import pytest
+import torch
+
+from gmmxlnet.models import GMMXLNetConfig
+from gmmxlnet.models.memory_targets import RecurringWords, new_content, word_counts
+from gmmxlnet.models.recurrence import Segment
+
+SEP, CLS, WORDS, M = 0, 1, 12, 2
+CONFIG = GMMXLNetConfig(
+    **{"vocab_size": WORDS + 2 * M, "d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 8, "sep_token_id": SEP},
+    **{"memory_type": "token", "memory_slots": M},
+)
+
+
+def segment(*contexts, question=9, offsets=None, number=0):
+    """Documents' contexts of word ids, with structure around them, padded on the left."""
+    width = max(map(len, contexts))
+    ending = [WORDS + M, WORDS + M + 1, SEP, WORDS, WORDS + 1, question, SEP, CLS]
+    types = [0, 0, 0, 1, 1, 1, 1, 2]
+    rows = [(width - len(context), list(context)) for context in contexts]
+    return Segment(
+        torch.tensor([[5] * blank + context + ending for blank, context in rows]),
+        torch.tensor([[0] * blank + [1] * (len(context) + len(ending)) for blank, context in rows]),
+        torch.tensor([[3] * blank + [0] * len(context) + types for blank, context in rows]),
+        offsets_n=None if offsets is None else torch.tensor(offsets),
+        number=number,
+    )
+
+
+def test_counts_leave_out_what_does_not_count():
+    counted = torch.tensor([[True, True, False, True]])
+    assert word_counts(torch.tensor([[2, 3, 1, 2]]), counted, 4).tolist() == [[0, 0, 2, 1]]
+
+
+def test_a_word_is_asked_for_from_its_first_segment_until_its_last():
+    segments = [
+        segment([2, 3, 4], [2, 6, 7]),
+        segment([2, 5], [2, 7]),
+        segment([2, 3, 3], [2, 8]),
+        segment([2, 4]),
+    ]
+    words = RecurringWords.of(segments, CONFIG)
+    weight = {2: math.log(7 / 7), 3: math.log(7 / 2), 4: math.log(7 / 2), 7: math.log(7 / 2)}
+    expected = [
+        ({3, 4}, {7}),  # 6 is not said again, 2 stands everywhere, 9 is a question's word
+        ({3, 4}, set()),
+        ({4}, set()),
+        (set(),),
+    ]
+    for s, sets in enumerate(expected):
+        targets = words.targets(s, len(sets))
+        assert targets.shape == (len(sets), WORDS)
+        for row, asked in zip(targets, sets, strict=True):
+            assert row.tolist() == pytest.approx([weight[v] if v in asked else 0 for v in range(WORDS)], abs=1e-6)
+
+
+def test_what_two_windows_share_does_not_recur():
+    first, second = [2, 3, 4, 5], [4, 5, 6, 3]
+    overlapping = [segment(first, [7, 8, 9], offsets=[0, 0]), segment(second, [8, 9], offsets=[2, 1], number=1)]
+    assert [x.sum().item() for x in new_content(overlapping, CONFIG)] == [7, 2]
+    asked = RecurringWords.of(overlapping, CONFIG).targets(0, 2) > 0
+    assert asked.nonzero().tolist() == [[0, 3]]
+    apart = [segment(first, number=0), segment(second, number=1)]
+    assert (apart[0].number, new_content(apart, CONFIG)[1].sum().item()) == (0, 4)
+
+
+def test_rarity_is_that_of_all_processes():
+    segments = [segment([2, 3]), segment([2, 3])]
+    doubled = RecurringWords.of(segments, CONFIG, lambda own: own + torch.tensor([0.0] * WORDS + [2.0]))
+    assert doubled.weight_V[2].item() == pytest.approx(math.log(4 / 2))
+    assert RecurringWords.of(segments, CONFIG).weight_V[2].item() == 0
