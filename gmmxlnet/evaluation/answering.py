@@ -195,7 +195,7 @@ def _answers(predictions: Predictions, questions: list[str], threshold: float, n
     for i, entries in enumerate(predictions.n_best_by_id().values()):
         candidates = [_candidate(entry) for entry in entries]
         null_odds = float(predictions.null_odds[i])
-        answered = null_odds <= threshold
+        answered = null_odds <= threshold and predictions.has_span(i)
         chosen = next(candidate for candidate in candidates if (candidate.char_start is not None) == answered)
         answers.append(
             Answer(

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 @dataclass(frozen=True)
 class BestSpans:
-    """The N best spans of each document, best first, all (B,N); where there are fewer, `scores` ends in -inf."""
+    """The N best spans of each document, best first, all (B,N); where there are fewer, both logits end in -inf."""
 
     first_token: Tensor  # int64, index into the document's context tokens
     last_token: Tensor  # int64, inclusive
@@ -89,12 +89,15 @@ def best_spans(
     segment = torch.arange(start_pos.shape[1], device=start_pos.device)[None, :, None].expand_as(start_pos)
     first, last = (start_pos + offset_BS1).flatten(1), (end_pos + offset_BS1).flatten(1)
     segment, start, end = segment.flatten(1), start.flatten(1), end.flatten(1)
+    valid = torch.isfinite(start) & torch.isfinite(end)  # a start near the segment's end has ends beyond it
+    start, end = start.masked_fill(~valid, -torch.inf), end.masked_fill(~valid, -torch.inf)
     key = first * max_answer_length + (last - first)  # one number a span, ordered by start, then end
     by_key = key.sort(dim=1, stable=True).indices  # stable: equal spans stay in the order of segments
     by_score = (start + end).gather(1, by_key).sort(dim=1, descending=True, stable=True).indices
     order = by_key.gather(1, by_score)
     first, last, segment, start, end, key = (x.gather(1, order) for x in (first, last, segment, start, end, key))
-    start = start.masked_fill(~_first_of_equals(key), -torch.inf)
+    repeated = ~_first_of_equals(key)
+    start, end = start.masked_fill(repeated, -torch.inf), end.masked_fill(repeated, -torch.inf)
     keep = (start + end).sort(dim=1, descending=True, stable=True).indices[:, :n_best]
     found = [x.gather(1, keep) for x in (first, last, segment, start, end)]
     missing = n_best - keep.shape[1]

@@ -1,6 +1,8 @@
 """Asking about one's own text gives what evaluation gives, with characters that point into the text."""
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gmmxlnet.errors import CheckpointError, DataError
 from gmmxlnet.evaluation.evaluator import QAEvaluator
@@ -62,6 +64,28 @@ def test_lists_give_lists_and_batch_mates_change_nothing(model, texts):
     assert [a.question for a in model.answer(questions, texts[0])] == questions
     assert len(model.answer(QUESTION, texts)) == 2
     assert model.answer([QUESTION], texts[0], threshold=1e9)[0] == crossed[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(num_words=st.integers(1, 24), n_best=st.integers(1, 1_000), longest=st.integers(1, 30))
+@example(num_words=1, n_best=5, longest=30)
+@example(num_words=15, n_best=1_000, longest=30)
+def test_a_short_document_has_as_many_candidates_as_spans(model, num_words, n_best, longest):
+    words = ("The", "flag", "is", "red", "today", "host")
+    text = " ".join(words[i % len(words)] for i in range(num_words))
+    found = model.answer(QUESTION, text, n_best=n_best, max_answer_length=longest, threshold=1e9)
+    num_spans = sum(min(longest, num_words - first) for first in range(num_words))
+    considered = min(max(n_best, 20), num_spans) + 1  # and the empty answer
+    assert len(found.candidates) == min(n_best, considered)
+    places = {(c.char_start, c.char_end) for c in found.candidates}
+    assert len(places) == len(found.candidates)
+    for candidate in found.candidates:
+        if candidate.char_start is not None:
+            assert candidate.text == text[candidate.char_start : candidate.char_end] == candidate.text.strip() != ""
+
+
+def test_a_document_without_a_token_has_no_answer(model):
+    assert model.answer(QUESTION, "\N{COMBINING GRAVE ACCENT}", threshold=1e9).text == ""
 
 
 def test_a_document_of_many_segments(model):

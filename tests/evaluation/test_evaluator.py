@@ -9,10 +9,12 @@ import torch
 
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.evaluation.evaluator import QAEvaluator, context_mask, rows_with_other_contexts, with_donor
 from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
+from tests.conftest import article, question
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +171,23 @@ def test_one_context_alone_cannot_be_shuffled(evaluator, one_context_chunks):
     assert metrics["memory_ablation"]["reset"]["f1"] is not None
     assert "one context" in metrics["memory_ablation_note"]
     json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize("n_best", [20, 1_000])
+def test_a_dev_set_of_one_short_document_is_scored(make_model, make_chunks, n_best):
+    """Fewer spans than are asked for: the host of a sentence of four words has ten."""
+    context = "The host is John"
+    one = [article("t", context, [question("a", "Who is the host?", context, "John")])]
+    chunks = make_chunks(one, one)
+    documents = Documents.open(chunks, "dev")
+    tokenizer = load_tokenizer(str(chunks / "tokenizer"))
+    model = make_model("none")
+    predictions = QAEvaluator(model, tokenizer, n_best_size=n_best).predict(documents)
+    entries = predictions.n_best_by_id()["a"]
+    words = context.split()
+    spans = {" ".join(words[i:j]) for i in range(4) for j in range(i + 1, 5)}
+    assert sorted(entry["text"] for entry in entries) == sorted(["", *spans])
+    json.dumps(assemble_metrics(predictions, choose_threshold(predictions), {}), allow_nan=False)
 
 
 def test_evaluate_takes_documents_or_a_dataset_of_them(evaluator, dev_documents):

@@ -47,6 +47,8 @@ def test_same_as_enumeration(seed):
         rows = list(zip(*(column[b, kept].tolist() for column in columns), strict=True))
         assert rows == enumerate_spans(start[b], end[b], mask[b], offsets[b], n_best, longest)
         assert not kept[len(rows) :].any()  # the missing ones stand at the end
+        for logits in (found.start_logit, found.end_logit):
+            assert (logits[b] > -torch.inf).equal(kept)
 
 
 def test_overlapping_windows_count_once():
