@@ -1,12 +1,15 @@
 """Stage chunk: the dataset, tokenized once (`data/chunks/`), and what it holds (`reports/data.json`)."""
 
+import logging
 from pathlib import Path
 
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
+from gmmxlnet.data.statistics import notes, warnings
 from gmmxlnet.sharing.hub_chunks import pull_chunks, push_chunks
 from gmmxlnet.utils.files import write_json
 from pipeline.params import Params, find_local, load_params, run_stage
 
+logger = logging.getLogger(__name__)
 CHUNKS = Path("data/chunks")
 REPORT = Path("reports/data.json")
 
@@ -49,6 +52,10 @@ def main() -> None:
         for name in ("train", "calibration", "dev")
     )
     print(f"chunk: {counts} -> {CHUNKS}, {REPORT}")
+    for note in notes(report):
+        print(f"chunk: {note}")
+    for warning in warnings(report):
+        logger.warning("chunk: warning: %s", warning)
 
 
 if __name__ == "__main__":

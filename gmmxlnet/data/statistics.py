@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.data.store import BuiltSplit
+from gmmxlnet.data.store import SPLITS, BuiltSplit
 
 EXAMPLES = 20  # question ids listed for each reason; all are counted
+NO_TOKEN_SPAN = "answer_is_no_token_span"
+NOTICEABLE = 0.01  # share of a split's answers without a label from which a warning is due
+FEW_CALIBRATION = 30  # questions: a threshold chosen on fewer says little
 
 
 def summarize(built: BuiltSplit, left_out: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -18,7 +21,7 @@ def summarize(built: BuiltSplit, left_out: Mapping[str, list[str]]) -> dict[str,
     `left_out` names the questions that were left out before the split was built, by reason.
     """
     if built.unlabeled_ids:
-        left_out = {**left_out, "answer_is_no_token_span": built.unlabeled_ids}
+        left_out = {**left_out, NO_TOKEN_SPAN: built.unlabeled_ids}
     documents = Documents(built)
     num_segments_N = documents.num_segments()
     impossible = [not answers for answers in built.texts.answers]
@@ -46,6 +49,50 @@ def summarize(built: BuiltSplit, left_out: Mapping[str, list[str]]) -> dict[str,
         "cut_questions": built.num_cut_questions,
         "left_out": {reason: {"documents": len(ids), "first_ids": ids[:EXAMPLES]} for reason, ids in left_out.items()},
     }
+
+
+def notes(report: Mapping[str, Any]) -> list[str]:
+    """What was cut or left out according to the report of `build_chunks`, a sentence for each kind and split."""
+    said = []
+    longest = report["settings"]["max_question_length"]
+    for name in SPLITS:
+        split = report[name]
+        if split["cut_questions"]:
+            said.append(
+                f"{split['cut_questions']:,} of {split['documents']:,} {name} questions are cut to {longest} tokens "
+                "(max_question_length)"
+            )
+        if split["answers"]["inside_no_segment"]:
+            said.append(
+                f"{split['answers']['inside_no_segment']:,} of {split['answerable']:,} {name} answers lie whole in no "
+                "segment and count as not there; a larger doc_stride or max_seq_length would hold them"
+            )
+        for reason, questions in split["left_out"].items():
+            if reason != NO_TOKEN_SPAN:
+                said.append(f"{questions['documents']:,} {name} questions are left out ({reason.replace('_', ' ', 1)})")
+    if report["calibration"]["documents"] < FEW_CALIBRATION:
+        said.append(
+            f"calibration on {report['calibration']['documents']} questions: too few to choose the no-answer threshold "
+            "well; raise calibration_fraction, or give more contexts"
+        )
+    return said
+
+
+def warnings(report: Mapping[str, Any]) -> list[str]:
+    """For each split that loses a noticeable share of its answers to the tokenizer: how many, why, what would do."""
+    said = []
+    for name in SPLITS:
+        split = report[name]
+        left_out = split["left_out"].get(NO_TOKEN_SPAN, {"documents": 0})["documents"]
+        lost, answerable = left_out + split["answers"]["no_token_span"], left_out + split["answerable"]
+        if lost and lost >= NOTICEABLE * answerable:
+            fate = "are left out of training" if name == "train" else "can be answered by no prediction"
+            said.append(
+                f"{lost:,} of {answerable:,} {name} answers ({lost / answerable:.0%}) begin or end inside a token, "
+                f"which swallows their neighbors, and {fate}; name a tokenizer made for the text's language, or set "
+                "tokenizer to scratch, which splits scripts without spaces letter by letter (docs/languages.md)"
+            )
+    return said
 
 
 def _histogram(values: Iterable[int]) -> dict[str, int]:

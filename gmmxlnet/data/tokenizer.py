@@ -5,7 +5,6 @@ out in a text ("<sep>") becomes <unk>: no document may forge the structure of a 
 """
 
 import math
-import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,10 +12,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+import regex
 from huggingface_hub.errors import HTTPError
 from tokenizers import Tokenizer
 from transformers import XLNetTokenizerFast
 
+from gmmxlnet.data.graphemes import extend_to_graphemes
 from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone
 from gmmxlnet.errors import DataError, reason_of
 
@@ -26,7 +27,13 @@ MAX_SCRATCH_WORDS = 32_000
 
 _XLNET_SPECIAL = ("<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>")
 _SPACE = "▁"
-_PIECE = re.compile(rf"{_SPACE}?(?:\w+|[^\w{_SPACE}])|{_SPACE}")  # a word or one mark, with the space before it
+# Scripts with no space between words, or, as Korean, none between a word and its particles: a run of letters as one
+# piece would swallow the answers in it, so each letter (of Korean: syllable, in NFKD) with its marks is a piece.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+_LETTER = rf"[{_UNSPACED}]\p{{M}}*|\p{{GCB=L}}+\p{{GCB=V}}*\p{{GCB=T}}*"
+_PIECE = regex.compile(  # such a letter, a word or one mark, with the space before it
+    rf"{_SPACE}?(?:{_LETTER}|[\w--[{_UNSPACED}\p{{Hangul}}]]+|[^\w{_SPACE}])|{_SPACE}", regex.V1
+)
 _ENCODE_BATCH = 2_048  # texts encoded at once: bounds the memory of the tokenizer's own records
 
 
@@ -35,7 +42,7 @@ class EncodedTexts:
     """Token ids of many texts end to end: text i has ids[rows[i]:rows[i+1]], standing for characters chars[...]."""
 
     ids: np.ndarray  # (T,) int32
-    chars: np.ndarray  # (T, 2) int32, first character and the one after the last, within the text
+    chars: np.ndarray  # (T, 2) int32, first character and the one after the last, within the text; whole graphemes
     rows: np.ndarray  # (N+1,) int64
 
     def part(self, first: int, end: int) -> "EncodedTexts":
@@ -79,12 +86,16 @@ def checked_tokenizer(tokenizer: XLNetTokenizerFast, source: str) -> XLNetTokeni
 
 
 def encode_texts(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
-    """Token ids and their characters for each text, without special tokens; never cut."""
+    """Token ids and their characters for each text, without special tokens; never cut.
+
+    A token's characters end with the marks of its last letter (`graphemes.py`), whether the tokenizer kept them or not.
+    """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # an earlier call may have left these on
     backend.no_padding()
     encode = encode_by_words if encodes_words_alone(backend, texts) else encode_whole
     ids, chars, rows = encode(backend, texts)
+    chars = extend_to_graphemes(texts, chars, rows)
     return EncodedTexts(ids=_without_special(tokenizer, ids), chars=chars, rows=rows)
 
 
