@@ -133,7 +133,7 @@ def groups(scored: ScoredDocuments, of: str) -> Mapping[str, np.ndarray]:
 
 def average(chosen: Sequence[ScoredDocuments], metric: str, group_D: np.ndarray | None = None) -> Score:
     """A metric's mean over questions and over experiments (the seeds of a variant), with an interval over documents."""
-    return _summary(_mean_of(chosen, metric), chosen[0], group_D)
+    return _summary(_mean_of(chosen, metric), chosen[0], group_D, (0.0, 100.0))
 
 
 def difference(
@@ -143,7 +143,7 @@ def difference(
     group_D: np.ndarray | None = None,
 ) -> Score:
     """By how much `chosen` score higher than `against` with the same seeds, paired by question."""
-    return _summary(_mean_of(chosen, metric) - _mean_of(against, metric), chosen[0], group_D)
+    return _summary(_mean_of(chosen, metric) - _mean_of(against, metric), chosen[0], group_D, (-100.0, 100.0))
 
 
 def pairs(
@@ -160,7 +160,9 @@ def _mean_of(chosen: Sequence[ScoredDocuments], metric: str) -> np.ndarray:
     return np.mean([getattr(scored, metric).astype(np.float64) for scored in chosen], axis=0)
 
 
-def _summary(values_D: np.ndarray, scored: ScoredDocuments, group_D: np.ndarray | None) -> Score:
+def _summary(
+    values_D: np.ndarray, scored: ScoredDocuments, group_D: np.ndarray | None, bounds: tuple[float, float]
+) -> Score:
     chosen_D = values_D if group_D is None else values_D[group_D]
-    low, high = ContextBootstrap(scored.context).interval(values_D, group_D) or (None, None)
+    low, high = ContextBootstrap(scored.context).interval(values_D, group_D, bounds=bounds) or (None, None)
     return Score(value=float(chosen_D.mean()), low=low, high=high)

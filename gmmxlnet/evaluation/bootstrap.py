@@ -1,13 +1,21 @@
-"""95% intervals by resampling contexts.
+"""95% confidence intervals of mean scores, over contexts.
 
-Questions about one context share its difficulty, so they are drawn together: a cluster bootstrap with percentile limits
-(Efron and Tibshirani 1993, ch. 13; Field and Welsh 2007). Every interval of a report uses the same draws, which pairs
-the variants that it compares.
+Questions about the same context share its difficulty, so whole contexts are resampled: a cluster bootstrap with
+percentile limits (Efron and Tibshirani 1993, ch. 13; Field and Welsh 2007). All intervals of a report share the same
+draws, which pairs the variants it compares.
+
+Where every context has the same mean, every resample has it too and the bootstrap interval collapses to a point: it
+would call 100 of 100 contexts a certainty. There the interval follows from how many unseen contexts may differ, by the
+Wilson score interval (Wilson 1927) for 0 differing contexts out of C: a share of at most z² / (C + z²).
 """
+
+from statistics import NormalDist
 
 import numpy as np
 
 LEVEL = 0.95
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+SAME = 1e-9  # context means closer than this are equal: sums of floats differ in their last bits
 
 
 class ContextBootstrap:
@@ -23,18 +31,37 @@ class ContextBootstrap:
         equal = np.full(self.num_contexts, 1 / self.num_contexts)
         self.times_drawn_RC = np.random.default_rng(seed).multinomial(self.num_contexts, equal, size=num_resamples)
 
-    def interval(self, scores_D: np.ndarray, group_D: np.ndarray | None = None) -> list[float] | None:
-        """The limits [low, high] of the mean score of the questions in `group_D` (a bool mask; all when left out).
+    def interval(
+        self, scores_D: np.ndarray, group_D: np.ndarray | None = None, *, bounds: tuple[float, float] = (0.0, 100.0)
+    ) -> list[float] | None:
+        """The limits [low, high] of a mean score.
 
-        None where the group lies within one context: there is nothing to resample.
+        Args:
+            scores_D: (D,) a score for each question, within `bounds`.
+            group_D: (D,) bool, the questions to average over; all if omitted.
+            bounds: the lowest and the highest possible score; (-100, 100) for a difference of two percentages.
+
+        Returns:
+            None if the group lies within a single context: there is nothing to resample.
         """
         group_D = np.ones(len(scores_D), bool) if group_D is None else group_D
-        if len(np.unique(self.context_D[group_D])) < 2:
-            return None
         context = self.context_D[group_D]
-        sums_C = np.bincount(context, weights=scores_D[group_D], minlength=self.num_contexts)
         counts_C = np.bincount(context, minlength=self.num_contexts)
+        present_C = counts_C > 0
+        if present_C.sum() < 2:
+            return None
+        sums_C = np.bincount(context, weights=scores_D[group_D], minlength=self.num_contexts)
+        means_C = sums_C[present_C] / counts_C[present_C]
+        if np.ptp(means_C) <= SAME * (bounds[1] - bounds[0]):
+            return _wilson(float(means_C.mean()), len(means_C), bounds)
         counts_R = self.times_drawn_RC @ counts_C
         drawn_R = counts_R > 0  # a small group can be missing from a resample
-        means = (self.times_drawn_RC[drawn_R] @ sums_C) / counts_R[drawn_R]
-        return [float(limit) for limit in np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+        means_R = (self.times_drawn_RC[drawn_R] @ sums_C) / counts_R[drawn_R]
+        return [float(limit) for limit in np.quantile(means_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+
+
+def _wilson(mean: float, num_contexts: int, bounds: tuple[float, float]) -> list[float]:
+    """The limits where all contexts agree on `mean`: the contexts that may differ could be anywhere within `bounds`."""
+    share = Z**2 / (num_contexts + Z**2)
+    mean = min(max(mean, bounds[0]), bounds[1])
+    return [mean - share * (mean - bounds[0]), mean + share * (bounds[1] - mean)]
