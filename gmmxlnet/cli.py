@@ -16,6 +16,7 @@ from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log
 
 COMMANDS = {  # modules in gmmxlnet/commands, as typed in the shell, and what they do
     "answer": "answer questions about a document of any length",
+    "convert": "make a small pretrained XLNet from a BERT",
     "export": "write a model in bfloat16, with a card and hashes",
     "pretrain": "pretrain an encoder on plain text, for base_model to name",
     "verify": "check that a checkpoint is whole, unaltered and alive",

@@ -1,0 +1,52 @@
+"""`gmmxlnet convert BERT OUT --text FILES`: a small pretrained XLNet, from a BERT and minutes of distillation."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from gmmxlnet.conversion.settings import ConversionSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options; those of `ConversionSettings` have its defaults."""
+    parser.add_argument("source", metavar="BERT", help="a folder or a Hub id: MiniLM, BGE, E5, GTE, TinyBERT, BERT ...")
+    parser.add_argument("output", metavar="OUT", type=Path, help="the folder to write")
+    parser.add_argument(
+        "--text",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="to learn from: SQuAD files, text files (paragraphs between blank lines), folders of .txt",
+    )
+    parser.add_argument("--revision", help="of a Hub id: a commit, branch or tag")
+    parser.add_argument("--license", help="of the BERT, where its model card does not say: apache-2.0, mit ...")
+    for field in fields(ConversionSettings):
+        kind = int if field.name == "steps" else type(field.default)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"]
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, and tell how close the XLNet is to the BERT."""
+    from gmmxlnet.conversion.convert import convert  # needs more packages than other commands do
+
+    settings = ConversionSettings(
+        **{field.name: getattr(arguments, field.name) for field in fields(ConversionSettings)}
+    )
+    report = convert(
+        arguments.source,
+        arguments.output,
+        arguments.text,
+        settings,
+        revision=arguments.revision,
+        license=arguments.license,
+    )
+    steps = [("algebra", "weights"), ("positions", "positions"), ("distillation", "distillation")]
+    cosines = ", ".join(f"{report['after'][step]['cosine_by_layer'][-1]:.3f} after {title}" for step, title in steps)
+    done = report["distillation"]
+    print(
+        f"convert: {report['parameters']:,} parameters, {done['steps']:,} steps on {done['tokens_read']:,} tokens; "
+        f"cosine with {report['source']['name']} in the last layer {cosines} -> {arguments.output}"
+    )
+    return 0

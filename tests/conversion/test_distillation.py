@@ -1,0 +1,173 @@
+"""Distillation: what it learns, and that the same steps give the same bits however they were interrupted."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmmxlnet.conversion import distillation
+from gmmxlnet.conversion.algebra import start_segments, student_config, transplant
+from gmmxlnet.conversion.distillation import Distillation, Distiller, cooldown_start, rate_at, steps_from
+from gmmxlnet.conversion.families import read_teacher
+from gmmxlnet.conversion.report import heldout_batches, measure
+from gmmxlnet.conversion.windows import Windows
+from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.utils.tensors import weights_hash
+
+
+@pytest.fixture(scope="module")
+def teacher(bert_folder):
+    return read_teacher(str(bert_folder))
+
+
+@pytest.fixture(scope="module")
+def make_distiller(teacher, paragraphs):
+    windows = Windows.of(paragraphs, teacher.tokenizer, text_type=1, seed=5)
+
+    def make(folder, *, identity=None, **other):
+        config = student_config(
+            teacher.config, vocab_size=teacher.config.vocab_size, clamp_len=95, pad_token_id=0, sep_token_id=3
+        )
+        encoder = XLNetEncoder(config)
+        shift_Nd = transplant(teacher.model, encoder, ridge=0.3, positions=range(1, 96, 8), token_type=1)
+        start_segments(encoder, 5)
+        how = {"minutes": 9.0, "steps": 8, "tokens": 400, "longest": 96, "learning_rate": 3e-3, "dtype": None}
+        how = Distillation(**{**how, **other})
+        return Distiller(teacher, encoder, shift_Nd, windows, how, identity=identity or {}, resume_dir=folder)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def eight_steps(make_distiller, tmp_path_factory):
+    distiller = make_distiller(tmp_path_factory.mktemp("whole") / "resume")
+    distiller.run()
+    return distiller
+
+
+def bits(distiller):
+    return weights_hash(distiller.encoder.state_dict())
+
+
+def run_until(distiller, step):
+    """Run as a process that is killed after so many steps, its state written after the last of them."""
+
+    class KilledError(Exception):
+        pass
+
+    train_step = distiller._train_step
+
+    def step_or_die():
+        if distiller.step == step:
+            distiller.save()
+            raise KilledError
+        return train_step()
+
+    distiller._train_step = step_or_die
+    with pytest.raises(KilledError):
+        distiller.run()
+
+
+def test_hidden_states_come_nearer_to_the_teacher_on_text_not_seen(make_distiller, teacher, tmp_path):
+    distiller = make_distiller(tmp_path / "resume", steps=60, tokens=800)
+    heldout = Windows.of(["The oven is cold. Anna ran home. Who is it?"] * 9, teacher.tokenizer, text_type=1, seed=1)
+    batches = heldout_batches(heldout, 48)
+    before = measure(teacher, distiller.encoder, distiller.shift_Nd, batches)
+    distiller.run()
+    after = measure(teacher, distiller.encoder, distiller.shift_Nd, batches)
+    assert distiller.losses[-1] < 0.8 * distiller.losses[0]
+    assert after["cosine_by_layer"][-1] > before["cosine_by_layer"][-1] + 0.02
+    assert after["masked_words"]["same_word"] > before["masked_words"]["same_word"]
+    assert set(after["cosine_by_distance"]) == {"<cls>", "question", "text 0-63"}
+
+
+@pytest.mark.parametrize("step", [1, 5, 7])
+def test_a_killed_run_goes_on_to_the_same_bits(make_distiller, eight_steps, tmp_path, step):
+    run_until(make_distiller(tmp_path / "resume"), step)
+    second = make_distiller(tmp_path / "resume")
+    steps = []
+    train_step = second._train_step
+    second._train_step = lambda: (steps.append(second.step), train_step())[1]
+    second.run()
+    assert steps == list(range(step, 8))  # it did not begin anew
+    assert bits(second) == bits(eight_steps)
+    assert second.report() == eight_steps.report()
+
+
+def test_minutes_give_the_bits_of_their_steps(make_distiller, eight_steps, tmp_path, monkeypatch):
+    clock = iter(range(10**6))  # a second between any two looks at it: a step takes one
+    monkeypatch.setattr(distillation.time, "monotonic", lambda: float(next(clock)))
+    by_time = make_distiller(tmp_path / "resume", steps=None, minutes=8 / 60)
+    by_time.run()
+    assert by_time.total_steps == by_time.step == 8
+    assert bits(by_time) == bits(eight_steps)
+
+
+def test_seconds_of_all_runs_count(make_distiller, tmp_path, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(distillation.time, "monotonic", lambda: float(next(clock)))
+    run_until(make_distiller(tmp_path / "resume", steps=None, minutes=8 / 60), 4)
+    second = make_distiller(tmp_path / "resume", steps=None, minutes=8 / 60)
+    second.run()
+    assert second.step == 8
+
+
+@pytest.mark.parametrize(
+    ("other", "goes_on"),
+    [
+        ({}, True),
+        ({"steps": 12}, True),  # at step 5 the rate of neither falls yet
+        ({"steps": 4}, False),  # would be over by now
+        ({"learning_rate": 1e-3}, False),
+        ({"tokens": 300}, False),
+        ({"identity": {"corpus": "another"}}, False),
+    ],
+)
+def test_only_a_state_on_the_way_is_gone_on_from(make_distiller, tmp_path, other, goes_on):
+    run_until(make_distiller(tmp_path / "resume"), 5)
+    second = make_distiller(tmp_path / "resume", **other)
+    second._resume()
+    assert second.step == (5 if goes_on else 0)
+
+
+def test_a_damaged_state_is_left_and_said(make_distiller, eight_steps, tmp_path, caplog):
+    run_until(make_distiller(tmp_path / "resume"), 5)
+    (tmp_path / "resume" / distillation.WEIGHTS).write_bytes(b"half of a file")
+    second = make_distiller(tmp_path / "resume")
+    second.run()
+    assert "cannot be read" in caplog.text
+    assert bits(second) == bits(eight_steps)
+
+
+def test_the_state_holds_json_and_safetensors_alone(make_distiller, tmp_path):
+    run_until(make_distiller(tmp_path / "resume"), 2)
+    assert {path.name for path in (tmp_path / "resume").iterdir()} == {"state.json", "state.safetensors"}
+    assert json.loads((tmp_path / "resume" / "state.json").read_text())["step"] == 2
+
+
+@given(st.integers(1, 10**6))
+def test_what_minutes_decide_late_is_a_number_of_steps(start):
+    total = steps_from(start)
+    assert cooldown_start(total) == start
+    for step in (0, start // 2, start - 1):
+        assert rate_at(step, total) == rate_at(step, None)
+    assert 0 <= rate_at(total - 1, total) <= rate_at(start, total) <= 1
+
+
+def test_positions_and_segments_learn_faster(make_distiller, tmp_path):
+    distiller = make_distiller(tmp_path / "resume")
+    fast, slow = distiller.optimizer.param_groups
+    assert len(fast["params"]) == 5 * 3
+    assert len(fast["params"]) + len(slow["params"]) == len(list(distiller.encoder.parameters()))
+    distiller._train_step()
+    assert fast["lr"] == pytest.approx(4 * slow["lr"])
+
+
+def test_a_loss_that_is_no_number_is_said(make_distiller, tmp_path):
+    distiller = make_distiller(tmp_path / "resume")
+    with torch.no_grad():
+        distiller.encoder.layers[0].outer.bias[0] = torch.nan
+    with pytest.raises(ValueError, match=r"loss of step 0 is nan; lower --learning-rate"):
+        distiller.run()
