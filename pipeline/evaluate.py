@@ -51,10 +51,10 @@ def main() -> None:
     )
     choice = choose_threshold(evaluator.predict(Documents.open(CHUNKS, "calibration")))
     normal = evaluator.predict(Documents.open(CHUNKS, "dev"))
-    ablated = evaluator.ablate(normal)
+    ablated, rerouted = evaluator.ablate(normal), evaluator.ablate_routing(normal)
     if not processes.is_main:
         return
-    metrics = assemble_metrics(normal, choice, ablated, params.seed)
+    metrics = assemble_metrics(normal, choice, ablated, rerouted, seed=params.seed)
     write_json(REPORTS / "predictions.json", normal.answers(choice.value))
     write_json(REPORTS / "null_odds.json", normal.odds_by_id())
     write_json(REPORTS / "nbest_predictions.json", normal.n_best_by_id())

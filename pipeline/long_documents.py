@@ -152,7 +152,9 @@ class Job:
         choice = choose_threshold(evaluator.predict(Documents.open(self.chunks, "calibration")))
         dev = Documents.open(self.chunks, "dev")
         normal = evaluator.predict(dev)
-        metrics = assemble_metrics(normal, choice, evaluator.ablate(normal), params.seed)
+        metrics = assemble_metrics(
+            normal, choice, evaluator.ablate(normal), evaluator.ablate_routing(normal), seed=params.seed
+        )
         routing = no_routing_report(model.config.memory_type)
         if model.config.has_router:
             routing = GMMAnalyzer(model).report(dev, active.eval_batch_size)

@@ -9,7 +9,7 @@ all of them know all answers. Shapes: B documents of a batch, S segments, L toke
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,31 @@ from gmmxlnet.evaluation.spans import best_spans, null_scores
 from gmmxlnet.evaluation.threshold import ThresholdChoice
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import MEMORY_ABLATIONS, GMMXLNetForQA
+from gmmxlnet.models.memories.routing_ablation import LEARNED, routing_ablations
 from gmmxlnet.utils.processes import Processes
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "num_segments")
 BETWEEN_SEGMENTS = ("shuffled", "reset")  # ablations that change nothing in a document of one segment
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is changed of the model for one reading; nothing by default."""
+
+    name: str = ""
+    memory_ablation: str = "normal"
+    routing_ablation: str = LEARNED
+
+    @property
+    def needs_donors(self) -> bool:
+        """Whether each document is given something of another one."""
+        return self.name == "shuffled"
+
+    @property
+    def described(self) -> str:
+        """For progress lines: `memory zeroed`; empty where nothing is changed."""
+        what = "routing" if self.routing_ablation != LEARNED else "memory"
+        return f"{what} {self.name}" if self.name else ""
 
 
 def longest_first(documents: Questions) -> np.ndarray:
@@ -127,11 +148,13 @@ class QAEvaluator:
 
         Args:
             threshold: null odds above which a question counts as unanswerable; `choose_threshold` finds one.
-            memory_ablations: score the model with its memory zeroed, shuffled and reset too; up to five times the work.
+            memory_ablations: score the model without its memory, and a mixture with other routing, too.
         """
         normal = self.predict(getattr(dataset, "documents", dataset))
         choice = threshold if isinstance(threshold, ThresholdChoice) else ThresholdChoice(threshold)
-        return assemble_metrics(normal, choice, self.ablate(normal) if memory_ablations else {})
+        if not memory_ablations:
+            return assemble_metrics(normal, choice, {})
+        return assemble_metrics(normal, choice, self.ablate(normal), self.ablate_routing(normal))
 
     def predict(self, documents: Questions) -> Predictions:
         """The n best spans and the null score of every document, over all its segments."""
@@ -147,7 +170,7 @@ class QAEvaluator:
             null_end_logit=np.zeros(D),
             null_segment=np.zeros(D, np.int64),
         )
-        return self._read(empty, longest_first(documents), "normal")
+        return self._read(empty, longest_first(documents), Ablation())
 
     def ablate(self, normal: Predictions) -> dict[str, Predictions | None]:
         """The same documents answered with the memory `zeroed`, `shuffled` and `reset`.
@@ -159,17 +182,38 @@ class QAEvaluator:
         ablations = [name for name in MEMORY_ABLATIONS if name != "normal"]
         if not self.model.config.kind.carries:
             return dict.fromkeys(ablations, normal)
-        order_D = longest_first(normal.documents)
-        several_D = order_D[normal.documents.num_segments()[order_D] > 1]
-        answered: dict[str, Predictions | None] = {}
-        for name in ablations:
-            if name == "shuffled" and len(np.unique(normal.context_indices())) == 1:
-                answered[name] = None
-            else:
-                answered[name] = self._read(normal, several_D if name in BETWEEN_SEGMENTS else order_D, name)
-        return answered
+        order_D, several_D = self._orders(normal)
+        return {
+            name: self._ablated(
+                normal, several_D if name in BETWEEN_SEGMENTS else order_D, Ablation(name, memory_ablation=name)
+            )
+            for name in ablations
+        }
 
-    def _read(self, before: Predictions, rows_D: np.ndarray, memory_ablation: str) -> Predictions:
+    def ablate_routing(self, normal: Predictions) -> dict[str, Predictions | None]:
+        """The same documents answered with each other routing of a mixture (`RoutingAblation`); empty without router.
+
+        Routing acts on what later segments read, so documents of a single segment are not read again. `shuffled` is
+        None where all documents share one context.
+        """
+        if not self.model.config.has_router:
+            return {}
+        names = routing_ablations(self.model.config.num_memory_experts)[1:]
+        _, several_D = self._orders(normal)
+        return {name: self._ablated(normal, several_D, Ablation(name, routing_ablation=name)) for name in names}
+
+    def _orders(self, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of all documents in reading order, and of those with several segments."""
+        order_D = longest_first(predictions.documents)
+        return order_D, order_D[predictions.documents.num_segments()[order_D] > 1]
+
+    def _ablated(self, normal: Predictions, rows_D: np.ndarray, ablation: Ablation) -> Predictions | None:
+        """`normal` with some documents read anew; None where that needs another context and there is none."""
+        if ablation.needs_donors and len(np.unique(normal.context_indices())) == 1:
+            return None
+        return self._read(normal, rows_D, ablation)
+
+    def _read(self, before: Predictions, rows_D: np.ndarray, ablation: Ablation) -> Predictions:
         """`before` with the documents `rows_D` read anew, `batch_size` at a time."""
         columns = {
             field.name: getattr(before, field.name).copy() for field in fields(before) if field.name != "documents"
@@ -183,14 +227,14 @@ class QAEvaluator:
         batches = [rows_D[first : first + self.batch_size] for first in range(0, len(rows_D), self.batch_size)]
         own = self.processes.share(batches)
         num_own = sum(map(len, own))
-        so_far = RunningScore(replace(before, **columns), num_own, memory_ablation) if self.show_progress else None
+        so_far = RunningScore(replace(before, **columns), num_own, ablation.described) if self.show_progress else None
         try:
             for rows_B in own:
-                read_B = with_donor(rows_B, order_D, context_D) if memory_ablation == "shuffled" else rows_B
+                read_B = with_donor(rows_B, order_D, context_D) if ablation.needs_donors else rows_B
                 batch = collate([before.documents[int(i)] for i in read_B])
-                if memory_ablation == "shuffled":
+                if ablation.needs_donors:
                     batch["memory_permutation"] = torch.from_numpy(rows_with_other_contexts(context_D[read_B]))
-                for name, found in self._answer(batch, memory_ablation).items():
+                for name, found in self._answer(batch, ablation).items():
                     columns[name][rows_B] = found[: len(rows_B)].cpu().numpy()
                 if so_far is not None:
                     so_far.add(rows_B, int(batch["attention_mask"].sum()))
@@ -211,14 +255,17 @@ class QAEvaluator:
             values[rows_D] = self.processes.sum(torch.from_numpy(values[rows_D]).to(self.model.device)).cpu().numpy()
 
     @torch.inference_mode()
-    def _answer(self, batch: dict[str, Tensor], memory_ablation: str) -> dict[str, Tensor]:
+    def _answer(self, batch: dict[str, Tensor], ablation: Ablation) -> dict[str, Tensor]:
         """The columns of `Predictions` for one batch."""
         device = self.model.device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         inputs = {name: batch[name] for name in MODEL_INPUTS}
         with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             output = self.model(
-                **inputs, memory_ablation=memory_ablation, memory_permutation=batch.get("memory_permutation")
+                **inputs,
+                memory_ablation=ablation.memory_ablation,
+                routing_ablation=ablation.routing_ablation,
+                memory_permutation=batch.get("memory_permutation"),
             )
         start_BSL, end_BSL = output.start_logits.float(), output.end_logits.float()
         active_BS = batch["attention_mask"].any(-1)

@@ -5,6 +5,7 @@ with its memory taken away. Scores are percent.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gmmxlnet.evaluation.bootstrap import LEVEL, ContextBootstrap
 from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.evaluation.squad_metric import Scores, apply_threshold, raw_scores, squad_v2_metrics
 from gmmxlnet.evaluation.threshold import ThresholdChoice
+from gmmxlnet.models.memories.routing_ablation import LEARNED
 
 OFFICIAL_NAMES = {"exact": "exact_match"}  # the official script's name: ours
 GROUPS = ("HasAns", "NoAns")
@@ -91,12 +93,14 @@ def _ablations(
     normal: Predictions,
     ablations: Mapping[str, Predictions | None],
     threshold: float,
+    unchanged: str,
 ) -> dict[str, Any]:
+    """Scores of each ablation, and of the model as it is under the name `unchanged`."""
     types = normal.question_types()
-    table = {"normal": {**scored.summary(), "by_question_type": _by_label(scored, types)}}
+    table = {unchanged: {**scored.summary(), "by_question_type": _by_label(scored, types)}}
     for name, predictions in ablations.items():
         if predictions is None:
-            table[name] = dict.fromkeys(table["normal"])
+            table[name] = dict.fromkeys(table[unchanged])
             continue
         other = scored if predictions is normal else ScoredQuestions(predictions, threshold, scored.bootstrap)
         table[name] = {**other.summary(), **scored.loss_to(other), "by_question_type": _by_label(other, types)}
@@ -104,12 +108,18 @@ def _ablations(
 
 
 def assemble_metrics(
-    normal: Predictions, choice: ThresholdChoice, ablations: Mapping[str, Predictions | None], seed: int = 0
+    normal: Predictions,
+    choice: ThresholdChoice,
+    ablations: Mapping[str, Predictions | None],
+    routing_ablations: Mapping[str, Predictions | None] = MappingProxyType({}),
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The contents of `reports/metrics.json`.
 
     Args:
         ablations: the same documents' predictions by ablation (`QAEvaluator.ablate`); empty to leave that table out.
+        routing_ablations: likewise by routing (`QAEvaluator.ablate_routing`).
         seed: of the bootstrap.
     """
     bootstrap = ContextBootstrap(normal.context_indices(), seed=seed)
@@ -135,9 +145,11 @@ def assemble_metrics(
         "by_segments": _by_label(scored, normal.documents.num_segments().tolist()),
     }
     if ablations:
-        metrics["memory_ablation"] = _ablations(scored, normal, ablations, choice.value)
+        metrics["memory_ablation"] = _ablations(scored, normal, ablations, choice.value, "normal")
         if None in ablations.values():
             metrics["memory_ablation_note"] = ONE_CONTEXT
         elif all(predictions is normal for predictions in ablations.values()):
             metrics["memory_ablation_note"] = SAME_WITHOUT_MEMORY
+    if routing_ablations:
+        metrics["routing_ablation"] = _ablations(scored, normal, routing_ablations, choice.value, LEARNED)
     return metrics

@@ -15,13 +15,13 @@ class RunningScore:
     Args:
         predictions: over arrays that are still being written.
         num_documents: that will be read.
-        memory_ablation: which memory they are read with.
+        ablation: what is taken away, such as `memory zeroed`; empty for nothing.
     """
 
-    def __init__(self, predictions: Predictions, num_documents: int, memory_ablation: str) -> None:
+    def __init__(self, predictions: Predictions, num_documents: int, ablation: str) -> None:
         self.predictions = predictions
         self.num_right = self.num_done = 0
-        what = "evaluate" if memory_ablation == "normal" else f"evaluate, memory {memory_ablation}"
+        what = f"evaluate, {ablation}" if ablation else "evaluate"
         self.progress = Progress(what, total=num_documents, unit="documents")
 
     def add(self, rows_B: np.ndarray, num_tokens: int) -> None:

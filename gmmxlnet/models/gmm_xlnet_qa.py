@@ -22,6 +22,7 @@ from gmmxlnet.models.configuration import GMMXLNetConfig, check_arguments
 from gmmxlnet.models.encoder import RelativeAttention, XLNetEncoder
 from gmmxlnet.models.memories import MemoryModule
 from gmmxlnet.models.memories.gated import GatedMemoryMixture
+from gmmxlnet.models.memories.routing_ablation import LEARNED, RoutingAblation
 from gmmxlnet.models.memory_targets import RecurringWords, content_of, word_counts
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.models.recurrence import (
@@ -238,6 +239,7 @@ class GMMXLNetForQA(PreTrainedModel):
         memory_state: State | None = None,
         memory_ablation: str = "normal",
         memory_permutation: Tensor | None = None,
+        routing_ablation: str = LEARNED,
         active_documents: Tensor | None = None,
         segment_offsets: Tensor | None = None,
         **_metadata: Tensor,
@@ -255,6 +257,8 @@ class GMMXLNetForQA(PreTrainedModel):
             memory_ablation: `normal`; `zeroed`: the encoder is given an empty memory; `reset`: each segment starts from
                 the initial memory; `shuffled`: each document is handed what document `memory_permutation[row]` has in
                 memory, and each goes on with its own.
+            routing_ablation: of a mixture, `learned` or what replaces its routing (`RoutingAblation`); `shuffled` takes
+                the documents of `memory_permutation`.
             active_documents: (S,) of a batch that several processes share (`shared_batch`): how many documents of all
                 of them have each segment. Every process must call then; the loss is this one's share, and nothing else
                 that is returned has a gradient.
@@ -262,7 +266,7 @@ class GMMXLNetForQA(PreTrainedModel):
                 two windows share are not taken for recurring ones; without it windows are taken not to overlap.
             _metadata: what else a batch carries for those who read the logits.
 
-        Raises: ConfigError for an unknown ablation, or `shuffled` without a permutation.
+        Raises: ConfigError for an unknown ablation, `shuffled` without a permutation, a routing without router.
         """
         if memory_ablation not in MEMORY_ABLATIONS or (memory_ablation == "shuffled" and memory_permutation is None):
             raise ConfigError(
@@ -281,13 +285,20 @@ class GMMXLNetForQA(PreTrainedModel):
             num_segments = attention_mask.any(-1).sum(-1)
         labels = None if start_positions is None or end_positions is None else (start_positions, end_positions)
         documents = sort_documents(input_ids, attention_mask, token_type_ids, num_segments, labels, segment_offsets)
+        donor_B = None if memory_permutation is None else documents.rank_B[memory_permutation[documents.order_B]]
         recurrence, state = self.start_reading(documents)
+        if routing_ablation != LEARNED:
+            if not self.config.has_router:
+                raise ConfigError(
+                    f"routing_ablation {routing_ablation}: memory_type {self.config.memory_type} has no router"
+                )
+            recurrence.reroute = RoutingAblation(routing_ablation, self.config.num_memory_experts, donor_B)
         kept, state = self.read_segments(
             documents.segments,
             recurrence,
             state if memory_state is None else memory_state.rows(documents.order_B),
             ablation=memory_ablation,
-            donor_B=None if memory_permutation is None else documents.rank_B[memory_permutation[documents.order_B]],
+            donor_B=donor_B if memory_ablation == "shuffled" else None,
             bptt_segments=self.config.bptt_segments,
         )
         if active_documents is None:

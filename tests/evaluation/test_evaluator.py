@@ -11,7 +11,7 @@ from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.evaluation.evaluator import QAEvaluator, context_mask, rows_with_other_contexts, with_donor
+from gmmxlnet.evaluation.evaluator import Ablation, QAEvaluator, context_mask, rows_with_other_contexts, with_donor
 from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
 from tests.conftest import article, question
@@ -124,7 +124,27 @@ def test_single_segments_really_are_untouched_by_shuffling_and_reset(evaluator, 
     """They are copied, not read again; reading them again gives the same."""
     rows = np.flatnonzero(dev_documents.num_segments() == 1)
     for name in ("shuffled", "reset"):
-        assert same_logits(normal, evaluator._read(normal, rows, name))
+        assert same_logits(normal, evaluator._read(normal, rows, Ablation(name, memory_ablation=name)))
+
+
+def test_each_routing_is_read_and_reported_by_its_name(evaluator, normal, dev_documents):
+    rerouted = evaluator.ablate_routing(normal)
+    table = assemble_metrics(normal, choose_threshold(normal), {}, rerouted)["routing_ablation"]
+    names = ["learned", "uniform", "shuffled", "hardened", "without_expert_0", "without_expert_1", "without_expert_2"]
+    assert list(table) == names
+    assert all({"exact_match", "f1", "by_question_type"} <= set(row) for row in table.values())
+    several = dev_documents.num_segments() > 1
+    read = [normal, *rerouted.values()]
+    for i, one in enumerate(read):
+        assert same_logits(one, normal, ~several)  # a single segment is as it was
+        assert not any(same_logits(one, other) for other in read[:i])  # each is a reading of its own
+
+
+def test_only_a_router_can_be_replaced(make_model, sample_tokenizer, dev_documents):
+    evaluator = QAEvaluator(make_model("token"), sample_tokenizer)
+    normal = evaluator.predict(dev_documents)
+    assert evaluator.ablate_routing(normal) == {}
+    assert "routing_ablation" not in assemble_metrics(normal, choose_threshold(normal), {}, {})
 
 
 def test_model_without_memory_is_not_read_again(make_model, sample_tokenizer, dev_documents):

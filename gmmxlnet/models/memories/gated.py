@@ -20,6 +20,7 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.losses import at_least_float32
 from gmmxlnet.models.memories.interface import Memory, MemoryModule, near_identity
+from gmmxlnet.models.memories.routing_ablation import RoutingAblation
 from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
 
 GATE_BIAS = 1.0  # gates start open, σ(1) = 0.73: a memory that is not written to cannot learn to be read
@@ -257,6 +258,7 @@ class GatedRecurrence:
 
     Args:
         router: None for a single expert.
+        reroute (attribute): a `RoutingAblation`, which replaces the routing; None for the router's own.
         length: L. kept_Bk: `draw_kept_experts` of the documents in reading order, or None to keep all.
     """
 
@@ -276,6 +278,7 @@ class GatedRecurrence:
         self.mixture, self.router, self.updater, self.reader = mixture, router, updater, reader
         self.position_keys = encoder.position_keys(length, length)
         self.stacked = updater.stacked()
+        self.reroute: RoutingAblation | None = None
 
     def start(self, num_documents: int) -> MemoryState:
         """The learned initial memories."""
@@ -307,13 +310,19 @@ class GatedRecurrence:
         if self.router is None:
             routing, write_probs_nk = None, write_nmd.new_ones(len(write_nmd), 1)
         else:
-            routing = self.router(write_nmd, kept_nk)
+            routing = self._rerouted(self.router(write_nmd, kept_nk))
             write_probs_nk = routing.probs_Bk
         experts_nkmd = self.updater(state.experts_Bkmd, write_nmd, write_probs_nk, self.stacked)
         read_router = self.reader.read_gating_network
-        read_probs_nk = write_probs_nk if read_router is None else read_router(read_states_nmd, kept_nk).probs_Bk
+        read_probs_nk = write_probs_nk
+        if read_router is not None:
+            read_probs_nk = self._rerouted(read_router(read_states_nmd, kept_nk)).probs_Bk
         read_nmd = self.reader(experts_nkmd, read_probs_nk)
         return Reading(hidden_nLd, routing, read_nmd), MemoryState(experts_nkmd, read_nmd)
+
+    def _rerouted(self, routing: Routing) -> Routing:
+        """The routing that is used: an ablation's in place of the router's."""
+        return routing if self.reroute is None else Routing(routing.logits_Bk, self.reroute(routing.probs_Bk))
 
     def _slots(self, ids_nL: Tensor, first_id: int, dtype: torch.dtype) -> Tensor:
         """Which slot's token stands where: (n, L, m) of 0 and 1. A product with it gathers or scatters m tokens."""
