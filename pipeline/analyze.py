@@ -1,9 +1,10 @@
 """Stage analyze: how the model routes, plots, a page on it all, and the figures by which experiments are compared."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from gmmxlnet.analysis.analyzer import GMMAnalyzer, no_routing_report
 from gmmxlnet.analysis.experts import expert_profiles
@@ -32,11 +33,9 @@ def read_report(path: Path, stage: str) -> Any:
     """What an earlier stage wrote: JSON, or the columns of a CSV of numbers."""
     if not path.exists():
         raise DataError(f"{path}: there is no such file; run the {stage} stage first: dvc repro {stage}")
-    with path.open(encoding="utf-8", newline="") as stream:
-        if path.suffix == ".json":
-            return json.load(stream)
-        rows = list(csv.DictReader(stream))
-    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    return pd.read_csv(path, dtype=float).to_dict("list")
 
 
 def analyze_routing(params: Params, documents: Documents) -> tuple[dict[str, Any], GMMAnalyzer | None]:
@@ -68,8 +67,13 @@ def main() -> None:
         metrics,
         routing,
         {path.stem: path for path in sorted(PLOTS.iterdir())},
-        expert_profiles(documents, table) if table else [],
+        expert_profiles(documents, table) if table and routing["pattern"] != "diffuse" else [],
         choose_answers(documents, n_best, metrics["null_score_diff_threshold"], table),
+        origin={
+            "data (SHA-256 of the chunks)": experiment.data,
+            "experiment (SHA-256 of parameters and data)": experiment.key,
+        },
+        comparison="comparison.md",
     )
     for path, text in ((PAGE, page), (ABLATION, ablation_csv(metrics))):
         with atomic_file(path) as scratch:

@@ -1,6 +1,6 @@
-"""Pictures of results and routing, as matplotlib figures made without pyplot: no window, the same bytes each time.
+"""Plots of results and routing, as matplotlib figures made without pyplot: no window, the same bytes each time.
 
-Things are told apart by lightness, labels and lines, not by hue: for the color blind, and for black-and-white printers.
+Lightness, labels and line styles carry the meaning, never hue, for color-blind readers and black-and-white printers.
 """
 
 import math
@@ -16,7 +16,8 @@ from gmmxlnet.analysis.records import RoutingProbabilities
 from gmmxlnet.analysis.routing import RoutingTable
 from gmmxlnet.utils.files import atomic_file
 
-INK, SOFT, DPI = "#1b2a41", "#8d99ae", 110
+INK, SOFT, DPI = "#1b2a41", "#8d99ae", 160
+PAGE_WIDTH = 6.0  # inches; a wider plot could not be read on a phone, which shrinks it to 4 inches
 SMOOTHED = 20  # segments in the running mean of the entropy
 LINES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))  # experts, parts
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++")  # of experts
@@ -38,14 +39,14 @@ def plot_routing_heatmap(
     k = table.probs.shape[1]
     figure = Figure(figsize=figsize, layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(table.probs.T, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    low, high = float(table.probs.min()), float(table.probs.max())
+    image = axes.imshow(table.probs.T, aspect="auto", cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="routing probability")
     for border in np.flatnonzero(np.diff(table.document)) + 0.5:
         axes.axvline(border, color="white", linewidth=0.8)
-    span = f"{table.probs.min():.2f} to {table.probs.max():.2f}, even is {1 / k:.2f}"
     axes.set(
-        title=f"Routing of {len(table)} segments: {span} (white lines part documents)",
-        xlabel="segment, in reading order",
+        title=f"Routing of {len(table)} segments: {low:.2f} to {high:.2f} (even: {1 / k:.2f})",
+        xlabel="segment, in reading order (white lines: next document)",
         ylabel="expert",
         yticks=range(k),
     )
@@ -83,19 +84,19 @@ def plot_entropy_timeline(
     axes.plot(table.entropy, ".", color=SOFT, markersize=3, label="a segment")
     if len(table) >= SMOOTHED:
         mean = np.convolve(table.entropy, np.full(SMOOTHED, 1 / SMOOTHED), mode="valid")
-        axes.plot(np.arange(len(mean)) + (SMOOTHED - 1) / 2, mean, color=INK, label=f"mean of {SMOOTHED} segments")
+        axes.plot(np.arange(len(mean)) + (SMOOTHED - 1) / 2, mean, color=INK, label=f"mean of {SMOOTHED}")
     axes.axhline(highest, color=INK, linestyle="--", label=f"even routing, {highest:.2f}")
     axes.set(
         title="Sharpness of the routing (0: one expert only)",
         xlabel="segment, in reading order",
         ylabel="routing entropy (nats)",
-        ylim=(0, 1.3 * highest),
+        ylim=(0, 1.4 * highest),
     )
     axes.legend(loc="upper center", ncols=3)
     return figure
 
 
-def plot_memory_ablation(metrics: Mapping[str, Any], figsize: tuple[float, float] = (10, 4.5)) -> Figure:
+def plot_memory_ablation(metrics: Mapping[str, Any], figsize: tuple[float, float] = (PAGE_WIDTH, 4.4)) -> Figure:
     """Exact match of the same model with and without its memory, over all questions and by type, with intervals.
 
     Args:
@@ -117,18 +118,20 @@ def plot_memory_ablation(metrics: Mapping[str, Any], figsize: tuple[float, float
     floor = metrics["always_no_answer"]["exact_match"]
     axes.axhline(floor, color=INK, linestyle="--", label=f"always “no answer” (all), {floor:.1f}")
     axes.set(
-        title="The same model with its memory taken away (bars: 95% intervals)",
+        title="The same model without its memory (bars: 95% intervals)",
         ylabel="exact match (%)",
         xlabel="questions",
         xticks=range(len(groups)),
         xticklabels=groups,
-        ylim=(0, 118),
+        ylim=(0, 105),
     )
-    axes.legend(loc="upper center", ncols=5)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def plot_training_curves(columns: Mapping[str, Sequence[float]], figsize: tuple[float, float] = (12, 7)) -> Figure:
+def plot_training_curves(
+    columns: Mapping[str, Sequence[float]], figsize: tuple[float, float] = (PAGE_WIDTH, 6)
+) -> Figure:
     """Loss and its parts, use of the experts (if any) and learning rate, smoothed over a fiftieth of the steps.
 
     Args:
@@ -143,15 +146,14 @@ def plot_training_curves(columns: Mapping[str, Sequence[float]], figsize: tuple[
     loss.plot(step, columns["loss"], color="#d5dae3", linewidth=1)
     for name, line in zip((n for n in ("loss", "span", "reconstruction") if n in columns), LINES, strict=False):
         loss.plot(step, _running_mean(columns[name], width), color=INK, linestyle=line, label=LOSSES[name])
-    loss.set(
-        title=f"Training (mean of {width} steps; light: the loss step by step)", ylabel="loss (nats)", ylim=(0, None)
-    )
+    loss.set(title=f"Training (mean of {width} steps; light: loss of each step)", ylabel="loss (nats)", ylim=(0, None))
     loss.legend(loc="upper right")
     for axes in use:
         for name, line in zip(experts, LINES, strict=False):
             label = f"expert {name.removeprefix('utilization_')}"
             axes.plot(step, 100 * _running_mean(columns[name], width), color=INK, linestyle=line, label=label)
-        axes.set(ylabel="mean routing\nprobability (%)", ylim=(0, 135 * max(max(columns[name]) for name in experts)))
+        room = 150 if len(experts) <= 4 else 200  # percent of the highest line: for the legend's one or two rows
+        axes.set(ylabel="mean routing\nprobability (%)", ylim=(0, room * max(max(columns[name]) for name in experts)))
         axes.legend(loc="upper right", ncols=4)
     rate.plot(step, columns["learning_rate"], color=INK)
     rate.set(ylabel="learning\nrate", xlabel="optimizer step", ylim=(0, None))
@@ -164,7 +166,7 @@ def _running_mean(values: Sequence[float], width: int) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
-def plot_scores_by_segments(metrics: Mapping[str, Any], figsize: tuple[float, float] = (10, 3.8)) -> Figure:
+def plot_scores_by_segments(metrics: Mapping[str, Any], figsize: tuple[float, float] = (PAGE_WIDTH, 3.6)) -> Figure:
     """Exact match and F1 against the number of segments of a document, with intervals.
 
     Args:
@@ -194,7 +196,7 @@ def plot_scores_by_segments(metrics: Mapping[str, Any], figsize: tuple[float, fl
 
 
 def plot_routing_by_question_type(
-    by_question_type: Mapping[str, Mapping[str, Any]], figsize: tuple[float, float] = (10, 4)
+    by_question_type: Mapping[str, Mapping[str, Any]], figsize: tuple[float, float] = (PAGE_WIDTH, 4.4)
 ) -> Figure:
     """Each expert's mean routing probability over the segments of each type of question.
 
@@ -218,11 +220,13 @@ def plot_routing_by_question_type(
         xticklabels=list(by_question_type),
         ylim=(0, max(1.3 * share_Tk.max(), 130 / k)),
     )
-    figure.legend(loc="outside lower center", ncols=5)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def plot_expert_similarity(diversity: Sequence[Sequence[float]], figsize: tuple[float, float] = (5.5, 4.6)) -> Figure:
+def plot_expert_similarity(
+    diversity: Sequence[Sequence[float]], figsize: tuple[float, float] = (PAGE_WIDTH, 4.6)
+) -> Figure:
     """Cosine similarity of the experts' initial memories, every pair."""
     similarity_kk = np.asarray(diversity)
     k = len(similarity_kk)
@@ -250,7 +254,7 @@ def all_figures(
     routing: Mapping[str, Any],
     routing_data: Sequence[RoutingProbabilities],
 ) -> dict[str, Figure]:
-    """Every plot there is something for, by name.
+    """The plots of the page, by name: those there is data for, and those of the routing unless it is diffuse.
 
     Args:
         metrics, routing: the contents of `reports/metrics.json` and `reports/routing.json`.
@@ -262,10 +266,10 @@ def all_figures(
         "segments": plot_scores_by_segments(metrics),
         "training": plot_training_curves(steps),
     }
-    if routing_data:
-        figures["utilization"] = plot_expert_utilization(routing["expert_utilization"], figsize=(5.5, 4.6))
-        figures["heatmap"] = plot_routing_heatmap(routing_data)
-        figures["entropy"] = plot_entropy_timeline(routing_data)
+    if routing_data and routing["pattern"] != "diffuse":  # else every picture has one shade; the page says so
+        figures["utilization"] = plot_expert_utilization(routing["expert_utilization"], (PAGE_WIDTH, 4))
+        figures["heatmap"] = plot_routing_heatmap(routing_data, figsize=(PAGE_WIDTH, 3.4))
+        figures["entropy"] = plot_entropy_timeline(routing_data, figsize=(PAGE_WIDTH, 3.4))
         figures["similarity"] = plot_expert_similarity(routing["expert_diversity"])
         if routing["by_question_type"]:
             figures["question_types"] = plot_routing_by_question_type(routing["by_question_type"])

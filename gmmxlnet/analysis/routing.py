@@ -1,7 +1,6 @@
-"""Statistics of routing: how even, how sharp, how steady, and what it knows.
+"""Statistics of the routing: how even, sharp and consistent it is, and what it tells about a document.
 
-Shapes: N segments of all documents together, k experts. The pattern's thresholds are the guide's, which it states for
-k = 4; for other k they are scaled (entropy by log k, shares by 1/k).
+Shapes: N segments of all documents together, k experts. docs/guide.md explains the patterns and their thresholds.
 """
 
 import math
@@ -12,7 +11,7 @@ import numpy as np
 
 from gmmxlnet.analysis.records import RoutingProbabilities
 
-GUIDE_EXPERTS = 4  # the guide's figures below are for this k
+REFERENCE_EXPERTS = 4  # the thresholds below are for this k
 DIFFUSE_ENTROPY, BALANCED_ENTROPY, VARIED_ENTROPY_STD = 1.3, 1.2, 0.4  # nats
 COLLAPSE_SHARE, LOWEST_SHARE, HIGHEST_SHARE = 0.5, 0.2, 0.3
 DIVERSE_SIMILARITY, VARIED_CONSISTENCY = 0.5, 0.5
@@ -117,9 +116,21 @@ def mutual_information(
     }
 
 
+ADVICE = {
+    "collapse": "One expert takes most of the routing. Raise load_balance_weight (0.05 or 0.1) or routing_temperature "
+    "(1.5).",
+    "diffuse": "The routing hardly distinguishes the experts. Lower routing_temperature (0.7 or 0.5), and set "
+    "entropy_regularization_weight to 0 if it is not.",
+    "specialized": "The experts are used evenly and differ: the routing needs no change.",
+    "context-dependent": "The routing follows the context, which is good; by_question_type may show what it follows.",
+    "mixed": "The routing fits none of the other patterns. If scores are low, see which of expert_utilization, "
+    "mean_entropy and expert_diversity is furthest from the thresholds of the specialized pattern (docs/guide.md).",
+}
+
+
 @dataclass(frozen=True)
 class RoutingPattern:
-    """One of the guide's four patterns, or `mixed`; what was seen, and what to do about it."""
+    """A pattern of docs/guide.md: its name, the figures that it follows from, and what to do about it."""
 
     name: str
     observation: str
@@ -129,55 +140,35 @@ class RoutingPattern:
 def routing_pattern(
     utilization_k: np.ndarray, mean_entropy: float, std_entropy: float, similarity_kk: np.ndarray, consistency: float
 ) -> RoutingPattern:
-    """The first that fits: collapse, diffuse, specialized, context-dependent, else mixed.
+    """The first pattern that fits: collapse, diffuse, specialized, context-dependent, else mixed.
 
-    With the guide's figures (k = 4): collapse, one expert has more than 50% of the routing; diffuse, mean entropy above
-    1.3; specialized, every expert has 20 to 30%, entropy at most 1.2, similarity of any two experts below 0.5;
-    context-dependent, the top expert stays in fewer than half of the steps and entropy varies by 0.4 or more.
+    Thresholds for k = 4: collapse, one expert has more than 50% of the routing; diffuse, mean entropy above 1.3 nats;
+    specialized, every expert has 20 to 30%, entropy is at most 1.2 and no two experts are more similar than 0.5;
+    context-dependent, the top expert stays the same in fewer than half of the steps and the standard deviation of the
+    entropy is at least 0.4. For another k, entropy scales with log k, shares with 1/k, and the collapse threshold lies
+    as far between an even share and 100% as 50% does for k = 4.
     """
     k = len(utilization_k)
-    entropy_scale = math.log(k) / math.log(GUIDE_EXPERTS)
-    share_scale = GUIDE_EXPERTS / k
-    # as far on the way from an even share to all of it as 50% is at k = 4
-    collapse_share = 1 / k + (1 - 1 / k) * (COLLAPSE_SHARE - 1 / GUIDE_EXPERTS) / (1 - 1 / GUIDE_EXPERTS)
+    entropy_scale, share_scale = math.log(k) / math.log(REFERENCE_EXPERTS), REFERENCE_EXPERTS / k
+    even, reference_even = 1 / k, 1 / REFERENCE_EXPERTS
+    collapse_share = even + (1 - even) * (COLLAPSE_SHARE - reference_even) / (1 - reference_even)
     similarity = float(similarity_kk[~np.eye(k, dtype=bool)].max())
     balanced = np.all((utilization_k >= LOWEST_SHARE * share_scale) & (utilization_k <= HIGHEST_SHARE * share_scale))
-    seen = (
-        f"utilization {100 * utilization_k.min():.0f}% to {100 * utilization_k.max():.0f}% (even: {100 / k:.0f}%), "
+    if utilization_k.max() > collapse_share:
+        name = "collapse"
+    elif mean_entropy > DIFFUSE_ENTROPY * entropy_scale:
+        name = "diffuse"
+    elif balanced and mean_entropy <= BALANCED_ENTROPY * entropy_scale and similarity < DIVERSE_SIMILARITY:
+        name = "specialized"
+    elif consistency < VARIED_CONSISTENCY and std_entropy >= VARIED_ENTROPY_STD * entropy_scale:
+        name = "context-dependent"
+    else:
+        name = "mixed"
+    observation = (
+        f"utilization {100 * utilization_k.min():.0f}% to {100 * utilization_k.max():.0f}% (even: {100 * even:.0f}%), "
         f"mean entropy {mean_entropy:.2f} of at most {math.log(k):.2f} nats (standard deviation {std_entropy:.2f}), "
-        f"largest similarity of two experts {similarity:.2f}"
+        f"largest similarity of two experts {similarity:z.2f}"
     )
     if not math.isnan(consistency):
-        seen += f", consistency {consistency:.2f}"
-    if utilization_k.max() > collapse_share:
-        name, advice = (
-            "collapse",
-            (
-                "The model relies primarily on one expert. Increase load_balance_weight (0.01 to 0.05 or 0.1) or "
-                "routing_temperature (1.0 to 1.5)."
-            ),
-        )
-    elif mean_entropy > DIFFUSE_ENTROPY * entropy_scale:
-        name, advice = (
-            "diffuse",
-            ("Routing is too soft. Decrease routing_temperature (1.0 to 0.7) or reduce entropy_regularization_weight."),
-        )
-    elif balanced and mean_entropy <= BALANCED_ENTROPY * entropy_scale and similarity < DIVERSE_SIMILARITY:
-        name, advice = (
-            "specialized",
-            ("Experts have learned distinct specializations with balanced utilization. This is the ideal: leave it."),
-        )
-    elif consistency < VARIED_CONSISTENCY and std_entropy >= VARIED_ENTROPY_STD * entropy_scale:
-        name, advice = (
-            "context-dependent",
-            ("The model adapts routing to the context, which is good. See by_question_type for what it follows."),
-        )
-    else:
-        name, advice = (
-            "mixed",
-            (
-                "None of the guide's four patterns fits. If scores are low, see which of expert_utilization (even?), "
-                "mean_entropy (moderate?) and expert_diversity (below 0.5?) is furthest from the specialized pattern."
-            ),
-        )
-    return RoutingPattern(name, seen, advice)
+        observation += f", consistency {consistency:.2f}"
+    return RoutingPattern(name, observation, ADVICE[name])

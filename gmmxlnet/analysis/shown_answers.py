@@ -1,5 +1,6 @@
 """Answers to show in their document: right and wrong ones, of every type of question, with the routing beside them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def choose_answers(
     table: RoutingTable | None,
     count: int = 4,
 ) -> list[ShownAnswer]:
-    """Up to `count` right answers, then as many wrong ones: types in turn, documents of several segments first.
+    """Up to `count` right answers, then as many wrong ones: types in turn, of as many contexts as possible.
 
     Args:
         n_best: the contents of `reports/nbest_predictions.json` about these documents.
@@ -65,15 +66,24 @@ def choose_answers(
 
 
 def _types_in_turn(documents: Documents, rows: np.ndarray, count: int) -> list[int]:
-    """Up to `count` of these documents: the first of each type, then the second of each; several segments first."""
+    """Up to `count` of these documents: a document of each type, then a second of each.
+
+    Of a type, those of several segments come first, and those of contexts that are not shown yet.
+    """
     single_D = documents.num_segments() == 1
-    kind = {int(i): documents.question_type(int(i)) or str(documents.is_impossible(int(i))) for i in rows}
-    turns: dict[str, int] = {}
-    ranked = []
-    for i in sorted(kind, key=lambda i: (bool(single_D[i]), i)):
-        turn = turns[kind[i]] = turns.get(kind[i], 0) + 1
-        ranked.append((turn, kind[i], i))
-    return [i for _, _, i in sorted(ranked)[:count]]
+    by_type: dict[str, list[int]] = {}
+    for i in map(int, rows):
+        by_type.setdefault(documents.question_type(i) or str(documents.is_impossible(i)), []).append(i)
+    chosen: list[int] = []
+    shown: Counter[int] = Counter()  # how many answers of each context are shown
+    for _ in range(count):
+        for _, left in sorted(by_type.items()):
+            if left and len(chosen) < count:
+                best = min(left, key=lambda i: (bool(single_D[i]), shown[documents.context_index(i)], i))
+                left.remove(best)
+                chosen.append(best)
+                shown[documents.context_index(best)] += 1
+    return chosen
 
 
 def _answer(documents: Documents, index: int, n_best: Mapping[str, Any], threshold: float) -> tuple[Any, float]:

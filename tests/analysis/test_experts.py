@@ -79,3 +79,10 @@ def test_types_take_turns(dev_documents, analyzer, sample_tokenizer):
     assert [answer.given for answer in never] == [""] * len(never)
     assert {answer.question_type for answer in wrong} == {"cross", "local", None}  # unanswerable ones are all right
     assert all(segment.routing is None for answer in never for segment in answer.segments)
+
+
+def test_answers_come_from_as_many_contexts_as_possible(dev_documents, analyzer, sample_tokenizer):
+    predictions = QAEvaluator(analyzer.model, sample_tokenizer).predict(dev_documents)
+    wrong = choose_answers(dev_documents, predictions.n_best_by_id(), 1e9, None, count=4)
+    contexts = [answer.text for answer in wrong if not answer.right]
+    assert len(contexts) == len(set(contexts)) == 4

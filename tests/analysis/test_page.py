@@ -1,5 +1,6 @@
-"""The page: whole, self-contained, and safe from what stands in the data."""
+"""The page: whole, self-contained, safe from what stands in the data, and every figure from its own column."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -7,46 +8,74 @@ import pytest
 
 from gmmxlnet.analysis.analyzer import no_routing_report
 from gmmxlnet.analysis.experts import ExpertProfile
-from gmmxlnet.analysis.page import render_page
-from gmmxlnet.analysis.page_details import shown_answers
+from gmmxlnet.analysis.page import ABLATIONS, render_page
 from gmmxlnet.analysis.plots import plot_expert_utilization, save_figure
 from gmmxlnet.analysis.shown_answers import ShownAnswer, ShownSegment
 
-SUMMARY = {"exact_match": 81.25, "exact_match_interval": [79.04, 83.06], "f1": 82.5, "f1_interval": None, "total": 1234}
 EVIL = "<script>alert('1')</script>"
+TYPES = ("cross", "local")
 
 
-def metrics(question_type):
-    by_type = {question_type: SUMMARY}
-    row = {**SUMMARY, "by_question_type": by_type, "exact_match_loss_interval": [0.5, 2.5]}
-    missing = dict.fromkeys(row)
-    return {
-        **{"exact_match": 81.25, "f1": 82.5, "total": 1234, "NoAns_exact": None, "NoAns_f1": None, "NoAns_total": 0},
-        **{"HasAns_exact": 81.25, "HasAns_f1": 82.5, "HasAns_total": 1234, "null_score_diff_threshold": -1.5},
-        "null_score_diff_threshold_choice": {"method": "not chosen from data"},
-        "always_no_answer": {"exact_match": 33.3, "f1": 33.3},
-        "intervals": {"exact_match": [79.04, 83.06], "f1": None, "contexts": 120},
-        "by_question_type": by_type,
-        "by_segments": {"1": SUMMARY},
-        "memory_ablation": {"normal": row, "zeroed": row, "shuffled": missing, "reset": row},
-        "memory_ablation_note": "all documents share one context",
-    }
+class Figures:
+    """Metrics in which no two figures are equal."""
+
+    def __init__(self):
+        self.fresh = (round(10 + 0.7 * n, 1) for n in itertools.count())
+
+    def summary(self):
+        names = ("exact_match", "f1")
+        values = {name: next(self.fresh) for name in names}
+        limits = {f"{name}_interval": [next(self.fresh), next(self.fresh)] for name in names}
+        return {**values, **limits, "total": int(10 * next(self.fresh))}
+
+    def ablation(self, types, *, lost=True):
+        loss = {"exact_match_loss_interval": [next(self.fresh), next(self.fresh)]} if lost else {}
+        return {**self.summary(), **loss, "by_question_type": {kind: self.summary() for kind in types}}
+
+    def metrics(self, types=TYPES):
+        overall = self.summary()
+        groups = {
+            f"{group}_{name}": next(self.fresh) for group in ("HasAns", "NoAns") for name in ("exact", "f1", "total")
+        }
+        groups |= {name: int(10 * value) for name, value in groups.items() if name.endswith("total")}
+        return {
+            **{name: overall[name] for name in ("exact_match", "f1", "total")},
+            **groups,
+            "null_score_diff_threshold": -1.5,
+            "null_score_diff_threshold_choice": {"split": "calibration", "questions": 4321},
+            "always_no_answer": {"exact_match": next(self.fresh), "f1": next(self.fresh)},
+            "intervals": {
+                "exact_match": overall["exact_match_interval"],
+                "f1": overall["f1_interval"],
+                "contexts": 1234,
+            },
+            "by_question_type": {kind: self.summary() for kind in types},
+            "by_segments": {str(n): self.summary() for n in (1, 3)},
+            "memory_ablation": {name: self.ablation(types, lost=name != "normal") for name in ABLATIONS},
+        }
 
 
 class Page(HTMLParser):
-    """Collects tags, attributes and text, and fails on tags that are not closed in order."""
+    """Collects tags, links, text and the cells of tables, and fails on tags that are not closed in order."""
 
     VOID = ("meta", "img")
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.sources, self.text = [], [], [], ""
+        self.open, self.tags, self.sources, self.text, self.tables = [], [], [], "", []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag == "table":
+            assert self.open[-1] == "div", "tables scroll in a container of their own"
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -55,6 +84,12 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+    def table(self, first_header):
+        (found,) = (table for table in self.tables if table[0][0] == first_header and len(table[0]) > 3)
+        return {row[0]: row[1:] for row in found[1:]}
 
 
 def answer(text, given, gold, num_segments=1):
@@ -75,52 +110,154 @@ def answer(text, given, gold, num_segments=1):
     )
 
 
+ROUTING = {
+    "note": None,
+    "pattern": "mixed",
+    "pattern_advice": "Advice.",
+    "pattern_observation": "seen",
+    "total_segments": 240,
+    "expert_utilization": [0.31, 0.69],
+    "top_expert_share": [0.22, 0.78],
+    "mean_entropy": 0.55,
+    "condition_information": None,
+}
+
+
+def rendered(metrics=None, routing=ROUTING, plots=None, profiles=(), answers=(), **more):
+    return render_page(
+        "Title", "a memory.", metrics or Figures().metrics(), routing, plots or {}, profiles, answers, **more
+    )
+
+
 @pytest.fixture
-def page(tmp_path):
+def evil_page(tmp_path):
     save_figure(plot_expert_utilization([0.5, 0.5]), tmp_path / "use.png")
+    metrics = Figures().metrics([EVIL])
+    metrics["memory_ablation"]["shuffled"] = dict.fromkeys(metrics["memory_ablation"]["shuffled"])
+    metrics |= {"NoAns_exact": None, "memory_ablation_note": f"all share {EVIL}"}
     profile = ExpertProfile(0, 0.5, {EVIL: 0.5}, [(EVIL, 1.5), ("commonplace", 1.04)], f"{EVIL} and more", 0.9)
-    plots = {"training": tmp_path / "use.png"}
     answers = [answer(f"Anna & Boris {EVIL}", (0, 4), (0, 4)), answer("Anna and Boris", (0, 4), (9, 14))]
-    routing, about = no_routing_report("none"), f"a memory {EVIL}."
-    return Page(render_page(f"Title {EVIL}", about, metrics(EVIL), routing, plots, [profile], answers))
+    plots, origin = {"training": tmp_path / "use.png"}, {"data": EVIL}
+    text = render_page(
+        f"Title {EVIL}", f"a memory {EVIL}.", metrics, no_routing_report(EVIL), plots, [profile], answers,
+        origin=origin, comparison="comparison.md",
+    )  # fmt: skip
+    return Page(text)
 
 
-def test_data_cannot_become_markup(page):
-    assert "script" not in page.tags
-    assert page.text.count(EVIL) >= 13
+def test_data_cannot_become_markup(evil_page):
+    assert "script" not in evil_page.tags
+    assert evil_page.text.count(EVIL) >= 15
 
 
-def test_what_was_trained_stands_above_the_result(page):
-    assert page.text.index("A memory") < page.text.index("exact match")
+def test_what_was_trained_stands_above_the_result(evil_page):
+    assert evil_page.text.index("A memory") < evil_page.text.index("exact match")
 
 
-def test_words_as_frequent_as_elsewhere_are_left_out(page):
-    assert "(1.5)" in page.text
-    assert "commonplace" not in page.text
+def test_words_as_frequent_as_elsewhere_are_left_out(evil_page):
+    assert "(1.5)." in evil_page.text
+    assert "commonplace" not in evil_page.text
 
 
-def test_nothing_is_fetched_from_elsewhere(page):
-    assert page.tags.count("img") == 1
-    assert all(source.startswith(("data:image/png;base64,", "#")) for source in page.sources)
+def test_nothing_is_fetched_from_elsewhere(evil_page):
+    assert evil_page.tags.count("img") == 1
+    links = [source for source in evil_page.sources if not source.startswith(("data:image/png;base64,", "#"))]
+    assert links == ["comparison.md"]
 
 
-def test_figures_are_rounded_and_missing_ones_are_dashes(page):
-    for text in ("81.2", "79.0 to 83.1", "1,234", "–", "All documents share one context.", "Memory_type none has no"):  # noqa: RUF001
-        assert text in page.text
+def test_missing_figures_are_dashes(evil_page):
+    assert evil_page.table("the same model")[ABLATIONS["shuffled"]] == ["–"] * 5  # noqa: RUF001
+    assert f"All share {EVIL}." in evil_page.text
+    assert f"Memory_type {EVIL} has no experts" in evil_page.text
+
+
+def shown(value):
+    return f"{value:.1f}"
+
+
+def span(limits):
+    return f"{limits[0]:.1f} to {limits[1]:.1f}"
+
+
+def test_every_cell_is_the_figure_of_its_row_and_column():
+    metrics = Figures().metrics()
+    page = Page(rendered(metrics))
+    for header, groups in (("type", metrics["by_question_type"]), ("segments", metrics["by_segments"])):
+        assert page.table(header) == {
+            name: [
+                f"{group['total']:,}",
+                *(shown(group["exact_match"]), span(group["exact_match_interval"])),
+                *(shown(group["f1"]), span(group["f1_interval"])),
+            ]
+            for name, group in groups.items()
+        }
+    assert page.table("the same model") == {
+        ABLATIONS[name]: [
+            *(shown(row["exact_match"]), span(row["exact_match_interval"])),
+            span(row["exact_match_loss_interval"]) if name != "normal" else "–",  # noqa: RUF001
+            shown(row["f1"]),
+            *(shown(row["by_question_type"][kind]["exact_match"]) for kind in TYPES),
+        ]
+        for name, row in metrics["memory_ablation"].items()
+    }
+    assert page.table("") == {
+        "exact match (%)": [shown(metrics[name]) for name in ("exact_match", "HasAns_exact", "NoAns_exact")],
+        "F1 (%)": [shown(metrics[name]) for name in ("f1", "HasAns_f1", "NoAns_f1")],
+        "questions": [f"{metrics[name]:,}" for name in ("total", "HasAns_total", "NoAns_total")],
+    }
+    assert ["expert 1", "69.0", "78.0"] in page.tables[-1]
+    boxes = [
+        f"{shown(metrics['exact_match'])}%exact match ({span(metrics['intervals']['exact_match'])})",
+        f"{shown(metrics['f1'])}%F1 ({span(metrics['intervals']['f1'])})",
+        f"{shown(metrics['always_no_answer']['exact_match'])}%floor",
+    ]
+    assert all(box in page.text for box in boxes)
+
+
+def test_names_of_ablations_are_their_own():
+    for name, words in {"zeroed": "empty", "shuffled": "another document", "reset": "every segment"}.items():
+        assert ABLATIONS[name].startswith(name)
+        assert words in ABLATIONS[name]
+
+
+@pytest.mark.parametrize(("low", "words"), [(0.1, "The memory is used"), (-0.1, "No use of the memory is shown")])
+def test_the_verdict_follows_the_loss_with_another_documents_memory(low, words):
+    metrics = Figures().metrics()
+    metrics["memory_ablation"]["shuffled"]["exact_match_loss_interval"] = [low, 5.0]
+    text = rendered(metrics)
+    assert words in text
+    assert text.count("memory is used") + text.count("No use of the memory") == 1
+
+
+def test_even_routing_is_said_in_a_sentence():
+    assert "there is nothing to draw" in rendered(routing={**ROUTING, "pattern": "diffuse"})
+    assert "there is nothing to draw" not in rendered()
+
+
+def test_many_lengths_are_folded():
+    metrics = Figures().metrics()
+    few = rendered(metrics)
+    metrics["by_segments"] = {str(n): metrics["by_segments"]["1"] for n in range(1, 20)}
+    assert "<details>" not in few
+    assert "Table of 19 lengths" in rendered(metrics)
 
 
 def test_answers_are_marked_where_they_stand():
-    both, wrong = (shown_answers([answer("Anna and Boris", given, (9, 14), 2)]) for given in ((9, 14), (4, 10)))
+    both, wrong = (rendered(answers=[answer("Anna and Boris", given, (9, 14), 2)]) for given in ((9, 14), (4, 10)))
     assert "Anna an</p>" in both
     assert "d <mark><u>Boris</u></mark></p>" in both
     assert "Anna<mark> an</mark></p>" in wrong
     assert "<mark>d </mark><mark><u>B</u></mark><u>oris</u></p>" in wrong
     assert "expected “Boris”" in wrong
+    assert Page(both).text.index("Right") < Page(both).text.index("Who?") < Page(both).text.index("Wrong")
 
 
 def test_a_long_document_shows_the_segments_around_its_answers():
-    text = "x" * 1000
-    shown = shown_answers([answer(text, (505, 508), None, 100)])
-    assert "segment 51<" in shown
-    assert shown.count('class="segment"') == 8
-    assert sum(int(count) for count in re.findall(r"… (\d+) segments", shown)) == 92
+    text = rendered(answers=[answer("x" * 1000, (505, 508), None, 100)])
+    assert "segment 51<" in text
+    assert text.count('class="segment"') == 8
+    assert sum(int(count) for count in re.findall(r"… (\d+) segments", text)) == 92
+
+
+def test_the_same_page_each_time():
+    assert rendered(origin={"data": "abc"}) == rendered(origin={"data": "abc"})

@@ -23,14 +23,14 @@ STEPS = "step,loss,span,learning_rate\n1,3.5,3.0,0.001\n2,3.25,2.75,0.0005\n"
 
 @pytest.fixture(scope="module")
 def make_workspace(tmp_path_factory, sample_chunks, make_model):
-    """A function from memory type to a folder in which both stages have run."""
+    """A function from memory type (and further settings) to a folder in which both stages have run."""
 
-    def make(memory_type):
+    def make(memory_type, **settings):
         workspace = tmp_path_factory.mktemp(memory_type)
         shutil.copy(ROOT / "params.yaml", workspace)
         shutil.copytree(sample_chunks, workspace / "data" / "chunks")
         model = workspace / "models" / "gmm"
-        trained = make_model(memory_type)
+        trained = make_model(memory_type, **settings)
         trained.save_pretrained(model)
         Fingerprint.of(trained).write(model)
         parameters = canonical_parameters(load_params(ROOT / "params.yaml")) | {"memory_type": memory_type}
@@ -57,7 +57,7 @@ def read(workspace, name):
 
 @pytest.fixture(scope="module")
 def gmm(make_workspace):
-    return make_workspace("gmm")
+    return make_workspace("gmm", routing_temperature=0.01)  # sharp: an untrained router is all but even
 
 
 def test_metrics_are_the_official_figures_of_the_written_files(gmm, sample_chunks):
@@ -83,6 +83,18 @@ def test_routing_report_has_its_keys(gmm):
     assert page.count("<img") == 8
     assert "Expert 2" in page
     assert "Who is the baker?" in page
+    assert all(part in page for part in ('href="comparison.md"', Experiment.read(gmm / "models" / "gmm").key))
+
+
+def test_even_routing_is_a_sentence_and_no_picture(make_workspace):
+    workspace = make_workspace("gmm")
+    assert read(workspace, "routing.json")["pattern"] == "diffuse"
+    assert {path.stem for path in (workspace / "reports" / "plots").iterdir()} == {
+        *("memory_ablation", "segments", "training")
+    }
+    page = (workspace / "reports" / "index.html").read_text(encoding="utf-8")
+    assert "there is nothing to draw" in page
+    assert "Expert 2" not in page
 
 
 def test_the_summary_is_small_and_of_the_same_figures(gmm):
