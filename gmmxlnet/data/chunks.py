@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from transformers import XLNetTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from gmmxlnet.data.labels import label_documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
@@ -103,7 +103,7 @@ def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[
 
 def build_split(
     documents: Sequence[Asked],
-    tokenizer: XLNetTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
     layout: SegmentLayout,
     max_question_length: int,
     *,

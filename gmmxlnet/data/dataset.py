@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import XLNetTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.collator import DocumentCollator
@@ -33,7 +33,7 @@ class ChunkedSquadDataset(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         split: Literal["train", "validation"],
-        tokenizer: XLNetTokenizerFast,
+        tokenizer: PreTrainedTokenizerFast,
         max_seq_length: int,
         max_n_segs: int,
         dataset: Source = "rajpurkar/squad_v2",

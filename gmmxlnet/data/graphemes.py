@@ -4,6 +4,8 @@ A tokenizer that strips accents, or that cuts a word between a letter and its vo
 the mark. An answer is text for people, so what a token stands for ends where its last letter does, marks included:
 accents in decomposed text, vowel signs of Hindi and Thai, vowel points of Arabic and Hebrew, variation selectors,
 joined emoji.
+
+Nor does a reader see the white space that some tokenizers (byte-level BPE) count to the word after it.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,29 @@ _JOINING = regex.compile(
     + "".join(rf"\p{{GCB={kind}}}" for kind in ("Extend", "SpacingMark", "ZWJ", "Prepend", "L", "V", "T", "RI"))
     + "]"
 )
+_SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
+
+
+def trim_spaces(texts: Sequence[str], chars_T2: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The tokens' characters without white space at their edges.
+
+    A token of white space alone shares the first character after it, as XLNet's lone ▁ does (at a text's end: the last
+    one), so that no span of tokens is blank. In a text without visible characters nothing changes.
+
+    Args and Returns as of `extend_to_graphemes`.
+    """
+    trimmed_T2 = chars_T2.copy()
+    for number, text in enumerate(texts):
+        tokens_2 = trimmed_T2[rows[number] : rows[number + 1]]  # a view
+        visible = ~np.isin(np.frombuffer(text.encode("utf-32-le"), np.uint32), _SPACES)
+        if not visible.any():
+            continue
+        places = np.flatnonzero(visible)
+        num_before = np.concatenate(([0], np.cumsum(visible)))  # visible characters before each place
+        first = places[np.minimum(num_before[tokens_2[:, 0]], len(places) - 1)]
+        last = places[np.maximum(num_before[tokens_2[:, 1]] - 1, 0)]
+        tokens_2[:, 0], tokens_2[:, 1] = first, np.maximum(last, first) + 1
+    return trimmed_T2
 
 
 def extend_to_graphemes(texts: Sequence[str], chars_T2: np.ndarray, rows: np.ndarray) -> np.ndarray:

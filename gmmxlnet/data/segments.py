@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import XLNetTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from gmmxlnet.data.tokenizer import base_vocabulary_size
 from gmmxlnet.errors import ConfigError
@@ -54,7 +54,7 @@ class SegmentLayout:
 
 
 def make_layout(
-    tokenizer: XLNetTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
     *,
     max_seq_length: int,
     doc_stride: int,

@@ -1,7 +1,11 @@
-"""Tokenizers: XLNet's own, checked to be real, or a vocabulary of whole words made from the training text ("scratch").
+"""Tokenizers: any fast one, checked to be real, or a vocabulary of whole words made from the training text ("scratch").
+
+Asked of a tokenizer are the tokens `<unk> <sep> <pad> <cls>`, padding on the left, and nothing else: XLNet's Unigram,
+WordPiece (of a converted BERT) and byte-level BPE all do.
 
 A text is encoded without special tokens, together with the characters each token stands for. A special token spelled
-out in a text ("<sep>") becomes <unk>: no document may forge the structure of a segment. `words.py` does it fast.
+out in a text ("<sep>") becomes <unk>: no document may forge the structure of a segment. `word_encoding.py` does it
+fast.
 """
 
 import math
@@ -10,19 +14,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import regex
 from huggingface_hub.errors import HTTPError
 from tokenizers import Tokenizer
-from transformers import XLNetTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLNetTokenizerFast
 
-from gmmxlnet.data.graphemes import extend_to_graphemes
-from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone
+from gmmxlnet.data.graphemes import extend_to_graphemes, trim_spaces
+from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone, splits_at_spaces
 from gmmxlnet.errors import DataError, reason_of
 
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
 MIN_VOCABULARY = 100  # offline, from_pretrained quietly gives 9 tokens and maps every word to <unk>
+MAX_FILE_BYTES = 64 * 2**20  # of a tokenizer.json; the largest in use, of 260,000 tokens, have 35 MB
 MAX_SCRATCH_WORDS = 32_000
 
 _XLNET_SPECIAL = ("<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>")
@@ -51,10 +57,19 @@ class EncodedTexts:
         return EncodedTexts(self.ids[tokens], self.chars[tokens], self.rows[first : end + 1] - self.rows[first])
 
 
-def load_tokenizer(source: str, revision: str | None = None) -> XLNetTokenizerFast:
-    """XLNet's tokenizer from a folder or the Hub; raises DataError where the vocabulary is not really there."""
+def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerFast:
+    """A fast tokenizer (Unigram, WordPiece, BPE) from a folder or the Hub.
+
+    Raises:
+        DataError: it cannot be loaded, its vocabulary is not really there, it lacks one of `REQUIRED_TOKENS`, or it
+            pads on the right.
+    """
+    _check_size(Path(source) / "tokenizer.json")
     try:
-        tokenizer = XLNetTokenizerFast.from_pretrained(source, revision=revision or "main")
+        if _is_bare(Path(source)):
+            tokenizer = XLNetTokenizerFast.from_pretrained(source)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, HTTPError) as error:
         raise _unreadable(source, error) from error
     except Exception as error:
@@ -64,6 +79,20 @@ def load_tokenizer(source: str, revision: str | None = None) -> XLNetTokenizerFa
     return checked_tokenizer(tokenizer, source)
 
 
+def _is_bare(folder: Path) -> bool:
+    """Whether nothing in a folder says what kind of tokenizer its file is of: then it is XLNet's."""
+    return folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer_config.json", "config.json"))
+
+
+def _check_size(path: Path) -> None:
+    """DataError where a tokenizer's file is so large that reading it would cost gigabytes."""
+    if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(
+            f"{path}: has {path.stat().st_size:,} bytes, and no tokenizer needs more than {MAX_FILE_BYTES:,}; "
+            "name another tokenizer"
+        )
+
+
 def _unreadable(source: str, error: Exception) -> DataError:
     return DataError(
         f"tokenizer {source!r}: cannot be loaded ({type(error).__name__}: {reason_of(error)}); "
@@ -71,30 +100,67 @@ def _unreadable(source: str, error: Exception) -> DataError:
     )
 
 
-def checked_tokenizer(tokenizer: XLNetTokenizerFast, source: str) -> XLNetTokenizerFast:
-    """The tokenizer itself, if it has a vocabulary and XLNet's special tokens; DataError otherwise."""
+def checked_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> PreTrainedTokenizerFast:
+    """The tokenizer itself, if it can be used here (see `load_tokenizer`); DataError otherwise."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise DataError(
+            f"tokenizer {source!r}: is a {type(tokenizer).__name__} without a fast form, which alone tells the "
+            "characters of its tokens; convert it to a tokenizer.json"
+        )
     if len(tokenizer) < MIN_VOCABULARY:
         raise DataError(
             f"tokenizer {source!r}: only {len(tokenizer)} tokens were found, so its vocabulary is missing; "
             "check the name, go online once, or give a folder with tokenizer.json or spiece.model"
         )
     vocabulary = tokenizer.get_vocab()
-    missing = [token for token in REQUIRED_TOKENS if token not in vocabulary]
-    if missing:
-        raise DataError(f"tokenizer {source!r}: has no {', '.join(missing)}; use a tokenizer made for XLNet")
+    _check_required_tokens(tokenizer, source, vocabulary)
+    if max(vocabulary.values()) >= len(vocabulary):
+        raise DataError(
+            f"tokenizer {source!r}: its {len(vocabulary):,} tokens have ids up to {max(vocabulary.values()):,}; give "
+            "every id from 0 on to one token, which a model's embeddings follow"
+        )
+    if tokenizer.padding_side != "left":
+        raise DataError(
+            f"tokenizer {source!r}: pads on the {tokenizer.padding_side}; XLNet needs padding on the left: set "
+            '"padding_side": "left" in its tokenizer_config.json'
+        )
     return tokenizer
 
 
-def encode_texts(tokenizer: XLNetTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
+def _check_required_tokens(tokenizer: PreTrainedTokenizerFast, source: str, vocabulary: dict[str, int]) -> None:
+    """DataError unless the special tokens are in the vocabulary, each under its name and in its part."""
+    used = {token: getattr(tokenizer, f"{token.strip('<>')}_token") for token in REQUIRED_TOKENS}
+    missing = [token for token in REQUIRED_TOKENS if token not in vocabulary]
+    if missing:
+        others = [used[token] for token in missing if used[token]]
+        do = (
+            f"it has {', '.join(others)} instead: rename them in tokenizer.json and tokenizer_config.json"
+            if others
+            else f"use one with {' '.join(REQUIRED_TOKENS)}"
+        )
+        raise DataError(f"tokenizer {source!r}: has no {', '.join(missing)}; {do}")
+    for token, name in used.items():
+        if name != token:
+            part = f"{token.strip('<>')}_token"
+            raise DataError(
+                f"tokenizer {source!r}: its {part} is {name}, though it has {token}; "
+                f'set "{part}": "{token}" in tokenizer_config.json'
+            )
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
     """Token ids and their characters for each text, without special tokens; never cut.
 
-    A token's characters end with the marks of its last letter (`graphemes.py`), whether the tokenizer kept them or not.
+    A token's characters begin and end with something visible, and take in the marks of its last letter, whether the
+    tokenizer kept those or not (`graphemes.py`).
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # an earlier call may have left these on
     backend.no_padding()
     encode = encode_by_words if encodes_words_alone(backend, texts) else encode_whole
     ids, chars, rows = encode(backend, texts)
+    if not splits_at_spaces(backend):
+        chars = trim_spaces(texts, chars, rows)
     chars = extend_to_graphemes(texts, chars, rows)
     return EncodedTexts(ids=_without_special(tokenizer, ids), chars=chars, rows=rows)
 
@@ -113,7 +179,7 @@ def encode_whole(backend: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, 
     return np.concatenate(ids), np.concatenate(chars).reshape(-1, 2), rows
 
 
-def _without_special(tokenizer: XLNetTokenizerFast, tokens_T: np.ndarray) -> np.ndarray:
+def _without_special(tokenizer: PreTrainedTokenizerFast, tokens_T: np.ndarray) -> np.ndarray:
     return np.where(np.isin(tokens_T, tokenizer.all_special_ids), np.int32(tokenizer.unk_token_id), tokens_T)
 
 
@@ -122,19 +188,19 @@ def memory_tokens(num_slots: int) -> list[str]:
     return [f"[MEM_{kind}_{slot}]" for kind in ("READ", "WRITE") for slot in range(num_slots)]
 
 
-def add_memory_tokens(tokenizer: XLNetTokenizerFast, num_slots: int) -> None:
+def add_memory_tokens(tokenizer: PreTrainedTokenizerFast, num_slots: int) -> None:
     """Add the memory tokens above the vocabulary of size V: READ_j gets id V + j, WRITE_j gets V + num_slots + j."""
     tokenizer.add_special_tokens(
         {"additional_special_tokens": memory_tokens(num_slots)}, replace_extra_special_tokens=False
     )
 
 
-def base_vocabulary_size(tokenizer: XLNetTokenizerFast) -> int:
+def base_vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
     """V: the number of tokens below the memory tokens."""
     return tokenizer.get_vocab().get("[MEM_READ_0]", len(tokenizer))
 
 
-def num_memory_slots(tokenizer: XLNetTokenizerFast) -> int:
+def num_memory_slots(tokenizer: PreTrainedTokenizerFast) -> int:
     """How many [MEM_READ_j] the tokenizer has."""
     return sum(1 for token in tokenizer.get_vocab() if token.startswith("[MEM_READ_"))
 

@@ -1,7 +1,8 @@
 """Encoding many texts word by word: each different word is encoded once, whatever the number of its occurrences.
 
-XLNet's tokenizer first splits a text at white space and then treats each word alone, so that a text's tokens are its
-words' tokens one after another. That is checked of the tokenizer at hand (`encodes_words_alone`), and a text is cut
+XLNet's tokenizer and BERT's first split a text at white space and then treat each word alone, so that a text's tokens
+are its words' tokens one after another. That is checked of the tokenizer at hand (`encodes_words_alone`), others encode
+whole texts (byte-level BPE: its tokens hold the space before them); and a text is cut
 only at spaces that its normalization cannot see across either. A text with characters that the normalization may delete
 (controls, zero-width ones) is encoded whole: where the characters of its tokens lie depends on all of it.
 
@@ -20,7 +21,9 @@ from tokenizers import Tokenizer
 # Spaces between characters that neither join a neighbour to one grapheme nor decompose to something with a space.
 _SAFE = "!-~£§©«®°±²³µ·»½¿À-ÖØ-öø-ʯ–—‘’“”…€"  # noqa: RUF001 (dashes and quotation marks as texts have them)
 _CUT = re.compile(f" (?<=[{_SAFE}] )(?=[{_SAFE}])")
-_LOCAL_NORMALIZERS = {"Replace", "NFKD", "StripAccents", "Lowercase", "Precompiled"}
+_LOCAL_NORMALIZERS = {"Replace", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Lowercase", "Precompiled"}
+_LOCAL_NORMALIZERS |= {"BertNormalizer"}
+_SPACE_SPLITTERS = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}  # no token has white space after these
 _WORDS_AT_ONCE = 256  # joined to one text: fewer records to make, and long enough to use all cores
 
 
@@ -29,12 +32,19 @@ def encodes_words_alone(backend: Tokenizer, texts: Sequence[str]) -> bool:
     splits, normalizers = _parts(backend.pre_tokenizer, "pretokenizers"), _parts(backend.normalizer, "normalizers")
     added = backend.get_added_tokens_decoder().values()
     swallowing = [token.content for token in added if token.lstrip or token.rstrip]  # white space beside them
+    types = [split["type"] for split in splits]
+    metaspace = types == ["WhitespaceSplit", "Metaspace"] and splits[1]["prepend_scheme"] == "always"
     return (
-        [split["type"] for split in splits] == ["WhitespaceSplit", "Metaspace"]
-        and splits[1]["prepend_scheme"] == "always"
+        (metaspace or types == ["BertPreTokenizer"])
         and all(normalizer["type"] in _LOCAL_NORMALIZERS for normalizer in normalizers)
         and not any(token in text for token in swallowing for text in texts)
     )
+
+
+def splits_at_spaces(backend: Tokenizer) -> bool:
+    """Whether no token can stand for white space, because a text is split there before anything else."""
+    splits = _parts(backend.pre_tokenizer, "pretokenizers")
+    return bool(splits) and splits[0]["type"] in _SPACE_SPLITTERS
 
 
 def _parts(component: Any, key: str) -> list[dict[str, Any]]:

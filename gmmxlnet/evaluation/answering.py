@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import XLNetTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
@@ -70,7 +70,7 @@ def answer(
     question: str | Sequence[str],
     document: str | Sequence[str],
     *,
-    tokenizer: XLNetTokenizerFast | None = None,
+    tokenizer: PreTrainedTokenizerFast | None = None,
     threshold: float = 0.0,
     n_best: int = 5,
     max_answer_length: int = 30,
@@ -128,7 +128,7 @@ def _pairs(question: str | Sequence[str], document: str | Sequence[str]) -> tupl
     return questions, documents
 
 
-def _own_tokenizer(model: GMMXLNetForQA) -> XLNetTokenizerFast:
+def _own_tokenizer(model: GMMXLNetForQA) -> PreTrainedTokenizerFast:
     """The tokenizer that lies with the model's checkpoint, at the same revision."""
     if not model.name_or_path:
         raise CheckpointError("the model was not loaded from a folder or the Hub: pass its tokenizer to answer()")
@@ -136,7 +136,7 @@ def _own_tokenizer(model: GMMXLNetForQA) -> XLNetTokenizerFast:
 
 
 def _layout(
-    config: GMMXLNetConfig, tokenizer: XLNetTokenizerFast, max_seq_length: int | None, doc_stride: int | None
+    config: GMMXLNetConfig, tokenizer: PreTrainedTokenizerFast, max_seq_length: int | None, doc_stride: int | None
 ) -> SegmentLayout:
     """Segments as in training, as far as the checkpoint tells."""
     trained = config.segment_layout or {}
@@ -150,7 +150,7 @@ def _layout(
 
 
 def _as_documents(
-    questions: list[str], documents: list[str], tokenizer: XLNetTokenizerFast, layout: SegmentLayout
+    questions: list[str], documents: list[str], tokenizer: PreTrainedTokenizerFast, layout: SegmentLayout
 ) -> Documents:
     """Every document tokenized once, however many questions ask about it."""
     context_of = {text: index for index, text in enumerate(dict.fromkeys(documents))}
