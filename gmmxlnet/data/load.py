@@ -5,13 +5,14 @@ remarks, one segment says which town today's report is from, and the segment aft
 flag. "Who is on duty today?" needs the flag of the town that is named late, so until then all n flags (the *load*).
 Some towns' flags may change in between (*updates*): a memory that writes over one town's flag must leave the others.
 
-    In Ashford the flag is green.           segments 0 to ceil(n / 2) - 1
-    In Ashford the flag is now blue.        ceil(u / 2) segments for the u updates
+    The flag in Ashford is green.           segments 0 to ceil(n / 2) - 1
+    Now the flag in Ashford is blue.        ceil(u / 2) segments for the u updates
     (remarks)                               `lag` segments
     Today's report is from Ashford.         one segment
     On duty: red is Anna, blue is Boris, …  the last segment
 
-Remarks in random order and people with fixed trades stand between. The flags of different towns are drawn
+Every fact is said as "key is value", so that a small encoder learns to look up one as it does the other. Remarks in
+random order and people with fixed trades stand between. The flags of different towns are drawn
 independently, so that the others' flags tell nothing: whoever remembers none finds one answer in four.
 
 Question types:
@@ -107,11 +108,11 @@ def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: 
     flag_of = {town: str(rng.choice(FLAGS)) for town in towns}
     changing = report.some(tuple(towns), world.num_updates)
     trades = report.some(TRADES, 2 * TRADES_NAMED)
-    facts = [f"In {town} the flag is {flag_of[town]}." for town in towns]
+    facts = [f"The flag in {town} is {flag_of[town]}." for town in towns]
     changes = []
     for town in changing:
         flag_of[town] = str(rng.choice([flag for flag in FLAGS if flag != flag_of[town]]))
-        changes.append(f"In {town} the flag is now {flag_of[town]}.")
+        changes.append(f"Now the flag in {town} is {flag_of[town]}.")
     today = str(rng.choice(towns))
     segments = [
         *_in_pairs(facts),

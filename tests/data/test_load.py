@@ -23,7 +23,7 @@ def words(text):
 def facts(context):
     """Each town's flags in the order in which they are said."""
     said = {}
-    for town, flag in re.findall(r"In (\w+) the flag is (?:now )?(\w+)\.", context):
+    for town, flag in re.findall(r"[Tt]he flag in (\w+) is (\w+)\.", context):
         said.setdefault(town, []).append(flag)
     return said
 
@@ -74,7 +74,7 @@ def test_facts_town_and_list_stand_in_segments_of_their_own(num_towns, num_updat
         assert sum(len(said) == 2 for said in flags.values()) == num_updates
         segment_of = [
             len(words(context[: match.start()])) // world.segment_tokens
-            for match in re.finditer(r"In \w+ the flag|Today's report|On duty", context)
+            for match in re.finditer(r"[Tt]he flag in|Today's report|On duty", context)
         ]
         slack = 1  # a segment's last sentence may reach over its end, and so may each after it
         expected = [i // 2 for i in range(num_towns)]
