@@ -20,7 +20,8 @@ Question types:
 * `cross_load4_lag1`, with updates `cross_load4_lag1_updated` or `cross_load4_lag1_untouched` after what became of the
   asked town's flag: "Who is on duty today?";
 * `early_load4_lag1`, and so on: "Who is on duty in Ashford?", which says from the first segment on which flag counts;
-* `local`: "Who is on duty if red?" and "Who is the baker?"; the segment that holds the answer is enough;
+* `local`: "Which flag is in Ashford?", "Who is on duty if red?" and "Who is the baker?"; the segment that holds the
+  answer is enough (the flag is one that does not change);
 * `unanswerable`: a trade that the document does not mention.
 
 Train and dev draw disjoint combinations of person and trade, and of person and flag, as the sample does. Document i of
@@ -108,11 +109,10 @@ def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: 
     flag_of = {town: str(rng.choice(FLAGS)) for town in towns}
     changing = report.some(tuple(towns), world.num_updates)
     trades = report.some(TRADES, 2 * TRADES_NAMED)
-    facts = [f"The flag in {town} is {flag_of[town]}." for town in towns]
-    changes = []
+    facts = [report.fact("The", town, flag_of[town]) for town in towns]
     for town in changing:
         flag_of[town] = str(rng.choice([flag for flag in FLAGS if flag != flag_of[town]]))
-        changes.append(f"Now the flag in {town} is {flag_of[town]}.")
+    changes = [report.fact("Now the", town, flag_of[town]) for town in changing]
     today = str(rng.choice(towns))
     segments = [
         *_in_pairs(facts),
@@ -126,6 +126,7 @@ def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: 
         report.fill_segment(sentences, until=(number + 1) * world.segment_tokens)
     report.list_duties()
 
+    steady = [town for town in towns if town not in changing]
     asked_town, asked_flag = str(rng.choice(towns)), str(rng.choice(FLAGS))
     asked = [
         (world.question_type("cross", updated=today in changing), "Who is on duty today?", flag_of[today]),
@@ -134,6 +135,7 @@ def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: 
             f"Who is on duty in {asked_town}?",
             flag_of[asked_town],
         ),
+        *(("local", f"Which flag is in {town}?", town) for town in steady[:1]),
         ("local", f"Who is on duty if {asked_flag}?", asked_flag),
         ("local", f"Who is the {trades[0]}?", trades[0]),
         ("unanswerable", f"Who is the {trades[-1]}?", None),
@@ -174,6 +176,13 @@ class _Writer(Report):
     def __init__(self, rng: np.random.Generator, *, dev: bool) -> None:
         super().__init__(rng, dev=dev)
         self._remarks: list[str] = []
+        self._facts: dict[str, tuple[str, str]] = {}
+
+    def fact(self, lead: str, town: str, flag: str) -> str:
+        """A sentence that, once said, answers for the town."""
+        sentence = f"{lead} flag in {town} is {flag}."
+        self._facts[sentence] = (town, flag)
+        return sentence
 
     def fill_segment(self, sentences: list[str], *, until: int) -> None:
         """Say the sentences (a trade stands for who has it) in random order among remarks, up to `until` tokens."""
@@ -187,8 +196,11 @@ class _Writer(Report):
             if sentence in TRADES:
                 self.say_who(sentence, f"The {sentence} is")
                 self.text += "."
-            else:
-                self.say(sentence)
+                continue
+            self.say(sentence)
+            if sentence in self._facts:
+                town, flag = self._facts[sentence]
+                self.answers[town] = {"text": flag, "answer_start": len(self.text) - len(flag) - 1}
 
     def list_duties(self) -> None:
         """Who is on duty under each flag, in random order."""
@@ -217,7 +229,7 @@ def main() -> None:
     parser.add_argument("--num-updates", type=int, default=0)
     parser.add_argument("--lag", type=int, default=1)
     parser.add_argument("--segment-tokens", type=int, default=35)
-    parser.add_argument("--num-train", type=int, default=7000, help="documents, of five questions each")
+    parser.add_argument("--num-train", type=int, default=7000, help="documents, of five or six questions each")
     parser.add_argument("--num-dev", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
     asked = parser.parse_args()

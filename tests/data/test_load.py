@@ -37,9 +37,12 @@ def test_answers_follow_from_the_text():
         context = paragraph["context"]
         flags, duty = facts(context), dict(re.findall(r"(\w+) is (\w+)[,.]", context[context.index("On duty:") :]))
         assert sorted(duty) == sorted(FLAGS)
-        late, early, if_flag, trade, unknown = paragraph["qas"]
+        late, early, flag, if_flag, trade, unknown = paragraph["qas"]
         town = re.fullmatch(r"Who is on duty in (\w+)\?", early["question"])[1]
         assert early["answers"][0]["text"] == duty[flags[town][-1]]
+        steady = re.fullmatch(r"Which flag is in (\w+)\?", flag["question"])[1]
+        assert [flag["answers"][0]["text"]] == flags[steady]
+        assert context[: flag["answers"][0]["answer_start"]].endswith(f"The flag in {steady} is ")
         assert late["answers"][0]["text"] == duty[flags[today(context)][-1]]
         assert if_flag["answers"][0]["text"] == duty[if_flag["question"].split()[-1][:-1]]
         assert f"The {trade['question'].split()[-1][:-1]} is {trade['answers'][0]['text']}." in context
@@ -82,6 +85,12 @@ def test_facts_town_and_list_stand_in_segments_of_their_own(num_towns, num_updat
         expected += [expected[-1] + lag + 1, expected[-1] + lag + 2]
         assert all(0 <= found - wanted <= slack for found, wanted in zip(segment_of, expected, strict=True))
         assert len(words(context)) <= (expected[-1] + 2) * world.segment_tokens
+
+
+def test_flags_that_all_change_are_not_asked_for():
+    questions = [qa["question"] for qa in paragraphs(LoadWorld(num_towns=2, num_updates=2), count=1)[0]["qas"]]
+    assert len(questions) == 5
+    assert not any(question.startswith("Which flag") for question in questions)
 
 
 def test_a_changed_flag_differs_from_the_one_before():
