@@ -18,6 +18,7 @@ from torch import Tensor
 from gmmxlnet.analysis.records import ExpertMemoryState, RoutingProbabilities
 from gmmxlnet.analysis.routing import (
     RoutingPattern,
+    RoutingSettings,
     RoutingTable,
     mutual_information,
     routing_consistency,
@@ -129,7 +130,13 @@ class GMMAnalyzer:
         return float(self.table.probs.mean(0).var())
 
     def pattern(self) -> RoutingPattern:
-        """Which of the guide's patterns the tracked routing shows, and what the guide advises."""
+        """Which pattern of docs/guide.md the tracked routing shows, and what to try next."""
+        config = self.model.config
+        settings = RoutingSettings(
+            temperature=config.routing_temperature,
+            load_balance_weight=config.load_balance_weight,
+            entropy_weight=config.entropy_regularization_weight,
+        )
         stats = self.summary(self.table)
         return routing_pattern(
             np.array(stats["expert_utilization"]),
@@ -137,6 +144,7 @@ class GMMAnalyzer:
             stats["std_entropy"],
             self.compute_expert_diversity(),
             self.compute_routing_consistency(),
+            settings,
         )
 
     def expert_states(self) -> list[ExpertMemoryState]:

@@ -30,6 +30,17 @@ ABLATIONS = {
     "shuffled": "shuffled: another document's",
     "reset": "reset: cleared at every segment",
 }
+ROUTINGS = {
+    "learned": "learned: the router's own",
+    "uniform": "uniform: every expert alike",
+    "shuffled": "shuffled: another document's",
+    "hardened": "hardened: the most probable expert alone",
+}
+DIVIDED = "The experts divide the work: written and read all alike, the same model answers fewer questions."
+NOT_DIVIDED = (
+    "The experts do not divide the work: written and read all alike, they answer as many questions, within chance. One "
+    "memory with as many slots may do as well; the advice under Routing says what to try."
+)
 USED = "The memory is used: with another document's memory the same model answers fewer questions."
 NOT_SHOWN = "No use of the memory is shown: another document's memory makes no difference beyond chance."
 NONE = "\N{EN DASH}"  # where there is no figure
@@ -84,9 +95,12 @@ def render_page(
     environment.filters |= {"number": number, "interval": interval, "count": "{:,}".format, "sentence": sentence}
     lost = metrics["memory_ablation"]["shuffled"].get("exact_match_loss_interval")
     note = metrics.get("memory_ablation_note")
+    rerouted = metrics.get("routing_ablation", {})
+    routing_lost = rerouted["uniform"]["exact_match_loss_interval"] if rerouted else None
     sections = {
         "Result": True,
         "What the memory is worth": True,
+        "What the routing is worth": rerouted,
         "By type of question": metrics["by_question_type"],
         "By number of segments": True,
         "Training": True,
@@ -102,6 +116,8 @@ def render_page(
         threshold_choice=metrics["null_score_diff_threshold_choice"],
         verdict=None if note or not lost else USED if lost[0] > 0 else NOT_SHOWN,
         ablation_names=ABLATIONS,
+        rerouted={_routing_name(name): row for name, row in rerouted.items()},
+        routing_verdict=None if routing_lost is None else DIVIDED if routing_lost[0] > 0 else NOT_DIVIDED,
         routing=routing,
         plots={name: {"description": DESCRIPTIONS[name], "source": _inlined(path)} for name, path in plots.items()},
         profiles=profiles,
@@ -111,6 +127,10 @@ def render_page(
         comparison=comparison,
         **LIMITS,
     )
+
+
+def _routing_name(name: str) -> str:
+    return ROUTINGS.get(name) or f"without expert {int(name.rpartition('_')[2]) + 1}"
 
 
 def _inlined(path: Path) -> str:

@@ -116,16 +116,37 @@ def mutual_information(
     }
 
 
-ADVICE = {
-    "collapse": "One expert takes most of the routing. Raise load_balance_weight (0.05 or 0.1) or routing_temperature "
-    "(1.5).",
-    "diffuse": "The routing hardly distinguishes the experts. Lower routing_temperature (0.7 or 0.5), and set "
-    "entropy_regularization_weight to 0 if it is not.",
-    "specialized": "The experts are used evenly and differ: the routing needs no change.",
-    "context-dependent": "The routing follows the context, which is good; by_question_type may show what it follows.",
-    "mixed": "The routing fits none of the other patterns. If scores are low, see which of expert_utilization, "
-    "mean_entropy and expert_diversity is furthest from the thresholds of the specialized pattern (docs/guide.md).",
-}
+@dataclass(frozen=True, kw_only=True)
+class RoutingSettings:
+    """What a model's routing was trained with, for advice on what to change."""
+
+    temperature: float
+    load_balance_weight: float
+    entropy_weight: float
+
+
+def pattern_advice(pattern: str, settings: RoutingSettings) -> str:
+    """What to try next, given the values in use."""
+    if pattern == "collapse":
+        return (
+            f"One expert takes most of the routing. Raise load_balance_weight, now {settings.load_balance_weight:g} "
+            f"(0.05 or 0.1 are usual), or routing_temperature, now {settings.temperature:g}."
+        )
+    if pattern == "diffuse":
+        tries = [f"a lower routing_temperature, now {settings.temperature:g}"]
+        if settings.load_balance_weight > 0:
+            tries.append(f"a lower load_balance_weight, now {settings.load_balance_weight:g}")
+        if settings.entropy_weight > 0:
+            tries.append(f"entropy_regularization_weight 0, now {settings.entropy_weight:g}")
+        return f"The routing hardly distinguishes the experts. Try {', or '.join(tries)}."
+    if pattern == "specialized":
+        return "The experts are used evenly and differ: the routing needs no change."
+    if pattern == "context-dependent":
+        return "The routing follows the context, which is good; by_question_type may show what it follows."
+    return (
+        "The routing fits none of the other patterns. If scores are low, see which of expert_utilization, mean_entropy "
+        "and expert_diversity is furthest from the thresholds of the specialized pattern (docs/guide.md)."
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,12 @@ class RoutingPattern:
 
 
 def routing_pattern(
-    utilization_k: np.ndarray, mean_entropy: float, std_entropy: float, similarity_kk: np.ndarray, consistency: float
+    utilization_k: np.ndarray,
+    mean_entropy: float,
+    std_entropy: float,
+    similarity_kk: np.ndarray,
+    consistency: float,
+    settings: RoutingSettings,
 ) -> RoutingPattern:
     """The first pattern that fits: collapse, diffuse, specialized, context-dependent, else mixed.
 
@@ -171,4 +197,4 @@ def routing_pattern(
     )
     if not math.isnan(consistency):
         observation += f", consistency {consistency:.2f}"
-    return RoutingPattern(name, observation, ADVICE[name])
+    return RoutingPattern(name, observation, pattern_advice(name, settings))

@@ -46,23 +46,6 @@ from gmmxlnet.utils.files import atomic_file
 
 SPLITS = ("train", "dev")
 ALL_TOWNS = (*TOWNS, "Ilford", "Jarrow", "Kelso", "Ludlow", "Morley", "Newport", "Oakham", "Pickering")
-ALL_REMARKS = (
-    *REMARKS,
-    "The baths are heated every second week.",
-    "A fox was seen behind the station.",
-    "Old coins were found under the church.",
-    "The choir sings on Friday night.",
-    "Fresh bread is sold near the gate.",
-    "Nobody repaired the broken clock.",
-    "The harbor froze twice last winter.",
-    "Horses graze beyond the northern wall.",
-    "A letter arrived without a stamp.",
-    "The well gives clear water again.",
-    "Lamps burn along the main street.",
-    "The doctor rides a yellow bicycle.",
-    "Swallows nest under the town hall.",
-    "Most shops close early in January.",
-)
 FACTS_PER_SEGMENT = 2
 TRADES_NAMED = 2  # in each document; as many others are asked for in vain
 
@@ -213,7 +196,7 @@ class _Writer(Report):
     def _remark(self) -> str:
         """The next remark; all are said once before any is said again."""
         if not self._remarks:
-            self._remarks = self.some(ALL_REMARKS, len(ALL_REMARKS))
+            self._remarks = self.some(REMARKS, len(REMARKS))
         return self._remarks.pop()
 
 

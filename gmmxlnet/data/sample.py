@@ -1,7 +1,8 @@
 """A small world in plain English that only a memory can answer in full; it writes `data/sample/`.
 
-Every document is a report about a town: which flag flies today (the condition) stands early, who is on duty under each
-flag stands late, too far away for one window of the sample profile, and people with fixed trades stand between.
+Every document is a report about a town: which flag flies today (the condition) is said once, early; who is on duty
+under each flag stands late, too far away for one window of the sample profile. Remarks in random order and people with
+fixed trades stand between, so that one word in thirty decides, and nothing but the list says which.
 
 Questions, each marked with its `question_type` and its document's `condition`:
 
@@ -43,8 +44,23 @@ REMARKS = (
     "The library has a new roof.",
     "Apples are cheap this autumn.",
     "Nobody has seen the grey cat since Sunday.",
+    "The baths are heated every second week.",
+    "A fox was seen behind the station.",
+    "Old coins were found under the church.",
+    "The choir sings on Friday night.",
+    "Fresh bread is sold near the gate.",
+    "Nobody repaired the broken clock.",
+    "The harbor froze twice last winter.",
+    "Horses graze beyond the northern wall.",
+    "A letter arrived without a stamp.",
+    "The well gives clear water again.",
+    "Lamps burn along the main street.",
+    "The doctor rides a yellow bicycle.",
+    "Swallows nest under the town hall.",
+    "Most shops close early in January.",
 )
 LIST_STARTS_AT = 40  # tokens (words and punctuation marks): beyond the first window of the sample profile
+REMARKS_BEFORE_FLAG = 1  # at most; the flag then stands in the first window, and not in the second
 FURTHER_TOKENS = (0, 0, 0, 0, 25, 60)  # before the list: documents of 2, 3 and 4 segments
 HELD_OUT = 10  # one combination in ten belongs to dev: with more, train itself would tell who does what not
 NUM_TRAIN, NUM_DEV = 1000, 120
@@ -89,10 +105,12 @@ def make_article(rng: np.random.Generator, name: str, *, dev: bool) -> dict[str,
     """One report with its questions, as a SQuAD v2 article of one paragraph."""
     report = Report(rng, dev=dev)
     town, flag, asked_flag = report.some(TOWNS, 1)[0], *report.some(FLAGS, 2)
-    trades, remarks = report.some(TRADES, len(TRADES)), list(REMARKS)
+    trades, remarks = report.some(TRADES, len(TRADES)), report.some(REMARKS, len(REMARKS))
     facts = trades[:2]
     list_starts_at = LIST_STARTS_AT + int(rng.choice(FURTHER_TOKENS))
-    report.say(f"In {town} the flag is {flag} today. The {flag} flag went up at dawn and {flag} it stays until night.")
+    for _ in range(int(rng.integers(REMARKS_BEFORE_FLAG + 1))):
+        report.say(remarks.pop(0))
+    report.say(f"The flag in {town} is {flag}.")
     while facts or report.num_tokens < list_starts_at:
         if facts and (rng.random() < 0.5 or not remarks):
             trade = facts.pop()

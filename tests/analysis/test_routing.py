@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from gmmxlnet.analysis.records import RoutingProbabilities
-from gmmxlnet.analysis.routing import RoutingTable, mutual_information, routing_consistency, routing_pattern
+from gmmxlnet.analysis.routing import (
+    RoutingSettings,
+    RoutingTable,
+    mutual_information,
+    pattern_advice,
+    routing_consistency,
+    routing_pattern,
+)
+
+SETTINGS = RoutingSettings(temperature=0.9, load_balance_weight=0.2, entropy_weight=0.0)
 
 
 def record(segment_id, tops, documents=None, k=3):
@@ -78,13 +87,25 @@ SIMILAR, DIVERSE = np.full((4, 4), 0.85), np.full((4, 4), 0.42)
     ],
 )
 def test_the_guides_patterns(utilization, mean_entropy, std_entropy, similarity, consistency, name):
-    pattern = routing_pattern(np.array(utilization), mean_entropy, std_entropy, similarity, consistency)
+    pattern = routing_pattern(np.array(utilization), mean_entropy, std_entropy, similarity, consistency, SETTINGS)
     assert pattern.name == name
     assert pattern.advice
     assert "nan" not in pattern.observation
 
 
 def test_two_even_experts_are_no_collapse():
-    pattern = routing_pattern(np.array([0.52, 0.48]), 0.5, 0.1, np.full((2, 2), 0.1), 0.6)
+    pattern = routing_pattern(np.array([0.52, 0.48]), 0.5, 0.1, np.full((2, 2), 0.1), 0.6, SETTINGS)
     assert pattern.name == "specialized"
-    assert routing_pattern(np.array([0.7, 0.3]), 0.3, 0.1, np.full((2, 2), 0.1), 0.6).name == "collapse"
+    assert routing_pattern(np.array([0.7, 0.3]), 0.3, 0.1, np.full((2, 2), 0.1), 0.6, SETTINGS).name == "collapse"
+
+
+def test_advice_names_the_values_in_use_and_asks_to_lower_none_that_is_zero():
+    assert "load_balance_weight, now 0.2" in pattern_advice("collapse", SETTINGS)
+    said = pattern_advice("diffuse", SETTINGS)
+    assert "routing_temperature, now 0.9" in said
+    assert "load_balance_weight, now 0.2" in said
+    assert "entropy_regularization_weight" not in said
+    free = RoutingSettings(temperature=0.5, load_balance_weight=0.0, entropy_weight=0.3)
+    said = pattern_advice("diffuse", free)
+    assert "load_balance_weight" not in said
+    assert "entropy_regularization_weight 0, now 0.3" in said
