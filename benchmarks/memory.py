@@ -7,12 +7,12 @@ model built, on a GPU what torch had allocated at most beyond the model. Inputs,
 """
 
 import argparse
-import csv
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -21,7 +21,7 @@ from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.evaluation.spans import best_spans, null_scores
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training.bptt import backward_in_chunks
-from gmmxlnet.utils.files import atomic_file
+from gmmxlnet.utils.tables import write_csv
 
 SIZE = {"d_model": 128, "n_layer": 2, "n_head": 8, "d_inner": 512}
 DOCUMENTS, LENGTH, SLOTS, BPTT = 2, 128, 4, 2
@@ -52,10 +52,8 @@ def main() -> None:
     for S in arguments.segments:
         rows.append({"segments": float(S)} | {mode: in_a_process(mode, S, arguments) for mode in MODES})
         print("  ".join(f"{name} {value:g}" for name, value in rows[-1].items()), flush=True)
-    with atomic_file(arguments.out / "memory.csv") as scratch, scratch.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["segments", *(f"{mode}_mib" for mode in MODES)])
-        writer.writerows([f"{value:g}" for value in row.values()] for row in rows)
+    table = pd.DataFrame(rows).rename(columns={mode: f"{mode}_mib" for mode in MODES})
+    write_csv(arguments.out / "memory.csv", table, line_terminator="\r\n")
     save_figure(plot(rows, arguments.device), arguments.out / "memory.png")
 
 

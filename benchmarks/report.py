@@ -8,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from benchmarks.timing import Figure
 from gmmxlnet.utils.files import atomic_file, read_json, write_json
+from gmmxlnet.utils.tables import markdown_table
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy")
 
@@ -73,15 +75,22 @@ def table(rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any
         "repeats, on the clock. Beside it the median by this process's own processor time, which the machine's other",
         "work moves less. Made by `make bench`; what is measured how stands in `benchmarks/`.",
         "",
-        "| figure | bar | median | spread | repeats | met | by processor time |",
-        "|---|---|---|---|---|---|---|",
     ]
+    cells = []
     for row in rows:
-        spread = f"{row['lowest']:.3g} to {row['highest']:.3g}" if row["repeats"] > 1 else "exact"
-        met = "yes" if row["met"] else "**no**"
         of_processor = row["details"].get("processor_time")
-        cells = [row["name"], row["bar"], f"{row['value']:.3g}", spread, row["repeats"], met]
-        lines.append(f"| {' | '.join(map(str, cells))} | {'' if of_processor is None else f'{of_processor:.3g}'} |")
+        cells.append(
+            {
+                "figure": row["name"],
+                "bar": row["bar"],
+                "median": f"{row['value']:.3g}",
+                "spread": f"{row['lowest']:.3g} to {row['highest']:.3g}" if row["repeats"] > 1 else "exact",
+                "repeats": row["repeats"],
+                "met": "yes" if row["met"] else "**no**",
+                "by processor time": "" if of_processor is None else f"{of_processor:.3g}",
+            }
+        )
+    lines.append(markdown_table(pd.DataFrame(cells)))
     lines += ["", "What they were taken with; the load is how many processes wanted a core in the last minutes:", ""]
     for row in rows:
         lines.append(f"* {row['name']}: {_listed(row['details'] | {'load': row['load_average'][1]})}")

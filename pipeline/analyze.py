@@ -11,11 +11,12 @@ from gmmxlnet.analysis.experts import expert_profiles
 from gmmxlnet.analysis.page import render_page
 from gmmxlnet.analysis.plots import all_figures, save_figure
 from gmmxlnet.analysis.shown_answers import choose_answers
-from gmmxlnet.analysis.summary import ablation_csv, summarize_experiment
+from gmmxlnet.analysis.summary import ablation_table, summarize_experiment
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import DataError
 from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
 from gmmxlnet.utils.seeding import seed_everything
+from gmmxlnet.utils.tables import write_csv
 from pipeline.evaluate import CHUNKS, METRICS, MODEL, REPORTS, load_model
 from pipeline.experiment import Experiment
 from pipeline.params import Params, load_params, run_stage
@@ -35,7 +36,7 @@ def read_report(path: Path, stage: str) -> Any:
         raise DataError(f"{path}: there is no such file; run the {stage} stage first: dvc repro {stage}")
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf-8"))
-    return pd.read_csv(path, dtype=float).to_dict("list")
+    return pd.read_csv(path, dtype=str).astype(float).to_dict("list")
 
 
 def analyze_routing(params: Params, documents: Documents) -> tuple[dict[str, Any], GMMAnalyzer | None]:
@@ -75,9 +76,9 @@ def main() -> None:
         },
         comparison="comparison.md",
     )
-    for path, text in ((PAGE, page), (ABLATION, ablation_csv(metrics))):
-        with atomic_file(path) as scratch:
-            scratch.write_text(text, encoding="utf-8")
+    with atomic_file(PAGE) as scratch:
+        scratch.write_text(page, encoding="utf-8")
+    write_csv(ABLATION, ablation_table(metrics))
     with experiment_run(MODEL) as run:
         run.log_report(ROUTING, "routing")
         run.log_folder(PLOTS, "reports/plots")

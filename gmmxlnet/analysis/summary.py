@@ -1,9 +1,9 @@
 """The few figures by which experiments are compared: `reports/summary.json`, and a table that DVC can plot."""
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+import pandas as pd
 
 DIGITS = 4  # enough for comparison; the reports have them all
 
@@ -30,21 +30,15 @@ def summarize_experiment(metrics: Mapping[str, Any], routing: Mapping[str, Any])
     return {name: None if value is None else round(value, DIGITS) for name, value in summary.items()}
 
 
-def ablation_csv(metrics: Mapping[str, Any]) -> str:
-    """A line for each memory and group of questions: exact match (percent) with its interval."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["memory", "questions", "memory_questions", "exact_match", "low", "high"])
-    for memory, questions, group in _groups(metrics):
-        low, high = group["exact_match_interval"] or (group["exact_match"],) * 2
-        figures = [round(value, DIGITS) for value in (group["exact_match"], low, high)]
-        writer.writerow([memory, questions, f"{questions}: {memory}", *figures])
-    return stream.getvalue()
-
-
-def _groups(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for memory, row in metrics["memory_ablation"].items():
-        if row["exact_match"] is not None:
-            yield memory, "all", row
-            for kind, group in row["by_question_type"].items():
-                yield memory, kind, group
+def ablation_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each memory and group of questions: exact match (percent) with its interval."""
+    rows = []
+    for memory, overall in metrics["memory_ablation"].items():
+        if overall["exact_match"] is None:
+            continue
+        for questions, group in {"all": overall, **overall["by_question_type"]}.items():
+            value = group["exact_match"]
+            low, high = group["exact_match_interval"] or (value, value)
+            names = {"memory": memory, "questions": questions, "memory_questions": f"{questions}: {memory}"}
+            rows.append({**names, "exact_match": value, "low": low, "high": high})
+    return pd.DataFrame(rows).round(DIGITS)

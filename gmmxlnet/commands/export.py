@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from transformers import XLNetLMHeadModel
 
@@ -15,6 +16,7 @@ from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.pretrained import read_base_config
 from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.utils.files import atomic_folder, read_json, sha256_of
+from gmmxlnet.utils.tables import markdown_table
 from gmmxlnet.utils.tensors import weights_hash
 
 MEGABYTE = 10**6
@@ -105,7 +107,7 @@ def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[s
 def encoder_card(name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """What an encoder is, what it was trained on and what it reaches."""
     found, corpus = report["heldout"], report["corpus"]
-    settings = "\n".join(f"| {key} | {value} |" for key, value in report["settings"].items())
+    settings = markdown_table(pd.DataFrame(report["settings"].items(), columns=["setting", "value"]))
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -124,8 +126,6 @@ On held-out paragraphs, {found["tokens"]:,.0f} masked tokens: loss {found["loss"
 {found["unigram_loss"]:.3f}), {100 * found["masked_accuracy"]:.1f}% right (always the most frequent token
 {100 * found["unigram_accuracy"]:.1f}%).
 
-| setting | value |
-|---|---|
 {settings}
 """
 

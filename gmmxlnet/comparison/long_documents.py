@@ -6,11 +6,13 @@ Every difference is paired by question, averaged over a variant's seeds, with a 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from gmmxlnet.comparison.findings import BASELINE, describe_models, floor
 from gmmxlnet.comparison.questions import ScoredDocuments, average, difference, groups, pairs
 from gmmxlnet.comparison.results import Score, by_variant, mean
 from gmmxlnet.comparison.tables import NONE, ablation_table, cost_table, number, routing_table, score_cell
+from gmmxlnet.utils.tables import markdown_table
 
 NO_RECONSTRUCTION = "-norec"  # what the names of variants without memory reconstruction end in
 LIMITS = """Every answer in SQuAD stands in one sentence of one paragraph, and a segment is longer than a paragraph: a
@@ -201,5 +203,4 @@ def _cell(score: Score | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(pd.DataFrame(rows, columns=list(header)))

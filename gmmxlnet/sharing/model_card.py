@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from gmmxlnet import __version__
 from gmmxlnet.memory_kinds import KINDS
+from gmmxlnet.utils.tables import markdown_table
 
 LICENSE = "apache-2.0"
 ABLATIONS = {
@@ -112,11 +114,9 @@ def _adapter(config: Mapping[str, Any], hub_base_model: str | None) -> str:
 
 def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
     """The official figures, the floor, and the same model with its memory taken away."""
-    floor = metrics["always_no_answer"]
-    rows = [
-        f"| {ABLATIONS.get(kind, kind)} | {_figure(score['exact_match'])} | {_figure(score['f1'])} |"
-        for kind, score in metrics.get("memory_ablation", {}).items()
-    ]
+    scored = {ABLATIONS.get(kind, kind): row for kind, row in metrics.get("memory_ablation", {}).items()}
+    scored = (scored or {"as trained": metrics}) | {"always answering “no answer”": metrics["always_no_answer"]}
+    rows = [[name, _figure(row["exact_match"]), _figure(row["f1"])] for name, row in scored.items()]
     groups = [
         f"{_figure(metrics[f'{group}_f1'])} on the {metrics[f'{group}_total']:,} {words}"
         for group, words in (("HasAns", "answerable"), ("NoAns", "unanswerable"))
@@ -130,10 +130,7 @@ def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
             f"percent. F1 is {' and '.join(groups)}. No answer is given above a null score difference of "
             f"{metrics['null_score_diff_threshold']:.4f}.",
             "",
-            "| | exact match | F1 |",
-            "|---|---|---|",
-            *(rows or [f"| as trained | {_figure(metrics['exact_match'])} | {_figure(metrics['f1'])} |"]),
-            f"| always answering “no answer” | {_figure(floor['exact_match'])} | {_figure(floor['f1'])} |",
+            markdown_table(pd.DataFrame(rows, columns=["", "exact match", "F1"])),
         ]
     )
 

@@ -1,17 +1,15 @@
 """`StepRecord`: what every step of a training was, written as `training.csv`."""
 
-import csv
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from gmmxlnet.utils.files import atomic_file
+from gmmxlnet.utils.tables import write_csv
 
 
 @dataclass
@@ -52,17 +50,14 @@ class StepRecord:
 
     def write_csv(self, path: str | Path) -> None:
         """A line a step: all values, the same bits in every run on the same machine."""
-        table = torch.stack(self.rows).tolist() if self.rows else []
-        _write_csv(path, ["step", *self.names], ([n, *(f"{x:.6g}" for x in row)] for n, row in enumerate(table, 1)))
+        rows = torch.stack(self.rows).double().numpy(force=True) if self.rows else np.empty((0, len(self.names)))
+        table = pd.DataFrame(rows, columns=self.names)
+        table.insert(0, "step", range(1, len(rows) + 1))
+        write_csv(path, table, line_terminator="\r\n")
 
     def write_throughput_csv(self, path: str | Path) -> None:
-        """A line a step: seconds since the first step ended, and tokens per second."""
-        tokens = [row[self.names.index("tokens")].item() for row in self.rows]
-        spans = [later - earlier for earlier, later in pairwise(self.seconds)]
-        rows = ([n, f"{s:.3f}", f"{t / s:.1f}"] for n, (s, t) in enumerate(zip(spans, tokens[1:], strict=True), 2))
-        _write_csv(path, ["step", "seconds", "tokens_per_second"], rows)
-
-
-def _write_csv(path: str | Path, header: list[str], rows: Iterable[list[Any]]) -> None:
-    with atomic_file(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *rows])
+        """A line a step, from the second on: seconds that it took, and tokens per second."""
+        seconds = np.diff(self.seconds)
+        tokens = np.array([row[self.names.index("tokens")].item() for row in self.rows[1:]])
+        columns = {"step": range(2, len(seconds) + 2), "seconds": seconds, "tokens_per_second": tokens / seconds}
+        write_csv(path, pd.DataFrame(columns), line_terminator="\r\n")

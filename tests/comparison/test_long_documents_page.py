@@ -40,7 +40,7 @@ def make_scored(make_result):
 def row(page, first, section):
     """The cells of a table's row in the section of that title."""
     (body,) = re.findall(rf"^## {section}.*?\n(.*?)(?=^## |\Z)", page, flags=re.DOTALL | re.MULTILINE)
-    (line,) = [line for line in body.splitlines() if line.startswith(f"| {first} |")]
+    (line,) = [line for line in body.splitlines() if re.match(rf"\| {re.escape(first)} +\|", line)]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
