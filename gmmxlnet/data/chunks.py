@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from gmmxlnet.data.labels import label_documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
-from gmmxlnet.data.sources import Source, Split, read_split
+from gmmxlnet.data.sources import Source, Split, read_splits
 from gmmxlnet.data.squad import ContextKind, as_passages
 from gmmxlnet.data.statistics import summarize
 from gmmxlnet.data.store import SPLITS, BuiltSplit, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
@@ -163,8 +163,9 @@ def _select(
     source = (
         {key: locate(str(file)) for key, file in names.items()} if isinstance(names, Mapping) else locate(str(names))
     )
+    articles = read_splits(source, settings.dataset_revision)
     for split, key, limit in limits:
-        passages = as_passages(read_split(source, split, settings.dataset_revision), settings.context)
+        passages = as_passages(articles[split], settings.context)
         documents = [(passage, question) for passage in passages for question in passage.questions]
         kept[split] = limit_documents(documents, limit, settings.seed)
         kept_ids = {question.id for _, question in kept[split]}

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, get_args
 
 from huggingface_hub.errors import HTTPError
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from gmmxlnet.data.faults import FaultList
 from gmmxlnet.data.squad import Article, articles_from_records, read_squad_file
 from gmmxlnet.errors import DataError, reason_of
 
@@ -29,8 +30,8 @@ class _RowAnswers(TypedDict):
 
 
 class _Row(TypedDict):
-    id: str
-    title: str
+    id: Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+    title: NotRequired[str | None]
     context: str
     question: str
     answers: _RowAnswers
@@ -58,6 +59,16 @@ def read_split(source: Source, split: Split, revision: str | None = None) -> lis
     return articles_from_rows(_hub_rows(str(source), split, revision), f"{source} ({_HUB_SPLITS[split]})")
 
 
+def read_splits(source: Source, revision: str | None = None) -> dict[Split, list[Article]]:
+    """The articles of both splits; raises the faults of both together."""
+    faults, articles = FaultList(), {}
+    for split in get_args(Split):
+        with faults.collecting():
+            articles[split] = read_split(source, split, revision)
+    faults.raise_any()
+    return articles
+
+
 def _file_in(folder: Path, split: Split) -> Path:
     names = _FILE_NAMES[split]
     for name in names:
@@ -82,25 +93,40 @@ def _hub_rows(name: str, split: Split, revision: str | None) -> Iterable[Mapping
 
 
 def articles_from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Article]:
-    """Flat rows (one a question, as on the Hub) grouped again into articles and paragraphs, in order of appearance."""
-    articles: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    """Flat rows (one a question, as on the Hub) grouped again into articles and paragraphs, in order of appearance.
+
+    Each context whose rows have no title is an article of its own.
+    """
+    articles: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}  # (title, context where there is none)
+    faults = FaultList()
     for number, row in enumerate(rows):
-        record = _checked_row(row, f"{source}, row {number}")
-        questions = articles.setdefault(record["title"], {}).setdefault(record["context"], [])
-        texts, starts = record["answers"]["text"], record["answers"]["answer_start"]
-        question: dict[str, Any] = {
-            "id": record["id"],
-            "question": record["question"],
-            "answers": [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)],
-            "is_impossible": record.get("is_impossible", not texts),
-        }
-        question.update({key: record[key] for key in ("question_type", "condition") if key in record})
-        questions.append(question)
+        with faults.collecting():
+            record = _checked_row(row, f"{source}, row {number}")
+            title, context = record.get("title") or "", record["context"]
+            article = articles.setdefault((title, "" if title else context), {})
+            article.setdefault(context, []).append(_question_of(record))
     data = [
         {"title": title, "paragraphs": [{"context": text, "qas": qas} for text, qas in paragraphs.items()]}
-        for title, paragraphs in articles.items()
+        for (title, _), paragraphs in articles.items()
     ]
-    return articles_from_records(data, source)
+    found: list[Article] = []
+    if data or not faults.count:
+        with faults.collecting():
+            found = articles_from_records(data, source)
+    faults.raise_any()
+    return found
+
+
+def _question_of(record: _Row) -> dict[str, Any]:
+    """A row's question as a SQuAD file has it."""
+    texts, starts = record["answers"]["text"], record["answers"]["answer_start"]
+    question: dict[str, Any] = {
+        "id": record["id"],
+        "question": record["question"],
+        "answers": [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)],
+        "is_impossible": record.get("is_impossible", not texts),
+    }
+    return question | {key: record[key] for key in ("question_type", "condition") if key in record}
 
 
 def _checked_row(row: Mapping[str, Any], where: str) -> _Row:
@@ -109,9 +135,12 @@ def _checked_row(row: Mapping[str, Any], where: str) -> _Row:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         column = ".".join(str(part) for part in fault["loc"]) or "row"
+        said = fault["msg"]
+        if fault["loc"] == ("answers",) and isinstance(fault["input"], list):
+            said = "is a list of objects, as in a SQuAD file"
         raise DataError(
-            f"{where}: {column}: {fault['msg']}; SQuAD rows have id, title, context, question and "
-            "answers {text: [...], answer_start: [...]}"
+            f"{where}: {column}: {said}; SQuAD rows have id, context, question and "
+            "answers {text: [...], answer_start: [...]}, and may have a title"
         ) from error
     if len(record["answers"]["text"]) != len(record["answers"]["answer_start"]):
         raise DataError(f"{where}: answers has more texts than starts, or fewer; give one answer_start for each text")

@@ -1,4 +1,4 @@
-"""Reader of SQuAD JSON, v1.1 and v2.0: every file is either read whole or refused with one line that names the fault.
+"""Reader of SQuAD JSON, v1.1 and v2.0: every file is either read whole or refused with a line for each fault.
 
 `read_squad_file` gives articles; `as_passages` turns them into the texts that questions are asked of, one a paragraph
 or one an article. Beside its SQuAD keys a question may carry `question_type` and `condition`, two strings that
@@ -9,18 +9,27 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from gmmxlnet.data.faults import DatasetError, FaultList
+from gmmxlnet.data.squad_faults import (
+    describe_fault,
+    describe_invalid_json,
+    describe_invalid_utf8,
+    describe_shape,
+    name_of,
+    quote,
+)
 from gmmxlnet.errors import DataError
 
 PARAGRAPH_SEPARATOR = "\n\n"
 ContextKind = Literal["paragraph", "article"]  # what a document is: a paragraph, or all paragraphs of an article
-_SHOWN = 60  # characters of a wrong value that a message quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +68,11 @@ class _Answer(TypedDict):
     answer_start: int
 
 
+_Id = Annotated[_Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+
+
 class _Question(TypedDict):
-    id: _Text
+    id: _Id
     question: _Text
     answers: list[_Answer]
     is_impossible: NotRequired[bool]  # v1.1 has no such key: every question has an answer
@@ -74,7 +86,7 @@ class _Paragraph(TypedDict):
 
 
 class _Article(TypedDict):
-    title: NotRequired[str]
+    title: NotRequired[str | None]
     paragraphs: list[_Paragraph]
 
 
@@ -84,31 +96,9 @@ class _File(TypedDict):
 
 _FILE = TypeAdapter(_File)
 
-# What would be right, by key; an item of a list is looked up as "key[]".
-_EXPECTED = {
-    "": "an object whose key 'data' is a list of articles",
-    "data": "a list of articles",
-    "data[]": "an object with the key 'paragraphs'",
-    "title": "a string",
-    "paragraphs": "a list of paragraphs",
-    "paragraphs[]": "an object with the keys 'context' and 'qas'",
-    "context": "a text that is not blank",
-    "qas": "a list of questions",
-    "qas[]": "an object with the keys 'id', 'question' and 'answers'",
-    "id": "a string that no other question has",
-    "question": "a text that is not blank",
-    "answers": "a list of answers, empty when is_impossible is true",
-    "answers[]": "an object with the keys 'text' and 'answer_start'",
-    "text": "the answer's words as they stand in the context, not blank",
-    "answer_start": "an integer: where the answer begins in the context, in characters counted from 0",
-    "is_impossible": "true or false",
-    "question_type": "a string that is not blank, or left out",
-    "condition": "a string that is not blank, or left out",
-}
-
 
 def read_squad_file(path: str | Path) -> list[Article]:
-    """Read and check one SQuAD file; raises DataError naming file, article, question, fault and remedy."""
+    """Read and check one SQuAD file; raises DataError with a line a fault: file, article, question, what, remedy."""
     try:
         raw = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
@@ -124,15 +114,12 @@ def parse_squad(raw: bytes, source: str) -> list[Article]:
         with _no_collection():
             return _articles(_FILE.validate_json(raw, strict=True)["data"], source)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; save the file as UTF-8"
-        ) from error
+        raise DataError(f"{source}: {describe_invalid_utf8(raw, error.start)}") from error
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        if fault["type"] == "json_invalid":
-            reason = fault["ctx"]["error"]
-            raise DataError(f"{source}: not valid JSON: {reason}; is the file complete? Get it again") from error
-        raise DataError(f"{source}: {_describe_fault(fault, from_json(raw))}") from error
+        first = error.errors(include_url=False, include_input=False)[0] if error.error_count() == 1 else None
+        if first is not None and first["type"] == "json_invalid":
+            raise DataError(f"{source}: {describe_invalid_json(first['ctx']['error'], raw)}") from error
+        raise _faults(error, from_json(raw), source) from error
 
 
 @contextmanager
@@ -152,8 +139,7 @@ def articles_from_records(data: Sequence[Mapping[str, Any]], source: str) -> lis
     try:
         return _articles(_FILE.validate_python({"data": data}, strict=True)["data"], source)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        raise DataError(f"{source}: {_describe_fault(fault, {'data': data})}") from error
+        raise _faults(error, {"data": data}, source) from error
 
 
 def as_passages(articles: Sequence[Article], context: ContextKind) -> list[Passage]:
@@ -174,22 +160,64 @@ def _join(paragraphs: Sequence[Passage]) -> Passage:
     return Passage(PARAGRAPH_SEPARATOR.join(paragraph.text for paragraph in paragraphs), tuple(questions))
 
 
+def _faults(error: ValidationError, record: Any, source: str) -> DataError:
+    """All faults of a record whose types are wrong somewhere: those of types, then those of its sound questions."""
+    shape = describe_shape(record)
+    if shape is not None:
+        return DataError(f"{source}: {shape}")
+    faults, unsound = FaultList(), set()
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        faults.add(partial(lambda fault: f"{source}: {describe_fault(fault, record)}", fault))
+        unsound.add(fault["loc"])
+    _check_sound_questions(record, unsound, source, faults)
+    return DatasetError(faults.faults, faults.count)
+
+
+def _check_sound_questions(record: Any, unsound: set[tuple[Any, ...]], source: str, faults: FaultList) -> None:
+    """Look at the questions that no fault of types is in, nor in the article and the paragraph around them."""
+    blamed = {location[:depth] for location in unsound for depth in range(1, len(location) + 1)}
+    if not isinstance(record, Mapping) or not isinstance(record.get("data"), list):
+        return
+    seen: dict[str, str] = {}
+    for i, article in enumerate(record["data"]):
+        if ("data", i) in unsound or ("data", i, "paragraphs") in unsound:
+            continue
+        for j, paragraph in enumerate(article.get("paragraphs", ())):
+            place = ("data", i, "paragraphs", j)
+            if any((*place, *key) in unsound for key in ((), ("context",), ("qas",))):
+                continue
+            sound = [q for k, q in enumerate(paragraph["qas"]) if (*place, "qas", k) not in blamed]
+            where = f"article {name_of(article.get('title'), i)}, paragraph {j}"
+            for question in sound:
+                as_validated = cast(_Question, question | {"id": str(question["id"])})
+                _check_question(as_validated, paragraph["context"], where, seen, source, faults)
+
+
+def _check_question(
+    question: _Question, context: str, where: str, seen: dict[str, str], source: str, faults: FaultList
+) -> None:
+    """Put what is wrong with a question to the faults; `seen` holds where each id was met."""
+    complaint = _complaint(question, context, seen)
+    if complaint is not None:
+        faults.add(lambda: f"{source}: {where}, question {quote(question['id'])}: {complaint}")
+    seen.setdefault(question["id"], where)
+
+
 def _articles(data: list[_Article], source: str) -> list[Article]:
-    """Records of the right types to articles; raises DataError at the first question that cannot be used."""
+    """Records of the right types to articles; raises DatasetError where questions cannot be used."""
     articles: list[Article] = []
     seen: dict[str, str] = {}  # question id -> where it was met
+    faults = FaultList()
     for index, article in enumerate(data):
         passages = []
         for number, paragraph in enumerate(article["paragraphs"]):
+            where = f"article {name_of(article.get('title'), index)}, paragraph {number}"
             for question in paragraph["qas"]:
-                complaint = _complaint(question, paragraph["context"], seen)
-                where = f"article {_name(article.get('title'), index)}, paragraph {number}"
-                if complaint is not None:
-                    raise DataError(f"{source}: {where}, question {_quote(question['id'])}: {complaint}")
-                seen[question["id"]] = where
+                _check_question(question, paragraph["context"], where, seen, source, faults)
             questions = tuple(_question(question) for question in paragraph["qas"])
             passages.append(Passage(paragraph["context"], questions))
-        articles.append(Article(article.get("title", ""), tuple(passages)))
+        articles.append(Article(article.get("title") or "", tuple(passages)))
+    faults.raise_any()
     if not seen:
         raise DataError(f"{source}: holds no question; give a file with at least one")
     return articles
@@ -218,8 +246,8 @@ def _complaint(question: _Question, context: str, seen: Mapping[str, str]) -> st
     for number, answer in enumerate(answers):
         text, start = answer["text"], answer["answer_start"]
         if start < 0 or not context.startswith(text, start):
-            there = f"{_quote(context[start : start + len(text)])} stands there" if start >= 0 else "that is negative"
-            return f"answers[{number}]: answer_start {start} does not point at {_quote(text)} ({there}); " + _nearest(
+            there = f"{quote(context[start : start + len(text)])} stands there" if start >= 0 else "that is negative"
+            return f"answers[{number}]: answer_start {start} does not point at {quote(text)} ({there}); " + _nearest(
                 text, start, context
             )
     return None
@@ -235,52 +263,3 @@ def _nearest(text: str, start: int, context: str) -> str:
         places.append(place)
         place = context.find(text, place + 1)
     return f"set it to {min(places, key=lambda place: abs(place - start))}"
-
-
-def _describe_fault(fault: Mapping[str, Any], record: Any) -> str:
-    """One of pydantic's errors in the words of the file: article, paragraph, question, key, value, what would do."""
-    location = fault["loc"]
-    where, node = [], record
-    for depth, key in enumerate(location):
-        if fault["type"] == "missing" and depth == len(location) - 1:
-            break
-        node = node[key]
-        if isinstance(key, int) and location[depth - 1] != "answers":
-            where.append(_place(location[depth - 1], key, node))
-    key = location[-1] if location else ""
-    expected = _EXPECTED[f"{location[-2]}[]" if isinstance(key, int) else key]
-    name = f"{location[-2]}[{key}]" if isinstance(key, int) else f"{key!r}" if key else "the file"
-    if "answers" in location[:-2]:  # which of the answers
-        name = f"answers[{location[location.index('answers') + 1]}], {name}"
-    wrong = "is missing" if fault["type"] == "missing" else f"is {_kind(node)}"
-    return ", ".join(where) + (": " if where else "") + f"{name} {wrong}; it must be {expected}"
-
-
-def _place(parent: str, index: int, node: Any) -> str:
-    """The name of an article, paragraph or question that an error lies in."""
-    fields = node if isinstance(node, Mapping) else {}
-    if parent == "data":
-        return f"article {_name(fields.get('title'), index)}"
-    if parent == "paragraphs":
-        return f"paragraph {index}"
-    return f"question {_quote(fields['id'])}" if isinstance(fields.get("id"), str) else f"question number {index}"
-
-
-def _name(title: Any, index: int) -> str:
-    return f"{_quote(title)} (number {index})" if isinstance(title, str) and title else f"number {index}"
-
-
-def _kind(value: Any) -> str:
-    """A JSON value in a few words."""
-    if isinstance(value, Mapping):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"the string {_quote(value)}" if isinstance(value, str) else f"the number {str(value)[:_SHOWN]}"
-
-
-def _quote(text: str) -> str:
-    """A text as one printable line, cut where it is long."""
-    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")

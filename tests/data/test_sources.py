@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from gmmxlnet.data.sources import articles_from_rows, read_split
+from gmmxlnet.data.sources import articles_from_rows, read_split, read_splits
 from gmmxlnet.data.squad import as_passages, read_squad_file
 from gmmxlnet.errors import DataError
 
@@ -50,14 +50,62 @@ def test_hub_rows_are_grouped_into_the_records_of_the_file(dataset_folder: Path)
     [
         ({"answers": {"text": ["x"], "answer_start": []}}, "row 0: answers has more texts than starts"),
         ({"answers": "x"}, "row 0: answers"),
-        ({"id": 3}, "row 0: id"),
+        ({"id": 3.5}, "row 0: id"),
         ({"context": " "}, "'context' is"),
+        (
+            {"answers": [{"text": "b", "answer_start": 2}]},
+            "row 0: answers: is a list of objects, as in a SQuAD file; SQuAD",
+        ),
     ],
 )
 def test_rows_of_another_shape_are_refused(change: dict, words: str) -> None:
     row = {"id": "1", "title": "T", "context": "a b", "question": "?", "answers": {"text": [], "answer_start": []}}
     with pytest.raises(DataError, match=f"hub.*{words}"):
         articles_from_rows([row | change], "hub")
+
+
+def test_rows_may_lack_a_title_and_count_their_ids() -> None:
+    """Without titles each context is an article of its own: nothing says that two belong together."""
+    asked = {"question": "?", "answers": {"text": ["b"], "answer_start": [2]}}
+    rows = [
+        {"id": 1, "title": None, "context": "a b", **asked},
+        {"id": 2, "context": "c b", **asked},
+        {"id": "x", "title": "", "context": "a b", **asked},
+        {"id": 4, "title": "T", "context": "a b", **asked},
+        {"id": 5, "title": "T", "context": "e b", **asked},
+    ]
+    articles = articles_from_rows(rows, "hub")
+    ids = [[[question.id for question in passage.questions] for passage in a.paragraphs] for a in articles]
+    assert ids == [[["1", "x"]], [["2"]], [["4"], ["5"]]]
+    assert [article.title for article in articles] == ["", "", "T"]
+
+
+def test_all_faulty_rows_are_told() -> None:
+    good = {"id": "1", "context": "a b", "question": "?", "answers": {"text": ["b"], "answer_start": [2]}}
+    wrong = [
+        good | {"id": None},
+        good | {"answers": "x"},
+        good | {"id": "2", "answers": {"text": ["b"], "answer_start": [0]}},
+    ]
+    with pytest.raises(DataError) as caught:
+        articles_from_rows([good, *wrong], "hub")
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 3
+    assert lines[0].startswith("hub, row 1: id: ")
+    assert lines[1].startswith("hub, row 2: answers: ")
+    assert "question '2': answers[0]: answer_start 0 does not point at 'b'" in lines[2]
+
+
+def test_the_faults_of_both_files_are_told_in_one_run(dataset_folder: Path) -> None:
+    for name in ("train", "dev"):
+        path = dataset_folder / f"{name}.json"
+        path.write_text(path.read_text().replace('"question": "Who is the mayor?"', '"question": ""', 2))
+    with pytest.raises(DataError) as caught:
+        read_splits(dataset_folder)
+    lines = str(caught.value).split("\n")
+    assert [line.split(": ")[0].rpartition("/")[2] for line in lines] == ["train.json"] * 2 + ["dev.json"] * 2
+    with pytest.raises(DataError, match=r"^dataset '/nowhere': no such folder[^\n]*$"):
+        read_splits("/nowhere")
 
 
 def test_what_is_no_dataset_is_refused(dataset_folder: Path, tmp_path: Path) -> None:

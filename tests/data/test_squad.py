@@ -102,7 +102,7 @@ FAULTS: list[tuple[str, Callable[[dict], Any], list[str]]] = [
     ("wrong type", lambda p: p["qas"][0]["answers"][0].update(answer_start="43"), ["'43'", "an integer"]),
     ("float", lambda p: p["qas"][0]["answers"][0].update(answer_start=43.0), ["43.0", "an integer"]),
     ("bool", lambda p: p["qas"][0]["answers"][0].update(answer_start=True), ["true", "an integer"]),
-    ("id number", lambda p: p["qas"][1].update(id=2), ["question number 1", "the number 2", "a string"]),
+    ("id number", lambda p: p["qas"][1].update(id=2.5), ["question number 1", "the number 2.5", "a string"]),
     ("qas object", lambda p: p.update(qas={}), ["'qas'", "an object", "a list of questions"]),
     ("answer string", lambda p: p["qas"][0].update(answers=["France"]), ["answers[0]", "'answer_start'"]),
     ("both", lambda p: p["qas"][0].update(is_impossible=True), ["'q1'", "is_impossible is true", "empty answers"]),
@@ -148,12 +148,107 @@ def test_bytes_that_are_not_utf8_are_named_by_their_place() -> None:
         parse_squad(raw, "f.json")
 
 
-def test_deep_nesting_huge_numbers_and_lone_surrogates_are_refused() -> None:
+def test_deep_nesting_and_huge_numbers_are_refused() -> None:
     for raw in (b"[" * 100_000, b'{"data": [], "x": ' + b"[" * 5_000, b'{"data": ' + b"1" * 6_000 + b"}"):
         with pytest.raises(DataError, match="not valid JSON"):
             parse_squad(raw, "f.json")
-    with pytest.raises(DataError, match="not valid JSON"):
-        parse_squad(json.dumps(valid()).replace("Rome", "\\ud800").encode(), "f.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\\ud83d", r"line 1 column \d+, after '.*Where is ': \\ud83d is a lone surrogate, half of a character"),
+        ("\\ud83d\\ud83d\\ude00", r"\\ud83d is a lone surrogate"),
+        ("\\ude00 and \\ud83d", r"\\ude00 is a lone surrogate.* \(2 such in the file\); write the whole character"),
+        ("\\\\\\ud83d", r"\\ud83d is a lone surrogate"),
+    ],
+)
+def test_lone_surrogates_are_named_as_such(text: str, words: str) -> None:
+    with pytest.raises(DataError, match=rf"f\.json: .*{words}"):
+        parse_squad(json.dumps(valid()).replace("Rome", text).encode(), "f.json")
+
+
+def test_a_surrogate_in_the_bytes_is_named_too() -> None:
+    raw = json.dumps(valid()).encode().replace(b"Rome", b"\xed\xa0\xbd")
+    with pytest.raises(DataError, match=r"line 1 column \d+, after '.*Where is ': \\ud83d is a lone surrogate"):
+        parse_squad(raw, "f.json")
+
+
+def test_pairs_of_surrogates_and_escaped_backslashes_are_text() -> None:
+    text = json.dumps(valid()).replace("Rome", "\\ud83d\\ude00 \\\\ud83d")
+    assert parse_squad(text.encode(), "f.json")[0].paragraphs[0].questions[1].text == "Where is \U0001f600 \\ud83d?"
+
+
+def test_integer_ids_and_missing_titles_are_taken() -> None:
+    record = valid()
+    record["data"][0]["paragraphs"][0]["qas"][0]["id"] = 262
+    record["data"][0]["title"] = None
+    del record["data"][1]["title"]
+    articles = parse(record)
+    assert [article.title for article in articles] == ["", ""]
+    assert [question.id for question in articles[0].paragraphs[0].questions] == ["262", "q2"]
+    record["data"][0]["paragraphs"][0]["qas"][1]["id"] = "262"
+    assert "'262': its id was used before" in complaint(record)
+
+
+def test_all_faults_are_told_each_on_its_line() -> None:
+    record = valid()
+    first, second = record["data"][0]["paragraphs"][0]["qas"]
+    first["answers"][0]["answer_start"] = 7
+    first["answers"][1]["text"] = None
+    second["is_impossible"] = False
+    record["data"][1]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] = 5
+    lines = complaint(record).split("\n")
+    assert len(lines) == 3
+    assert "question 'q1': answers[1], 'text' is null; it must be the answer's words" in lines[0]
+    assert "question 'q2': it has no answers; give at least one" in lines[1]
+    assert "article 'Ünal' (number 1), paragraph 0, question 'q3': answers[0]: answer_start 5" in lines[2]
+
+
+@pytest.mark.parametrize("num_faults", [20, 21, 57])
+@pytest.mark.parametrize("key", ["answer_start", "question"])
+def test_twenty_faults_are_told_and_the_rest_counted(num_faults: int, key: str) -> None:
+    record = valid()
+    wrong = [
+        {
+            "id": f"n{n}",
+            "question": "Who?" if key == "answer_start" else " ",
+            "answers": [{"text": "x", "answer_start": n}],
+        }
+        for n in range(num_faults)
+    ]
+    record["data"][1]["paragraphs"][0]["qas"] = wrong
+    lines = complaint(record).split("\n")
+    assert [f"'n{n}'" in line for n, line in enumerate(lines[:20])] == [True] * 20
+    more = num_faults - 20
+    assert lines[20:] == ([f"and {more} more fault{'s' * (more > 1)} like these"] if more else [])
+
+
+ROW = {"id": "1", "context": "a b", "question": "Who?", "answers": {"text": ["b"], "answer_start": [2]}}
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ([ROW], "holds flat rows, one a question, as the Hub's data sets do; group them by their context: {"),
+        ({"version": "1", "data": [ROW, ROW]}, "holds flat rows"),
+        ({"id": ["1"], "context": ["a b"], "question": ["Who?"], "answers": []}, "holds rows or columns"),
+        ([{"title": "t", "paragraphs": []}], 'is a list of articles; put it into an object: {"data": [ … ]}'),
+        ({"paragraphs": []}, 'is one article; put it into a list: {"data": [ … ]}'),
+        (
+            {"data": [{"paragraphs": [{"context": "a b", "qas": [ROW]}]}]},
+            "'answers' is an object; lists of text and answer_start belong to rows of the Hub, a file has a list of "
+            'objects: [{"text": "b", "answer_start": 2}]',
+        ),
+    ],
+)
+def test_other_shapes_are_recognized_and_named_with_the_remedy(record: Any, words: str) -> None:
+    assert words in complaint(record)
+
+
+def test_json_lines_are_recognized() -> None:
+    with pytest.raises(DataError, match=r"f\.json: holds a JSON object a line \(JSON Lines\), and must hold one: {"):
+        parse_squad("\n".join([json.dumps(ROW)] * 3).encode(), "f.json")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -170,8 +265,9 @@ def read_or_refuse(raw: bytes) -> None:
     else:
         message = None
     if message is not None:
-        assert message.startswith("f.json: ")
-        assert message.isprintable()
+        lines = message.split("\n")
+        assert all(line.isprintable() and line.startswith(("f.json: ", "and ")) for line in lines)
+        assert len(set(lines)) == len(lines)
         return
     for passage in as_passages(articles, "article"):
         for question in passage.questions:
