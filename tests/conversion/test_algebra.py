@@ -1,11 +1,16 @@
 """Without positions and segments the XLNet computes what the BERT computes."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import BertModel
 
 from gmmxlnet.conversion.algebra import student_config, transplant
 from gmmxlnet.conversion.positions import hidden_states
 from gmmxlnet.models.encoder import XLNetEncoder
+
+MINILM = Path(__file__).parents[3] / "shared" / "minilm"
 
 
 def without_positions(bert):
@@ -68,3 +73,22 @@ def test_the_word_embeddings_are_the_mean_input_over_positions(make_bert):
         inputs = [model.embeddings(ids, position_ids=torch.full_like(ids, place))[0] for place in (2, 7)]
     expected = (inputs[0] + inputs[1]) / 2 + shift_Nd[0]
     torch.testing.assert_close(encoder.word_embedding.weight.detach(), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MINILM.is_dir(), reason=f"{MINILM} is not here")
+def test_a_trained_bert_is_an_xlnet_without_positions():
+    bert = BertModel.from_pretrained(MINILM, add_pooling_layer=False, dtype=torch.float64)
+    config = student_config(bert.config, vocab_size=30_522, clamp_len=40, pad_token_id=0, sep_token_id=102)
+    encoder = XLNetEncoder(config).double().eval()
+    with torch.no_grad():
+        bert.embeddings.position_embeddings.weight.zero_()
+        shift_Nd = transplant(bert, encoder, ridge=0.0, positions=[0], token_type=0)
+        ids = torch.randint(1000, 30_000, (2, 30), generator=torch.Generator().manual_seed(0))
+        theirs = bert(ids, output_hidden_states=True).hidden_states
+        ours = hidden_states(encoder, ids, torch.zeros_like(ids), torch.ones_like(ids))
+    for a, b, shift_d in zip(theirs, ours, shift_Nd, strict=True):
+        torch.testing.assert_close(b - shift_d, a, rtol=0, atol=1e-9)
+    short_Nd = transplant(bert, encoder, ridge=0.3, positions=[0], token_type=0)
+    assert shift_Nd.norm(dim=1).max() > 100  # longer than the hidden states, which is what the ridge is for
+    assert short_Nd.norm(dim=1).max() < 5

@@ -140,8 +140,8 @@ def test_what_cannot_be_is_refused_in_one_line(bert_folder, text_file, words, me
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     places = {"BERT": str(bert_folder), "TEXT": str(text_file), "OUT": "out"}
-    size = [] if "--max-length" in words else OPTIONS
-    assert main(["convert", *(places.get(word, word) for word in words), *size]) == 1
+    first, *rest = (places.get(word, word) for word in words)
+    assert main(["convert", first, *OPTIONS, "--steps", "1", *rest]) == 1  # the last of two options counts
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("gmmxlnet convert: ")
     assert message in error
@@ -164,3 +164,13 @@ def test_weights_are_those_of_xlnet(converted):
     ours = xlnet_tensors({**named, **head})
     assert all(tensor.isfinite().all() for tensor in ours.values())
     assert (ours["encoder.layers.0.attention.segment_embedding"] != 0).all()
+
+
+def test_a_bert_on_the_hub_is_named_with_its_commit(hub, bert_folder, text_file, tmp_path):
+    files = {path.name: path.read_bytes() for path in bert_folder.iterdir()}
+    repo = hub.add("me/bert", files)
+    report = convert("me/bert", tmp_path / "out", [text_file], ConversionSettings(steps=0, **SIZE))
+    assert report["source"]["name"] == "me/bert"
+    assert report["source"]["commit"] == repo.find("main")
+    assert report["source"]["license"] == "mit"
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.base_model == "me/bert"
