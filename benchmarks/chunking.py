@@ -8,8 +8,8 @@ from benchmarks import run_qa
 from benchmarks.inputs import Scale, Texts
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, time_figure
 from gmmxlnet.data.chunks import build_split
-from gmmxlnet.data.squad import ContextKind
 from gmmxlnet.data.store import write_split
+from gmmxlnet.windows import ContextKind
 
 MAX_QUESTION = 64
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple, XLNetTokenizerFast
 
 from gmmxlnet.data.segments import SegmentLayout, make_layout
-from gmmxlnet.data.squad import ContextKind, Passage, as_passages, read_squad_file
+from gmmxlnet.data.squad import Passage, as_passages, read_squad_file
 from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import extended_config
+from gmmxlnet.windows import ContextKind
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("GMMXLNET_SHARED", ROOT.parent / "shared"))

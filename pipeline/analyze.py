@@ -19,8 +19,9 @@ from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tables import write_csv
 from pipeline.evaluate import CHUNKS, METRICS, MODEL, REPORTS, load_model
 from pipeline.experiment import Experiment
-from pipeline.params import Params, load_params, run_stage
+from pipeline.params import Params, load_params
 from pipeline.run_description import describe_training
+from pipeline.stage import run_stage
 from pipeline.tracking import experiment_run
 
 ROUTING = REPORTS / "routing.json"

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
 from gmmxlnet.data.statistics import notes, warnings
+from gmmxlnet.options import CHUNKING
 from gmmxlnet.sharing.hub_chunks import pull_chunks, push_chunks
 from gmmxlnet.utils.files import write_json
-from pipeline.params import Params, find_local, load_params, run_stage
+from pipeline.params import Params, load_params
+from pipeline.places import find_local
+from pipeline.stage import run_stage
 
 logger = logging.getLogger(__name__)
 CHUNKS = Path("data/chunks")
@@ -22,14 +25,8 @@ def chunk_settings(params: Params) -> ChunkSettings:
         dataset_revision=active.dataset_revision,
         tokenizer=active.tokenizer,
         tokenizer_revision=active.base_model_revision if active.tokenizer == active.base_model else None,
-        context=active.context,
-        max_seq_length=active.max_seq_length,
-        doc_stride=active.doc_stride,
+        **{name: getattr(active, name) for name in CHUNKING},
         memory_num_tokens=params.memory_num_tokens,
-        max_question_length=active.max_question_length,
-        max_train_documents=active.max_train_documents,
-        max_eval_documents=active.max_eval_documents,
-        calibration_fraction=active.calibration_fraction,
         seed=params.seed,
     )
 

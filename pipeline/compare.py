@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError
 from pipeline import dvc_queue
-from pipeline.params import errors_on_one_line
+from pipeline.stage import errors_on_one_line
 from pipeline.variants import DEFAULT_NAME, VARIANTS, Planned, plan
 
 

@@ -15,7 +15,8 @@ from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.experiment import Experiment
 from pipeline.launch import join, run_together
-from pipeline.params import Params, load_params, point_to_base, run_stage
+from pipeline.params import Params, load_params, point_to_base
+from pipeline.stage import run_stage
 from pipeline.tracking import experiment_run
 
 CHUNKS = Path("data/chunks")

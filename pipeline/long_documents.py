@@ -43,8 +43,9 @@ from pipeline.compare_report import setting
 from pipeline.cost import cost_of_training, machine
 from pipeline.evaluate import AUTOCAST
 from pipeline.experiment import Experiment, folder_hash
-from pipeline.params import errors_on_one_line, find_local
+from pipeline.places import find_local
 from pipeline.resume_key import code_hashes
+from pipeline.stage import errors_on_one_line
 from pipeline.train import build_model, training_config
 from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, variant_overrides
 

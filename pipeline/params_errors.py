@@ -7,8 +7,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from gmmxlnet.options import LONGEST_SHOWN, shown
+
 MOST_PROBLEMS = 3  # named in one line; the rest are counted
-LONGEST_VALUE = 60  # characters of a wrong value that are shown
 A_MAPPING = "a mapping from keys to values"
 
 
@@ -79,5 +80,9 @@ def _profile_keys(root: type[BaseModel]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+    """A wrong value as YAML writes it."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # a number too long to print
+        text = shown(value)
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"

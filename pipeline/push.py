@@ -12,7 +12,9 @@ from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.sharing.publish import publish_model
 from gmmxlnet.utils.files import read_object, write_json
 from pipeline.experiment import Experiment
-from pipeline.params import Params, find_local, load_params, point_to_base, run_stage
+from pipeline.params import Params, load_params, point_to_base
+from pipeline.places import find_local
+from pipeline.stage import run_stage
 
 MODEL = Path("models/gmm")
 REPORTS = Path("reports")

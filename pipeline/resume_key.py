@@ -11,10 +11,9 @@ from typing import Any
 from gmmxlnet.training.resume import surroundings
 from gmmxlnet.utils.files import digest_of, sha256_of
 from pipeline.experiment import Experiment
-from pipeline.params import read_yaml
-from pipeline.tracking import main_root
-
-ROOT = Path(__file__).resolve().parents[1]  # of the code that runs: in a queued experiment, the copy
+from pipeline.places import CODE_ROOT as ROOT
+from pipeline.places import main_root
+from pipeline.yaml_file import read_yaml
 
 
 def training_key(experiment: Experiment) -> str:

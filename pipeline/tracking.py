@@ -61,7 +61,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.memory_kinds import KINDS
 from pipeline.experiment import Experiment, model_hash
-from pipeline.params import find_local
+from pipeline.places import find_local, main_root
 from pipeline.run_description import UNITS, describe_run
 
 MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
@@ -290,11 +290,6 @@ def comparison_run(name: str) -> Run:
         return client.create_run(mlflow_experiment, run_name=f"comparison-{name}", tags=tags).info.run_id
 
     return _open(choose)
-
-
-def main_root() -> Path:
-    """The main repository, also from a queued DVC experiment, which works in a copy that is thrown away."""
-    return Path(os.environ.get("DVC_ROOT") or Path(__file__).resolve().parents[1])
 
 
 def _open(choose: Callable[[MlflowClient, str], str]) -> Run:

@@ -7,12 +7,12 @@ from transformers import PreTrainedTokenizerBase
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
-from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.adapters import size_beside_base
 from gmmxlnet.models.build import pretrained_model, scratch_model
 from gmmxlnet.models.checkpoint import seal
+from gmmxlnet.options import LOSS, MEMORY, RUN, TRAINING
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.trainer import whole_model
 from gmmxlnet.utils.files import atomic_folder
@@ -21,8 +21,10 @@ from gmmxlnet.verification.fingerprint import Fingerprint
 from pipeline.cost import log_cost
 from pipeline.experiment import Experiment
 from pipeline.launch import join, run_together
-from pipeline.params import Params, find_local, load_params, run_stage
+from pipeline.params import Params, load_params
+from pipeline.places import find_local
 from pipeline.resume_key import resume_folder, training_key
+from pipeline.stage import run_stage
 from pipeline.tracking import MLflowCallback, no_run, start_run
 
 CHUNKS = Path("data/chunks")
@@ -33,18 +35,8 @@ THROUGHPUT = Path("reports/throughput.csv")
 
 def memory_settings(params: Params) -> dict[str, Any]:
     """The part of the parameters that `GMMXLNetConfig` takes."""
-    num_experts = KINDS[params.memory_type].num_experts(params.num_memory_experts)
-    strategies = params.expert_init_strategies
-    names = [
-        *("memory_type", "routing_mode", "routing_temperature", "pooling_method", "expert_dropout"),
-        *("memory_heads", "memory_sharpness", "usage_tracking", "span_loss", "bptt_segments"),
-        *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
-        "memory_reconstruction_target",
-    ]
-    settings = {name: getattr(params, name) for name in names}
-    strategies = [strategies] * num_experts if isinstance(strategies, str) else strategies[:num_experts]
-    settings |= {"num_memory_experts": num_experts, "memory_slots": params.memory_num_tokens}
-    settings["expert_init_strategies"] = strategies
+    settings = {name: getattr(params, name) for name in MEMORY | LOSS}
+    settings["memory_slots"] = settings.pop("memory_num_tokens")
     if params.memory_type == "mems":
         settings["mem_len"] = params.active.max_seq_length  # the segment before, whole
     return settings
@@ -52,17 +44,12 @@ def memory_settings(params: Params) -> dict[str, Any]:
 
 def training_config(params: Params, resume_dir: Path) -> TrainingConfig:
     """The part of the parameters that the trainer takes."""
-    active = params.active
-    names = [
-        *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "progressive_segments"),
-        *("learning_rate", "warmup_fraction", "decay_fraction", "weight_decay", "max_grad_norm"),
-        *("gradient_checkpointing", "precision", "num_workers", "save_steps", "save_total_limit"),
-    ]
     return TrainingConfig(
-        **{name: getattr(active, name) for name in names},
+        **{name: getattr(params.active, name) for name in TRAINING},
+        **{name: getattr(params, name) for name in RUN},
+        memory_num_tokens=params.memory_num_tokens,
         output_dir=str(MODEL),
         resume_dir=str(resume_dir),
-        **{name: getattr(params, name) for name in ("seed", "device", "memory_num_tokens")},
     )
 
 

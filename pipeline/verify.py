@@ -5,7 +5,8 @@ from pathlib import Path
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.verification import verify
-from pipeline.params import load_params, point_to_base, run_stage
+from pipeline.params import load_params, point_to_base
+from pipeline.stage import run_stage
 
 MODEL = Path("models/gmm")
 REPORT = Path("reports/determinism.json")

@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (  # from the ground up; rooms of one layer know nothing of each other
     ("errors",),
-    ("memory_kinds", "options"),
+    ("memory_kinds", "windows"),
+    ("options",),
     ("utils",),
     ("data", "models"),
     ("training", "evaluation"),

@@ -19,7 +19,7 @@ from gmmxlnet.data.labels import label_documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
 from gmmxlnet.data.sources import Source, Split, read_splits
-from gmmxlnet.data.squad import ContextKind, as_passages
+from gmmxlnet.data.squad import as_passages
 from gmmxlnet.data.statistics import summarize
 from gmmxlnet.data.store import SPLITS, BuiltSplit, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
 from gmmxlnet.data.tokenizer import (
@@ -30,6 +30,7 @@ from gmmxlnet.data.tokenizer import (
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.utils.files import atomic_folder
 from gmmxlnet.utils.progress import Progress
+from gmmxlnet.windows import ContextKind
 
 __all__ = ["BuiltSplit", "ChunkSettings", "ChunkStore", "build_chunks", "build_split"]
 

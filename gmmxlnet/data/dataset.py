@@ -15,8 +15,9 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.segments import make_layout
 from gmmxlnet.data.selection import limit_documents
 from gmmxlnet.data.sources import Source, Split, read_split
-from gmmxlnet.data.squad import ContextKind, as_passages
+from gmmxlnet.data.squad import as_passages
 from gmmxlnet.data.tokenizer import checked_tokenizer, num_memory_slots
+from gmmxlnet.windows import ContextKind
 
 _SPLITS: dict[str, Split] = {"train": "train", "validation": "dev"}
 

@@ -1,10 +1,7 @@
 """Windows over a context, by arithmetic: nothing about segments is ever stored.
 
-A segment of a document with n context tokens and q question tokens shows the window
-
-    window = max_seq_length - q - 2m - 3      (m slots for read and write tokens each, reserved for every memory type)
-
-of the context; consecutive windows share `doc_stride` tokens, so segment s starts at s * (window - doc_stride).
+A segment shows a window of the context, as wide as its question leaves room for (`gmmxlnet.windows`); consecutive
+windows share `doc_stride` tokens, so segment s starts at s * (window - doc_stride).
 All functions take numpy integers or arrays of one value a document and work element by element.
 """
 
@@ -15,10 +12,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from gmmxlnet.data.tokenizer import base_vocabulary_size
-from gmmxlnet.errors import ConfigError
+from gmmxlnet.windows import check_window, context_window
 
 Integers = np.ndarray | np.int64
-NUM_SPECIAL_TOKENS = 3  # two <sep> and <cls>
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +31,7 @@ class SegmentLayout:
 
     def windows(self, question_lengths_N: Integers) -> Any:
         """Context tokens that fit into a segment beside each question."""
-        return self.max_seq_length - question_lengths_N - 2 * self.memory_num_tokens - NUM_SPECIAL_TOKENS
+        return context_window(self.max_seq_length, question_lengths_N, self.memory_num_tokens)
 
     def lengths(self) -> dict[str, int]:
         """What does not come from the tokenizer, for a model's configuration to remember."""
@@ -43,14 +39,7 @@ class SegmentLayout:
 
     def check(self, max_question_length: int) -> None:
         """Raise ConfigError unless the longest question leaves room for more context than segments share."""
-        window = int(self.windows(np.int64(max_question_length)))
-        if window <= self.doc_stride:
-            raise ConfigError(
-                f"max_seq_length {self.max_seq_length} leaves {window} context tokens beside a question of "
-                f"{max_question_length}, 2 x {self.memory_num_tokens} memory tokens and {NUM_SPECIAL_TOKENS} special "
-                f"ones, which must exceed doc_stride {self.doc_stride}; "
-                f"give it {self.max_seq_length - window + self.doc_stride + 1} or more"
-            )
+        check_window(self.max_seq_length, max_question_length, self.memory_num_tokens, self.doc_stride)
 
 
 def make_layout(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Any, NotRequired, cast
 
 from pydantic import BeforeValidator, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -27,9 +27,9 @@ from gmmxlnet.data.squad_faults import (
     quote,
 )
 from gmmxlnet.errors import DataError
+from gmmxlnet.windows import ContextKind
 
 PARAGRAPH_SEPARATOR = "\n\n"
-ContextKind = Literal["paragraph", "article"]  # what a document is: a paragraph, or all paragraphs of an article
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.options import ADAPTER, OneOf, Optional, Text, require, shown
 
 BASE_VARIABLE = "GMMXLNET_BASE_MODEL"  # environment variable: where the base is, when not where the checkpoint says
-LARGEST = 65_536
 DEFAULT_RANK, DEFAULT_ALPHA, DEFAULT_DROPOUT = 8, 16, 0.05
+RULES = {
+    "type": OneOf(("lora",)),
+    **{name: ADAPTER[f"lora_{name}"] for name in ("rank", "alpha", "dropout")},
+    "base_model": Text("a folder or a Hub id"),
+    "base_revision": Optional(Text("a commit")),
+    "base_sha256": Text("a hash"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,34 +36,21 @@ class AdapterSettings(AdapterSize):
     type: str = "lora"
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "AdapterSettings":
+    def from_dict(cls, values: Any) -> "AdapterSettings":
         """From `config.json`; raises ConfigError where a key is missing, unknown or impossible."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"config: adapter must be null or an object with keys and values, not {shown(values)}")
         known = {field.name for field in fields(cls)}
-        wrong = sorted(known ^ set(values))
+        wrong = sorted(known ^ {str(name) for name in values})
         if wrong:
             what = "is missing" if wrong[0] in known else "is unknown"
             raise ConfigError(f"config: adapter.{wrong[0]} {what}; its keys are {', '.join(sorted(known))}")
-        for name, is_right, needs in (
-            ("type", values["type"] == "lora", "lora"),
-            ("rank", _is_size(values["rank"]), f"an integer in [1, {LARGEST:,}]"),
-            ("alpha", _is_size(values["alpha"]), f"an integer in [1, {LARGEST:,}]"),
-            ("dropout", _is_number(values["dropout"]) and 0 <= values["dropout"] < 1, "a number in [0, 1)"),
-            ("base_model", isinstance(values["base_model"], str) and values["base_model"], "a folder or a Hub id"),
-            ("base_revision", isinstance(values["base_revision"], str | None), "a commit, or null"),
-            ("base_sha256", isinstance(values["base_sha256"], str), "a hash"),
-        ):
-            if not is_right:
-                raise ConfigError(f"config: adapter.{name} must be {needs}, not {values[name]!r}")
+        require(
+            {f"config: adapter.{name}": rule for name, rule in RULES.items()},
+            {f"config: adapter.{name}": value for name, value in values.items()},
+        )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` holds it."""
         return asdict(self)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,44 +1,66 @@
 """`GMMXLNetConfig`: the architecture of an encoder and of the memory that travels through it, as in `config.json`."""
 
 import functools
-import math
-import re
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Self
 
-from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import XLNetConfig
 from transformers.activations import ACT2FN
 
 from gmmxlnet.errors import CheckpointConfigError, ConfigError, reason_of
-from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MIN_EXPERTS, MemoryKind
+from gmmxlnet.memory_kinds import KINDS, MemoryKind
 from gmmxlnet.models.adapter_settings import AdapterSettings
+from gmmxlnet.options import (
+    CHUNKING,
+    ENCODER,
+    LOSS,
+    MEMORY,
+    SHARE,
+    SLOTS,
+    Flag,
+    Integer,
+    Number,
+    OneOf,
+    Optional,
+    Text,
+    check_slots,
+    check_strategies,
+    require,
+    shown,
+)
 
 FORMAT_VERSION = "1.0"
-ROUTING_MODES = ("write-based", "read-based")
-POOLING_METHODS = ("mean", "max", "attention")
-INIT_STRATEGIES = ("learned", "zeros", "uniform", "orthogonal")
-SPAN_LOSSES = ("segment", "document")
-RECONSTRUCTION_TARGETS = ("recurring", "segment")
-MAX_MEMORY_SLOTS = 32
 MAX_SIZE = 2**31  # of any dimension: what lies above is a damaged file, and would overflow a product
-MAX_FLOAT = 3.4e38  # of float32
 BY_TRANSFORMERS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)  # of odd general keys
 ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
 BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the architecture
-LOSS_SETTINGS = (  # what trains a model rather than what it is
-    *("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"),
-    *("memory_reconstruction_target", "span_loss", "bptt_segments", "expert_dropout"),
-)
+LOSS_SETTINGS = tuple(LOSS)  # what trains a model rather than what it is
+# How the table's options look here: k and m depend on the kind of memory, strategies may be left open.
+RULES = {name: rule for name, rule in (MEMORY | LOSS).items() if name != "num_memory_experts"} | {
+    "memory_slots": Integer(),
+    "num_memory_experts": Integer(),
+    "expert_init_strategies": Optional(MEMORY["expert_init_strategies"], "for learned"),
+    "sep_token_id": Optional(Integer(0, MAX_SIZE)),
+    "version": Text(f"a format's number such as {FORMAT_VERSION}", r"[0-9]{1,4}\.[0-9]{1,4}"),
+}
+SIZES = {  # keys of XLNetConfig
+    **{name: Integer(1, MAX_SIZE - 1) for name in ("vocab_size", "d_head")},
+    **{name: ENCODER[name] for name in ("n_layer", "d_model", "n_head", "d_inner", "dropout")},
+    "ff_activation": OneOf(tuple(ACT2FN)),
+    "summary_last_dropout": SHARE,
+    "layer_norm_eps": Number(above=0, below=1),
+    "initializer_range": Number(least=0),
+}
+LAYOUT = {name: (CHUNKING | MEMORY)[name] for name in ("max_seq_length", "doc_stride", "memory_num_tokens")}
 # In a file attn_type is this list instead of "bi". A class of transformers that is made to read one of our checkpoints
 # would draw all its weights at random and only warn; a list where it expects a string makes it fail, and quote this.
 _ATTN_TYPE_IN_FILES = ["bi", "a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained"]
 
 
 def _with_own_errors(cls: type) -> type:
-    """Let wrong types, which `strict` and transformers report in errors of their own, be ConfigErrors."""
+    """Let wrong types, which transformers reports in errors of its own, be ConfigErrors."""
     init: Any = cls.__init__  # type: ignore[misc]  # the class is final here
 
     @functools.wraps(init)
@@ -58,7 +80,6 @@ def _with_own_errors(cls: type) -> type:
 
 
 @_with_own_errors
-@strict
 class GMMXLNetConfig(XLNetConfig):
     """An XLNet encoder's keys (`transformers.XLNetConfig`) and, beside them, the memory's and the losses'.
 
@@ -69,7 +90,7 @@ class GMMXLNetConfig(XLNetConfig):
         memory_slots: m, slots per expert and read (write) tokens per segment, or slots of the bank, 1 to 32; 0 for
             `none` and `mems`.
         routing_mode, routing_temperature, pooling_method: how a segment's write states choose the experts.
-        expert_init_strategies: one name per expert: `learned`, `zeros`, `uniform` or `orthogonal`.
+        expert_init_strategies: `learned`, `zeros`, `uniform` or `orthogonal`, for all experts or one for each.
         expert_dropout: in training, the probability with which a document does without an expert; one always remains.
         memory_heads: slices into which the bank's slots are cut, each addressed by itself; divides d_model.
         memory_sharpness: β of the bank's addressing: a slot that matches scores β nats above an unrelated one.
@@ -99,7 +120,7 @@ class GMMXLNetConfig(XLNetConfig):
     routing_mode: str = "write-based"
     routing_temperature: float | int = 1.0
     pooling_method: str = "mean"
-    expert_init_strategies: list[str] | None = None
+    expert_init_strategies: list[str] | str | None = None
     expert_dropout: float | int = 0.0
     memory_heads: int = 1
     memory_sharpness: float | int = 8.0
@@ -121,24 +142,35 @@ class GMMXLNetConfig(XLNetConfig):
                 raise ConfigError(f"config: {alias} and {name} must be equal (the former is an alias of the latter)")
         if self.memory_type == "standard":
             self.memory_type = "none"
-        _one_of("memory_type", self.memory_type, tuple(KINDS))
+        require(RULES, vars(self))
         if not self.kind.slots:
             self.memory_slots = 0
+        least, most = self.kind.experts
         self.num_memory_experts = self.kind.num_experts(self.num_memory_experts)
-        if self.expert_init_strategies is None and 0 <= self.num_memory_experts <= MAX_EXPERTS:
-            self.expert_init_strategies = ["learned"] * self.num_memory_experts
+        Integer(least, most).require("num_memory_experts", self.num_memory_experts)
+        self._name_strategies(free=least < most)
         if self.n_head < 1:
-            raise ConfigError(f"n_head must be an integer >= 1, not {self.n_head}")
+            raise ConfigError(f"n_head must be {ENCODER['n_head'].words}, not {self.n_head}")
         super().__post_init__(**kwargs)
         self._check_version()
         self._check_encoder()
         self._check_memory()
-        if self.adapter is not None:
-            AdapterSettings.from_dict(self.adapter)
+        super().validate()
+
+    def validate(self) -> None:
+        """Check again, as transformers does before it writes `config.json`. Raises ConfigError."""
+        require(RULES, vars(self))
+        self._check_memory()
+        super().validate()
+
+    def _name_strategies(self, *, free: bool) -> None:
+        """One strategy for each expert; where their number is not `free`, those of experts that there are not go."""
+        strategies, count = self.expert_init_strategies or "learned", self.num_memory_experts
+        if isinstance(strategies, str):
+            strategies = [strategies] * count
+        self.expert_init_strategies = strategies if free else strategies[:count]
 
     def _check_version(self) -> None:
-        if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", self.version):
-            raise ConfigError(f"version must be a format's number such as {FORMAT_VERSION}, not {self.version[:40]!r}")
         if _numbers(self.version) > _numbers(FORMAT_VERSION):
             raise ConfigError(
                 f"version {self.version} of the format is newer than {FORMAT_VERSION}, the newest that this gmmxlnet "
@@ -146,11 +178,7 @@ class GMMXLNetConfig(XLNetConfig):
             )
 
     def _check_encoder(self) -> None:
-        for name in ("vocab_size", "d_model", "n_layer", "n_head", "d_inner", "d_head"):
-            if not 1 <= getattr(self, name) < MAX_SIZE:
-                raise ConfigError(f"{name} must be an integer in [1, {MAX_SIZE:,}), not {getattr(self, name)}")
-        if self.d_model % 2:
-            raise ConfigError(f"d_model must be even, not {self.d_model}: positions are sines and cosines in pairs")
+        require(SIZES, vars(self))
         if self.d_head != self.d_model // self.n_head:
             raise ConfigError(f"d_head must be d_model // n_head = {self.d_model // self.n_head}, not {self.d_head}")
         if self.vocab_size <= 2 * self.memory_num_tokens:
@@ -159,53 +187,23 @@ class GMMXLNetConfig(XLNetConfig):
             )
         if self.attn_type != "bi" or self.bi_data:
             raise ConfigError(f"attn_type must be 'bi' and bi_data false, not {self.attn_type!r} and {self.bi_data}")
-        _one_of("ff_activation", self.ff_activation, tuple(ACT2FN))
-        for name in ("dropout", "summary_last_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        if not (0 < self.layer_norm_eps < 1):
-            raise ConfigError(f"layer_norm_eps must be in (0, 1), not {self.layer_norm_eps}")
-        if not (self.initializer_range >= 0 and math.isfinite(self.initializer_range)):
-            raise ConfigError(f"initializer_range must be >= 0 and finite, not {self.initializer_range}")
 
     def _check_memory(self) -> None:
-        _one_of("routing_mode", self.routing_mode, ROUTING_MODES)
-        _one_of("pooling_method", self.pooling_method, POOLING_METHODS)
-        _one_of("span_loss", self.span_loss, SPAN_LOSSES)
-        _one_of("memory_reconstruction_target", self.memory_reconstruction_target, RECONSTRUCTION_TARGETS)
-        self._check_experts()
-        if self.kind.slots and not 1 <= self.memory_slots <= MAX_MEMORY_SLOTS:
-            raise ConfigError(
-                f"memory_num_tokens must be > 0 and at most {MAX_MEMORY_SLOTS} when memory_type is {self.memory_type}, "
-                f"not {self.memory_slots}"
-            )
-        if self.memory_heads < 1:
-            raise ConfigError(f"memory_heads must be an integer >= 1, not {self.memory_heads}")
-        for name in ("routing_temperature", "memory_sharpness"):
-            if not 0 < getattr(self, name) <= MAX_FLOAT:
-                raise ConfigError(f"{name} must be > 0 and finite, not {getattr(self, name)}")
-        for name in ("load_balance_weight", "entropy_regularization_weight", "memory_reconstruction_weight"):
-            if not 0 <= getattr(self, name) <= MAX_FLOAT:
-                raise ConfigError(f"{name} must be >= 0 and finite, not {getattr(self, name)}")
-        if self.bptt_segments is not None and self.bptt_segments < 1:
-            raise ConfigError(f"bptt_segments must be null or an integer >= 1, not {self.bptt_segments}")
+        check_slots(self.memory_type, self.memory_slots)
+        check_strategies(self.expert_init_strategies, self.num_memory_experts)
+        if self.adapter is not None:
+            AdapterSettings.from_dict(self.adapter)
+        if self.segment_layout is not None:
+            self._check_layout()
         self.kind.load()(self).check()  # imported here: a kind's file is built on this one
 
-    def _check_experts(self) -> None:
-        least, most = self.kind.experts
-        if not least <= self.num_memory_experts <= most:
+    def _check_layout(self) -> None:
+        if not isinstance(self.segment_layout, dict) or set(self.segment_layout) != set(LAYOUT):
             raise ConfigError(
-                f"num_memory_experts must be an integer in [{least}, {most}], not {self.num_memory_experts}"
+                f"segment_layout must be null or have {', '.join(LAYOUT)}, not {shown(self.segment_layout)}"
             )
-        if not 0 <= self.expert_dropout < 1:
-            raise ConfigError(f"expert_dropout must be in [0, 1), not {self.expert_dropout}")
-        if len(self.expert_init_strategies) != self.num_memory_experts:
-            raise ConfigError(
-                f"expert_init_strategies must name one strategy for each of the {self.num_memory_experts} experts, "
-                f"not {len(self.expert_init_strategies)}"
-            )
-        for strategy in self.expert_init_strategies:
-            _one_of("expert_init_strategies", strategy, INIT_STRATEGIES)
+        for name, rule in LAYOUT.items():
+            rule.require(f"segment_layout.{name}", self.segment_layout[name])
 
     @property
     def kind(self) -> MemoryKind:
@@ -260,14 +258,11 @@ class GMMXLNetConfig(XLNetConfig):
 
 def check_arguments(num_experts: object, memory_slots: object, use_gmm_memory: object, memory: dict[str, Any]) -> None:
     """Of `GMMXLNetForQA`'s arguments, what would be found late or never: wrong types, names that no option has."""
-    if type(num_experts) is not int:
-        raise ConfigError(
-            f"num_memory_experts must be an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}], not {num_experts!r}"
-        )
+    if type(num_experts) is not int:  # which numbers are right depends on the kind of memory
+        MEMORY["num_memory_experts"].require("num_memory_experts", num_experts)
     if type(memory_slots) is not int:
-        raise ConfigError(f"memory_slots must be an integer in [1, {MAX_MEMORY_SLOTS}], not {memory_slots!r}")
-    if type(use_gmm_memory) is not bool:
-        raise ConfigError(f"use_gmm_memory must be true or false, not {use_gmm_memory!r}")
+        SLOTS.require("memory_slots", memory_slots)
+    Flag().require("use_gmm_memory", use_gmm_memory)
     known = {field.name for field in fields(GMMXLNetConfig)}
     for name in memory:
         if name not in known:
@@ -277,8 +272,3 @@ def check_arguments(num_experts: object, memory_slots: object, use_gmm_memory: o
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")

@@ -1,18 +1,41 @@
 """`TrainingConfig` and `GMMTrainingConfig`: everything a training run varies, and the guide's three presets."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import GenericAlias, NoneType, UnionType
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.memory_kinds import MAX_EXPERTS, MIN_EXPERTS
-from gmmxlnet.models.configuration import MAX_MEMORY_SLOTS, GMMXLNetConfig
+from gmmxlnet.options import (
+    HUB,
+    LOSS,
+    MEMORY,
+    RUN,
+    TRAINING,
+    Flag,
+    Integer,
+    Optional,
+    Text,
+    check_schedule,
+    check_slots,
+    check_strategies,
+    require,
+)
 from gmmxlnet.utils.files import read_json, write_json
 
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "bfloat16", "float16")
+RULES = (
+    RUN
+    | MEMORY
+    | LOSS
+    | TRAINING
+    | HUB
+    | {
+        "expert_init_strategies": Optional(MEMORY["expert_init_strategies"], "for learned"),
+        "output_dir": Text("a folder's path"),
+        "resume_dir": Optional(Text("a folder's path")),
+        "logging_steps": Integer(1, 10**9),
+        **{name: Flag() for name in ("use_differentiable_memory", "fp16", "use_gmm_memory")},
+    }
+)
 
 
 @dataclass(kw_only=True)
@@ -74,46 +97,10 @@ class TrainingConfig:
     """How many of them are kept."""
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            wanted = (
-                f"an integer in [{MIN_EXPERTS}, {MAX_EXPERTS}]" if name == "num_memory_experts" else _in_words(hint)
-            )
-            _require(_is_a(getattr(self, name), hint), name, getattr(self, name), wanted)
-        for name in ("num_epochs", "batch_size", "gradient_accumulation_steps", "logging_steps", "save_total_limit"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
-        for name in ("max_steps", "save_steps"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "null or an integer >= 1")
-        for name in ("num_workers", "seed"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "an integer >= 0")
-        _require(
-            0 <= self.memory_num_tokens <= MAX_MEMORY_SLOTS,
-            "memory_num_tokens",
-            self.memory_num_tokens,
-            f"an integer in [0, {MAX_MEMORY_SLOTS}]",
-        )
-        _require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number >= 0")
-        for name in ("learning_rate", "max_grad_norm"):
-            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a number > 0")
-        _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "a number in [0, 1)")
-        most = 1 - self.warmup_fraction
-        _require(0 <= self.decay_fraction <= most, "decay_fraction", self.decay_fraction, f"a number in [0, {most:g}]")
-        _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
+        require(RULES, vars(self))
+        check_schedule(self.num_epochs, self.progressive_segments, self.warmup_fraction, self.decay_fraction)
         if self.fp16 and self.precision == "bfloat16":
             raise ConfigError("fp16 and precision bfloat16 contradict each other; set one of them")
-        _require(self.device in DEVICES, "device", self.device, " or ".join(DEVICES))
-        stages = self.progressive_segments
-        _require(
-            stages is None or (len(stages) > 0 and min(stages) >= 1),
-            "progressive_segments",
-            stages,
-            "null or a list of integers >= 1",
-        )
-        if stages and self.num_epochs < len(stages):
-            raise ConfigError(
-                f"num_epochs must be at least {len(stages)}, one for each of progressive_segments {stages}, "
-                f"not {self.num_epochs}"
-            )
 
     def stage_of(self, epoch: int) -> int:
         """Index into `progressive_segments` of an epoch; the epochs are shared out evenly over the stages."""
@@ -170,48 +157,27 @@ class GMMTrainingConfig(TrainingConfig):
     """Gradients cross at most this many segments, less one; None: all."""
     span_loss: str = "segment"
     """`segment` or `document`: what one softmax spans."""
-    expert_init_strategies: list[str] | None = None
-    """One of `learned`, `zeros`, `uniform`, `orthogonal` for each expert; None: all learned."""
+    expert_init_strategies: list[str] | str | None = None
+    """`learned`, `zeros`, `uniform` or `orthogonal`, for all experts or a list with one for each; None: all learned."""
     expert_dropout: float = 0.0
     """In training, the probability with which a document does without an expert; one always remains."""
 
     def __post_init__(self) -> None:
-        if self.use_gmm_memory and self.memory_num_tokens <= 0:
-            raise ConfigError(
-                f"memory_num_tokens must be > 0 when use_gmm_memory is True (16 is usual), not {self.memory_num_tokens}"
-            )
         super().__post_init__()
+        if self.use_gmm_memory:
+            check_slots("gmm", self.memory_num_tokens)
         if self.use_gmm_memory and self.use_differentiable_memory:
             raise ConfigError("use_gmm_memory and use_differentiable_memory exclude each other: set one of them")
-        GMMXLNetConfig(**self._gmm_settings() | {"memory_slots": self.memory_num_tokens or 1})  # used or not
+        if self.expert_init_strategies is not None:
+            check_strategies(self.expert_init_strategies, self.num_memory_experts)
 
     def memory_settings(self) -> dict[str, Any]:
         """The memory's part as `GMMXLNetConfig` takes it."""
-        if self.use_gmm_memory:
-            return self._gmm_settings()
-        none = {"memory_type": "none", "num_memory_experts": 0, "memory_slots": 0, "expert_init_strategies": None}
-        return {**self._gmm_settings(), **none}
-
-    def _gmm_settings(self) -> dict[str, Any]:
-        settings = {
-            "memory_type": "gmm",
-            "num_memory_experts": self.num_memory_experts,
-            "memory_slots": self.memory_num_tokens,
-            "expert_init_strategies": self.expert_init_strategies,
-            "expert_dropout": self.expert_dropout,
-            "bptt_segments": self.bptt_segments,
-            "span_loss": self.span_loss,
-        }
-        for name in (
-            "routing_temperature",
-            "routing_mode",
-            "pooling_method",
-            "entropy_regularization_weight",
-            "load_balance_weight",
-            "memory_reconstruction_weight",
-            "memory_reconstruction_target",
-        ):
-            settings[name] = getattr(self, name)
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name in MEMORY | LOSS}
+        settings |= {"memory_type": "gmm", "memory_slots": settings.pop("memory_num_tokens")}
+        if not self.use_gmm_memory:
+            settings |= {"memory_type": "none", "num_memory_experts": 0, "memory_slots": 0}
+            settings["expert_init_strategies"] = None
         return settings
 
 
@@ -228,27 +194,3 @@ def gmm_balanced_config(**overrides: Any) -> GMMTrainingConfig:
 def gmm_large_config(**overrides: Any) -> GMMTrainingConfig:
     """Eight experts: the most memory."""
     return GMMTrainingConfig(**{"use_gmm_memory": True, "num_memory_experts": 8, **overrides})
-
-
-def _require(good: bool, name: str, value: object, wanted: str) -> None:
-    if not good:
-        raise ConfigError(f"{name} must be {wanted}, not {value!r}")
-
-
-_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
-
-
-def _is_a(value: object, hint: Any) -> bool:
-    """Whether a value is of a field's type; a whole number is a number, true is none."""
-    if isinstance(hint, UnionType):
-        return any(_is_a(value, kind) for kind in hint.__args__)
-    if isinstance(hint, GenericAlias):  # list[...]
-        return isinstance(value, list) and all(_is_a(item, hint.__args__[0]) for item in value)
-    kinds = (int, float) if hint is float else (hint,)
-    return isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
-
-
-def _in_words(hint: Any) -> str:
-    if isinstance(hint, UnionType):
-        return " or ".join(_in_words(kind) for kind in hint.__args__)
-    return f"a list ({_in_words(hint.__args__[0])} each)" if isinstance(hint, GenericAlias) else _WORDS[hint]

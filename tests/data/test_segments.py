@@ -44,6 +44,8 @@ def test_the_window_is_what_question_and_memory_leave() -> None:
 
 def test_too_little_room_is_refused_with_the_length_that_would_do() -> None:
     layout(doc_stride=8).check(44)
-    with pytest.raises(ConfigError, match=r"leaves 8 context tokens .* exceed doc_stride 8; give it 65 or more"):
+    with pytest.raises(
+        ConfigError, match=r"leaves 8 tokens of context a segment, .* exceed doc_stride 8; give it 65 or more"
+    ):
         layout().check(45)
     layout(max_seq_length=65).check(45)

@@ -2,7 +2,9 @@
 
 import errno
 import io
+import itertools
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,10 @@ import torch
 from ruamel.yaml import YAML
 
 from gmmxlnet.errors import ConfigError
-from pipeline.params import find_local, load_params, run_stage
+from pipeline.params import load_params
+from pipeline.places import find_local
+from pipeline.stage import run_stage
+from pipeline.yaml_file import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,7 +87,9 @@ def test_number_of_experts_in_the_guides_words(changed, value):
 
 @pytest.mark.parametrize("value", [0, -1.0, 0.0, float("nan"), float("inf"), "warm"])
 def test_temperature_in_the_guides_words(changed, value):
-    assert refusal(changed({"routing_temperature": value})).startswith("routing_temperature must be > 0, not ")
+    assert refusal(changed({"routing_temperature": value})).startswith(
+        "routing_temperature must be > 0 and finite, not "
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,7 @@ def test_temperature_in_the_guides_words(changed, value):
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, "0.1", None, True])
 def test_loss_weights_are_finite_and_not_negative(changed, key, value):
-    assert refusal(changed({key: value})).startswith(f"{key} must be a finite number >= 0, not ")
+    assert refusal(changed({key: value})).startswith(f"{key} must be >= 0 and finite, not ")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
         ("expert_init_strategies", "random", "expert_init_strategies must be learned, zeros, uniform or orthogonal"),
         ("expert_init_strategies", ["learned", 3], "expert_init_strategies must be learned, zeros, uniform or"),
         ("span_loss", "token", 'span_loss must be segment or document, not "token"'),
-        ("bptt_segments", 0, "bptt_segments must be an integer >= 1, or null for all segments, not 0"),
+        ("bptt_segments", 0, "bptt_segments must be an integer in [1, 1000000], or null for all segments, not 0"),
         ("hub_model_id", "just-a-name", "hub_model_id must be owner/name of a Hub repository, or null"),
         ("profiles", {}, "profiles must be a mapping from names to profiles, not {}"),
         ("profiles.sample", 3, "profiles.sample must be a mapping from keys to values, not 3"),
@@ -116,13 +123,13 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
         ("profiles.sample.dataset", {"train": "a.json"}, "profiles.sample.dataset must be a folder with train.json"),
         ("profiles.sample.tokenizer", None, "profiles.sample.tokenizer must be scratch, a folder, or a Hub id"),
         ("profiles.sample.base_model_revision", 123, "profiles.sample.base_model_revision must be a branch, tag or"),
-        ("profiles.sample.scratch_size.n_head", 0, "profiles.sample.scratch_size.n_head must be an integer >= 1"),
+        ("profiles.sample.scratch_size.n_head", 0, "profiles.sample.scratch_size.n_head must be an integer in [1, 655"),
         ("profiles.sample.scratch_size.d_model", 31, "profiles.sample.scratch_size.d_model must be an even integer"),
-        ("profiles.sample.scratch_size.d_model", 100, "profiles.sample.scratch_size.d_model must be a multiple of"),
+        ("profiles.sample.scratch_size.d_model", 100, "profiles.sample.scratch_size.n_head must divide d_model, which"),
         ("profiles.sample.context", "page", 'profiles.sample.context must be paragraph or article, not "page"'),
-        ("profiles.sample.max_steps", 0, "profiles.sample.max_steps must be an integer >= 1, or null for no limit"),
-        ("profiles.sample.batch_size", 0, "profiles.sample.batch_size must be an integer >= 1, not 0"),
-        ("profiles.sample.calibration_fraction", 1.0, "profiles.sample.calibration_fraction must be a number between"),
+        ("profiles.sample.max_steps", 0, "profiles.sample.max_steps must be an integer in [1, 1000000000], or null"),
+        ("profiles.sample.batch_size", 0, "profiles.sample.batch_size must be an integer in [1, 65536], not 0"),
+        ("profiles.sample.calibration_fraction", 1.0, "profiles.sample.calibration_fraction must be a number in (0,"),
         ("profiles.sample.progressive_segments", [], "profiles.sample.progressive_segments must be a list of"),
         ("profiles.sample.progressive_segments", [0], "profiles.sample.progressive_segments must be a list of"),
         ("profiles.sample.learning_rate", float("nan"), "profiles.sample.learning_rate must be a number in (0, 1]"),
@@ -148,7 +155,7 @@ def test_an_adapter_needs_a_pretrained_encoder(changed):
 @pytest.mark.parametrize("memory_type", ["gmm", "token", "differentiable"])
 def test_memory_needs_slots(changed, memory_type):
     message = refusal(changed({"memory_type": memory_type, "memory_num_tokens": 0}))
-    assert message.startswith(f"memory_num_tokens must be > 0 with memory_type {memory_type}, not 0")
+    assert message.startswith(f"memory_num_tokens must be > 0 and at most 32 when memory_type is {memory_type}, not 0")
 
 
 @pytest.mark.parametrize("memory_type", ["none", "mems"])
@@ -158,13 +165,13 @@ def test_no_slots_are_needed_where_there_are_none(changed, memory_type):
 
 def test_a_bank_is_cut_into_equal_heads(changed):
     message = refusal(changed({"memory_type": "differentiable", "memory_heads": 3}))
-    assert message == "memory_heads must divide scratch_size.d_model = 128, and 3 does not"
+    assert message == "memory_heads must divide d_model, which is 128, not 3"
     assert load_params(changed({"memory_heads": 3})).memory_heads == 3
 
 
 def test_one_strategy_for_each_expert(changed):
     message = refusal(changed({"expert_init_strategies": ["learned", "zeros"]}))
-    assert message.endswith("a list of num_memory_experts = 4 names, not of 2")
+    assert message.endswith("a list with one strategy for each of the 4 experts, not 2")
     four = ["learned", "zeros", "uniform", "orthogonal"]
     assert load_params(changed({"expert_init_strategies": four})).expert_init_strategies == four
 
@@ -211,7 +218,7 @@ def test_an_unknown_key_gets_the_nearest_right_one(changed, key, hint):
 
 def test_a_missing_key_is_named(changed):
     message = refusal(changed({}, remove=["profiles.sample.num_epochs"]))
-    assert message == "profiles.sample.num_epochs is missing; it must be an integer >= 1"
+    assert message == "profiles.sample.num_epochs is missing; it must be an integer in [1, 1000000]"
 
 
 def test_a_misspelled_key_is_not_said_to_be_missing_as_well(changed):
@@ -241,6 +248,72 @@ def test_broken_yaml_is_located(tmp_path, text, words):
     file = tmp_path / "params.yaml"
     file.write_bytes(text)
     assert refusal(file).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+            f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in itertools.pairwise("abcdefgh")
+        ), "line 5: more than 20,000 keys and values, aliases expanded;"),
+        ("a: &a\n  b: *a\n", "line 2: *a stands inside of what it names; write the values out"),
+        ("a: &a [*a]\n", "line 1: *a stands inside of what it names"),
+        ("a: *b\n", "line 1: found undefined alias"),
+        ("a: " + "[" * 5000 + "]" * 5000, "line 1: mappings and lists are nested more than 20 deep;"),
+        ("a: " + "{b: " * 5000 + "}" * 5000, "line 1: mappings and lists are nested more than 20 deep;"),
+        ("seed: " + "9" * 5000, "line 1: a key or value of 5,000 characters; at most 4,096 make sense"),
+        ("x" * 5000 + ": 1", "line 1: a key or value of 5,000 characters"),
+        ("a: 1\n" * 300_000, "has 1,500,000 bytes, and at most 1,048,576 make sense"),
+        ("\n".join(f"k{i}: 1" for i in range(20_000)), "line 10000: more than 20,000 keys and values"),
+        ("a: 2001-99-99", "not YAML: month must be in 1..12"),
+        ("a: !!int x", "not YAML: "),
+        ("? [1, 2]\n: 3\n? {a: 1}\n: 2\n", ""),
+        ("a: !!python/object:os.system x", ""),
+    ],
+    ids=lambda value: value[:20].replace("\n", " "),
+)  # fmt: skip
+def test_yaml_that_would_cost_too_much_is_refused_at_once(tmp_path, text, words):
+    file = tmp_path / "params.yaml"
+    file.write_text(text, encoding="utf-8")
+    start = time.process_time()
+    assert refusal(file).startswith(words)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 10**29),
+        ("seed", int("f" * 4000, 16)),  # of more digits than Python prints
+        ("memory_sharpness", 10**400),
+        ("profiles.sample.num_workers", 10**9),
+        ("profiles.sample.num_processes", 10**9),
+        ("profiles.sample.progressive_segments", [2] * 1001),
+        ("profiles.sample.learning_rate", -(10**30)),
+        ("profiles.sample.tokenizer", "x" * 4097),
+        ("profile", "x" * 4097),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
+)
+def test_absurd_values_are_refused_by_name(monkeypatch, key, value):
+    values = read_yaml(ROOT / "params.yaml")
+    section, name = _section(values, key)
+    section[name] = value
+    monkeypatch.setattr("pipeline.params.read_yaml", lambda path: values)
+    with pytest.raises(ConfigError) as caught:
+        load_params()
+    said = str(caught.value)
+    assert said.startswith(f"params.yaml: {key} must be ")
+    assert len(said) < 300
+
+
+def test_merge_keys_are_read(changed):
+    """They are YAML, and `dvc exp run -S` writes them out: the committed file has none."""
+    file = changed({})
+    text = file.read_text(encoding="utf-8").replace("  squad_v2:\n", "  squad_v2: &whole\n")
+    file.write_text(text + "  copy:\n    <<: *whole\n    batch_size: 7\n", encoding="utf-8")
+    profiles = load_params(file).profiles
+    assert profiles["copy"].model_dump() == profiles["squad_v2"].model_dump() | {"batch_size": 7}
 
 
 def test_missing_file(tmp_path):

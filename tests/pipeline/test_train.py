@@ -13,7 +13,8 @@ from gmmxlnet.errors import CheckpointError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
 from pipeline import train, verify
 from pipeline.experiment import Experiment, folder_hash
-from pipeline.params import load_params, run_stage
+from pipeline.params import load_params
+from pipeline.stage import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16, "dropout": 0.1, "initializer_range": 0.3}

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import initialization as init
 
-from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.memories.interface import Memory, MemoryModule, near_identity
 from gmmxlnet.models.recurrence import Reading, Segment, State
+from gmmxlnet.options import check_heads
 
 
 class BankMemory(Memory):
@@ -31,10 +31,7 @@ class BankMemory(Memory):
 
     def check(self) -> None:
         """Raise ConfigError where the heads do not divide the slots."""
-        if self.config.d_model % self.config.memory_heads:
-            raise ConfigError(
-                f"memory_heads must divide d_model, which is {self.config.d_model}, not {self.config.memory_heads}"
-            )
+        check_heads("memory_heads", self.config.memory_heads, self.config.d_model)
 
     def modules(self) -> dict[str, nn.Module]:
         """The bank."""

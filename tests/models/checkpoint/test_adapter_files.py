@@ -151,7 +151,7 @@ def test_it_has_less_than_a_tenth_of_the_bases_size(tmp_path, memory_type):
 def test_up_to_four_experts_on_xlnet_base_have_less_than_a_tenth_of_its_size(experts, words):
     """Counted: without memory for 117 million values."""
     size = {"n_layer": 12, "d_model": 768, "n_head": 12, "d_inner": 3072, "vocab_size": 32032}
-    settings = AdapterSettings(base_model="base", base_sha256="").to_dict()
+    settings = AdapterSettings(base_model="base", base_sha256="0" * 64).to_dict()
     with torch.device("meta"):
         memory = {"memory_type": "gmm", "num_memory_experts": experts, "memory_slots": 16}
         config = GMMXLNetForQA.config_class(**size, **memory, adapter=settings)

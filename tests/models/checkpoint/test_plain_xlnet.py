@@ -97,7 +97,7 @@ def test_it_is_read_as_strictly(folder):
     [
         ({"n_layer": "2"}, "'n_layer' expected int"),
         ({"attn_type": "uni"}, "attn_type must be 'bi'"),
-        ({"n_layer": 10**7}, "says 10000000 layers"),
+        ({"n_layer": 999}, "says 999 layers"),
         ({"version": "1.0"}, "its model_type is 'xlnet', yet config.json has version '1.0'"),
         ({"id2label": "x"}, "config"),
     ],

@@ -62,5 +62,5 @@ def test_evaluation_keeps_all_experts_and_no_dropout_draws_no_random_numbers(tin
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_impossible_shares_are_refused(value):
-    with pytest.raises(ConfigError, match=r"^expert_dropout must be in \[0, 1\), not "):
+    with pytest.raises(ConfigError, match=r"^expert_dropout must be a number in \[0, 1\), not "):
         GMMXLNetConfig(memory_type="gmm", num_memory_experts=2, memory_slots=2, expert_dropout=value)
