@@ -33,7 +33,7 @@ ABLATIONS = {
 ROUTINGS = {
     "learned": "learned: the router's own",
     "uniform": "uniform: every expert alike",
-    "shuffled": "shuffled: another document's",
+    "shuffled": "shuffled: another document's routing",
     "hardened": "hardened: the most probable expert alone",
 }
 DIVIDED = "The experts divide the work: written and read all alike, the same model answers fewer questions."
@@ -130,7 +130,7 @@ def render_page(
 
 
 def _routing_name(name: str) -> str:
-    return ROUTINGS.get(name) or f"without expert {int(name.rpartition('_')[2]) + 1}"
+    return ROUTINGS.get(name) or name.replace("_", " ")  # "without expert 2", counted from 0 as everywhere
 
 
 def _inlined(path: Path) -> str:

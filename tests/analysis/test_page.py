@@ -8,7 +8,7 @@ import pytest
 
 from gmmxlnet.analysis.analyzer import no_routing_report
 from gmmxlnet.analysis.experts import ExpertProfile
-from gmmxlnet.analysis.page import ABLATIONS, render_page
+from gmmxlnet.analysis.page import ABLATIONS, ROUTINGS, render_page
 from gmmxlnet.analysis.plots import plot_expert_utilization, save_figure
 from gmmxlnet.analysis.shown_answers import ShownAnswer, ShownSegment
 
@@ -52,6 +52,9 @@ class Figures:
             "by_question_type": {kind: self.summary() for kind in types},
             "by_segments": {str(n): self.summary() for n in (1, 3)},
             "memory_ablation": {name: self.ablation(types, lost=name != "normal") for name in ABLATIONS},
+            "routing_ablation": {
+                name: self.ablation(types, lost=name != "learned") for name in (*ROUTINGS, "without_expert_1")
+            },
         }
 
 
@@ -88,8 +91,9 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data
 
     def table(self, first_header):
-        (found,) = (table for table in self.tables if table[0][0] == first_header and len(table[0]) > 3)
-        return {row[0]: row[1:] for row in found[1:]}
+        """The rows of every table with this header above its first column, by their first cell."""
+        tables = (table for table in self.tables if table[0][0] == first_header and len(table[0]) > 3)
+        return {row[0]: row[1:] for table in tables for row in table[1:]}
 
 
 def answer(text, given, gold, num_segments=1):
@@ -191,14 +195,17 @@ def test_every_cell_is_the_figure_of_its_row_and_column():
             ]
             for name, group in groups.items()
         }
+    rows = {ABLATIONS[name]: row for name, row in metrics["memory_ablation"].items()}
+    rows |= {ROUTINGS.get(name, "without expert 1"): row for name, row in metrics["routing_ablation"].items()}
+    assert len(rows) == 4 + 5
     assert page.table("the same model") == {
-        ABLATIONS[name]: [
+        name: [
             *(shown(row["exact_match"]), span(row["exact_match_interval"])),
-            span(row["exact_match_loss_interval"]) if name != "normal" else "–",  # noqa: RUF001
+            span(row["exact_match_loss_interval"]) if "exact_match_loss_interval" in row else "–",  # noqa: RUF001
             shown(row["f1"]),
             *(shown(row["by_question_type"][kind]["exact_match"]) for kind in TYPES),
         ]
-        for name, row in metrics["memory_ablation"].items()
+        for name, row in rows.items()
     }
     assert page.table("") == {
         "exact match (%)": [shown(metrics[name]) for name in ("exact_match", "HasAns_exact", "NoAns_exact")],
@@ -215,9 +222,12 @@ def test_every_cell_is_the_figure_of_its_row_and_column():
 
 
 def test_names_of_ablations_are_their_own():
-    for name, words in {"zeroed": "empty", "shuffled": "another document", "reset": "every segment"}.items():
-        assert ABLATIONS[name].startswith(name)
-        assert words in ABLATIONS[name]
+    memory = {"zeroed": "empty", "shuffled": "another document", "reset": "every segment"}
+    routing = {"uniform": "alike", "shuffled": "another document", "hardened": "most probable"}
+    for names, meanings in ((ABLATIONS, memory), (ROUTINGS, routing)):
+        for name, words in meanings.items():
+            assert names[name].startswith(name)
+            assert words in names[name]
 
 
 @pytest.mark.parametrize(("low", "words"), [(0.1, "The memory is used"), (-0.1, "No use of the memory is shown")])
@@ -227,6 +237,15 @@ def test_the_verdict_follows_the_loss_with_another_documents_memory(low, words):
     text = rendered(metrics)
     assert words in text
     assert text.count("memory is used") + text.count("No use of the memory") == 1
+
+
+@pytest.mark.parametrize(("low", "words"), [(0.1, "experts divide the work"), (-0.1, "experts do not divide the work")])
+def test_the_verdict_on_the_routing_follows_the_loss_with_uniform_routing(low, words):
+    metrics = Figures().metrics()
+    metrics["routing_ablation"]["uniform"]["exact_match_loss_interval"] = [low, 5.0]
+    assert words in rendered(metrics)
+    del metrics["routing_ablation"]
+    assert "the work" not in rendered(metrics)
 
 
 def test_even_routing_is_said_in_a_sentence():
