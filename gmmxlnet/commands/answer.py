@@ -1,18 +1,21 @@
 """`gmmxlnet answer`: ask a trained model about a text of one's own."""
 
 import argparse
-import codecs
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from gmmxlnet.errors import CheckpointError, ConfigError, DataError
-from gmmxlnet.evaluation.answering import Answer, answer
+from gmmxlnet.data.plain_text import check_whole_characters, decode_text, printable
+from gmmxlnet.errors import CheckpointError, ConfigError, DataError, reason_of
+from gmmxlnet.evaluation.answering import MAX_N_BEST, Answer, answer
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.utils.files import read_json
 
+MOSTLY_UNFAMILIAR = 0.5  # share of unknown words from which an answer comes with a warning
 REMEDY = "name a folder that the train stage made, such as models/gmm, or a Hub id"
 
 
@@ -38,23 +41,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer every question about the document."""
-    if arguments.n_best < 1:
-        raise ConfigError(f"--n-best must be an integer >= 1, not {arguments.n_best}")
+    if not 1 <= arguments.n_best <= MAX_N_BEST:
+        raise ConfigError(f"--n-best must be an integer from 1 to {MAX_N_BEST:,}, not {str(arguments.n_best)[:40]}")
+    for number, question in enumerate(arguments.question, 1):
+        check_whole_characters(question, f"--question {number} of {len(arguments.question)}")
     threshold = read_threshold(arguments.threshold)
     document = read_document(arguments.document, arguments.encoding)
     model = load_model(arguments.model, arguments.revision)
     answers = answer(model, arguments.question, document, threshold=threshold, n_best=arguments.n_best)
     assert isinstance(answers, list)  # for a list of questions
     if arguments.json:
-        print(json.dumps([asdict(each) for each in answers], ensure_ascii=False, indent=2))
+        show(json.dumps([asdict(each) for each in answers], ensure_ascii=False, indent=2), as_json=True)
     else:
-        print("\n\n".join(in_words(each, arguments.n_best) for each in answers))
+        show("\n\n".join(in_words(each, arguments.n_best) for each in answers))
     return 0
+
+
+def show(text: str, as_json: bool = False) -> None:
+    """Print a text; characters that the terminal's encoding lacks are escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        escaped = (
+            json.dumps(json.loads(text), indent=2)
+            if as_json
+            else text.encode(encoding, "backslashreplace").decode(encoding)
+        )
+        print(escaped)
+    else:
+        print(text)
 
 
 def load_model(name: str, revision: str | None) -> GMMXLNetForQA:
     """The model, on the GPU where there is one; raises CheckpointError when it is not there."""
-    if not Path(name).is_dir() and name.count("/") != 1:
+    if Path(name).is_dir():
+        for file in sorted(Path(name).iterdir()):
+            if not (file.is_file() or file.is_dir()):
+                raise CheckpointError(f"{file}: is no regular file, and reading it might never end; {REMEDY}")
+    elif name.count("/") != 1:
         raise CheckpointError(f"model {name!r}: there is no such folder; {REMEDY}")
     try:
         model = GMMXLNetForQA.from_pretrained(name, revision=revision or "main")
@@ -69,54 +94,75 @@ def read_document(name: str, encoding: str) -> str:
     shown = "standard input" if name == "-" else name
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = data.decode(encoding)
     except OSError as error:
         raise DataError(f"document {shown}: cannot be read ({error.strerror})") from None
-    except LookupError:
-        raise ConfigError(f"--encoding {encoding}: there is no such encoding; try utf-8, latin-1 or utf-16") from None
-    except UnicodeDecodeError as error:
-        likely = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1"
-        raise DataError(
-            f"document {shown}: byte {error.start} is not {encoding}; name the encoding, such as --encoding {likely}"
-        ) from None
-    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-    if not text.strip():
-        raise DataError(f"document {shown}: is empty; there is nothing to read")
-    return text
+    except ValueError:  # a null byte in the name
+        raise DataError(f"document {shown!r}: there is no such file") from None
+    return decode_text(data, encoding, shown)
 
 
 def read_threshold(value: str) -> float:
     """A number, or the one that evaluation chose and wrote into a metrics.json."""
     try:
-        return float(value)
+        threshold = float(value)
     except ValueError:
-        pass
+        threshold = _threshold_of_file(value)
+    if not math.isfinite(threshold):
+        raise ConfigError(f"--threshold {value}: must be a finite number; 1e9 answers always, --threshold=-1e9 never")
+    return threshold
+
+
+def _threshold_of_file(name: str) -> float:
     try:
-        return float(json.loads(Path(value).read_text(encoding="utf-8"))["null_score_diff_threshold"])
+        if Path(name).exists() and not Path(name).is_file():
+            raise ConfigError(f"--threshold {name}: is no regular file; name the metrics.json of the evaluate stage")
+        found = read_json(name)
     except OSError as error:
-        raise ConfigError(f"--threshold {value}: neither a number nor a file to read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"--threshold {name}: neither a number nor a file to read ({error.strerror})") from None
+    except ConfigError:
+        raise
+    except ValueError as error:
         raise ConfigError(
-            f"--threshold {value}: has no null_score_diff_threshold; name the metrics.json of the evaluate stage"
+            f"--threshold {name!r}: cannot be read ({reason_of(error)}); name the metrics.json of the evaluate stage"
         ) from None
+    threshold = found.get("null_score_diff_threshold") if isinstance(found, dict) else None
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise ConfigError(
+            f"--threshold {name}: has no null_score_diff_threshold; name the metrics.json of the evaluate stage"
+        )
+    return float(threshold)
 
 
 def in_words(found: Answer, n_best: int) -> str:
     """The answer for a reader, and the candidates if more than one is asked for."""
-    lines = [f"Q: {found.question}"]
+    lines = [f"Q: {printable(found.question)}"]
     if found.segment is None:
         lines.append(f"A: (no answer: null odds {found.null_odds:.2f} exceed the threshold {found.threshold:.2f})")
     else:
-        lines.append(f"A: {' '.join(found.text.split())}")
+        lines.append(f"A: {printable(found.text)}")
         lines.append(
             f"   characters {found.char_start} to {found.char_end}, segment {found.segment + 1} of "
             f"{found.num_segments}, probability {found.probability:.2f}"
         )
+    lines += [f"   warning: {line}" for line in unfamiliar(found)]
     if n_best > 1:
         for rank, candidate in enumerate(found.candidates, 1):
-            text = " ".join(candidate.text.split()) or "(no answer)"
+            text = printable(candidate.text) or "(no answer)"
             lines.append(
                 f"   {rank}. {candidate.probability:.3f}  score {candidate.score:7.2f}  segment "
                 f"{candidate.segment + 1}  {text}"
             )
     return "\n".join(lines)
+
+
+def unfamiliar(found: Answer) -> list[str]:
+    """A line where the question or the document is mostly made of words that the model does not know."""
+    shares = {"question": found.unfamiliar_in_question, "document": found.unfamiliar_in_document}
+    mostly = [f"{share:.0%} of the {what}'s words" for what, share in shares.items() if share >= MOSTLY_UNFAMILIAR]
+    if not mostly:
+        return []
+    words = ", ".join(printable(word) for word in found.unfamiliar_words)
+    return [
+        f"{' and '.join(mostly)} are not in the model's vocabulary ({words}, …): answer and probability mean little; "
+        "ask about texts like those that it was trained on, or train it on texts like this"
+    ]

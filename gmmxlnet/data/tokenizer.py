@@ -8,6 +8,7 @@ out in a text ("<sep>") becomes <unk>: no document may forge the structure of a 
 fast.
 """
 
+import json
 import math
 import string
 from collections import Counter
@@ -29,6 +30,8 @@ from gmmxlnet.errors import DataError, reason_of
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
 MIN_VOCABULARY = 100  # offline, from_pretrained quietly gives 9 tokens and maps every word to <unk>
 MAX_FILE_BYTES = 64 * 2**20  # of a tokenizer.json; the largest in use, of 260,000 tokens, have 35 MB
+MAX_TOKENS = 1_000_000  # that a vocabulary may have
+MAX_PIECE = 1_000  # characters; the tokenizer's trie is as deep as its longest piece, and freed by recursion
 MAX_SCRATCH_WORDS = 32_000
 
 _XLNET_SPECIAL = ("<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>")
@@ -64,7 +67,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
         DataError: it cannot be loaded, its vocabulary is not really there, it lacks one of `REQUIRED_TOKENS`, or it
             pads on the right.
     """
-    _check_size(Path(source) / "tokenizer.json")
+    _check_file(Path(source) / "tokenizer.json")
     try:
         if _is_bare(Path(source)):
             tokenizer = XLNetTokenizerFast.from_pretrained(source)
@@ -84,12 +87,24 @@ def _is_bare(folder: Path) -> bool:
     return folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer_config.json", "config.json"))
 
 
-def _check_size(path: Path) -> None:
-    """DataError where a tokenizer's file is so large that reading it would cost gigabytes."""
-    if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+def _check_file(path: Path) -> None:
+    """DataError where reading a tokenizer's file would cost gigabytes, or its pieces the process."""
+    if not path.is_file():
+        return
+    if path.stat().st_size > MAX_FILE_BYTES:
         raise DataError(
             f"{path}: has {path.stat().st_size:,} bytes, and no tokenizer needs more than {MAX_FILE_BYTES:,}; "
             "name another tokenizer"
+        )
+    try:
+        pieces = json.loads(path.read_bytes())["model"]["vocab"]  # {piece: id}, or of Unigram [[piece, score], …]
+        longest = max((len(entry if isinstance(entry, str) else entry[0]) for entry in pieces), default=0)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return  # the tokenizer's own reader says what is wrong
+    if len(pieces) > MAX_TOKENS or longest > 10 * MAX_PIECE:
+        raise DataError(
+            f"{path}: has {len(pieces):,} tokens, the longest of {longest:,} characters; at most {MAX_TOKENS:,} of "
+            f"{10 * MAX_PIECE:,} make sense; name another tokenizer"
         )
 
 
@@ -219,7 +234,8 @@ def scratch_tokenizer(texts: Iterable[str]) -> XLNetTokenizerFast:
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for piece in _PIECE.findall(word):
-            counts[piece] += count
+            for first in range(0, len(piece), MAX_PIECE):
+                counts[piece[first : first + MAX_PIECE]] += count
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SCRATCH_WORDS]
     return XLNetTokenizerFast(vocab=_scored_vocabulary(ranked, characters={c for word in words for c in word}))
 

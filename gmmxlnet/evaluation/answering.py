@@ -7,24 +7,31 @@
 A text of any length is read as in evaluation: in segments, each with the question, the memory travelling between them.
 """
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.plain_text import check_whole_characters
 from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.store import SplitChunks, SplitTexts
-from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer
-from gmmxlnet.errors import CheckpointError, DataError
+from gmmxlnet.data.tokenizer import EncodedTexts, checked_tokenizer, encode_texts, load_tokenizer
+from gmmxlnet.errors import CheckpointError, ConfigError, DataError
 from gmmxlnet.evaluation.evaluator import QAEvaluator
+from gmmxlnet.evaluation.familiarity import unfamiliar_words
 from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 
+MAX_N_BEST = 10_000
 MAX_SEQ_LENGTH, DOC_STRIDE = 384, 64  # of models whose config.json does not say how they were trained
+SHOWN_WORDS = 5  # unfamiliar ones that an answer names
 CANDIDATES = 20  # spans that share the probability, however few of them are asked for
 
 
@@ -54,6 +61,9 @@ class Answer:
     threshold: float
     num_segments: int  # that the document was read in
     candidates: tuple[Candidate, ...]  # n best, best first, the empty one among them
+    unfamiliar_in_question: float  # share of its words that the vocabulary lacks: near 1, the answer means nothing
+    unfamiliar_in_document: float
+    unfamiliar_words: tuple[str, ...]  # a few of them, of the question first
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +95,23 @@ def answer(
         tokenizer: the model's; loaded from where the model came from when left out.
         threshold: null odds above which the answer is empty. 0 means: whichever scores higher, the best span or no
             answer. `reports/metrics.json` holds the one that was chosen for the model.
-        n_best: how many candidates to return.
+        n_best: how many candidates to return, 10,000 at most.
         max_answer_length: in tokens.
         batch_size: (question, document) pairs read at a time.
         max_seq_length, doc_stride: how to cut a document into segments; as in training when left out.
 
     Raises:
         DataError: a document or question is empty, or a question leaves no room for the document in a segment.
+        ConfigError: an argument has a wrong type or an impossible value.
         CheckpointError: the model's tokenizer cannot be found.
     """
+    _check_threshold(threshold)
+    _check_counts(n_best=n_best, max_answer_length=max_answer_length, batch_size=batch_size)
+    _check_counts(
+        **{k: v for k, v in (("max_seq_length", max_seq_length), ("doc_stride", doc_stride)) if v is not None}
+    )
     questions, documents = _pairs(question, document)
-    tokenizer = tokenizer or _own_tokenizer(model)
+    tokenizer = _own_tokenizer(model) if tokenizer is None else checked_tokenizer(tokenizer, "given to answer()")
     layout = _layout(model.config, tokenizer, max_seq_length, doc_stride)
     evaluator = QAEvaluator(
         model,
@@ -104,15 +120,51 @@ def answer(
         max_answer_length=max_answer_length,
         batch_size=batch_size,
     )
-    predictions = evaluator.predict(_as_documents(questions, documents, tokenizer, layout))
-    answers = _answers(predictions, questions, threshold, n_best)
+    asked, contexts = encode_texts(tokenizer, questions), list(dict.fromkeys(documents))
+    read = encode_texts(tokenizer, contexts)
+    _check_room(np.diff(asked.rows), layout)
+    predictions = evaluator.predict(_as_documents(questions, documents, contexts, asked, read, layout))
+    unk_id = tokenizer.unk_token_id
+    unfamiliar = [
+        *(unfamiliar_words(text, asked, i, unk_id) for i, text in enumerate(questions)),
+        *(unfamiliar_words(text, read, i, unk_id) for i, text in enumerate(contexts)),
+    ]
+    answers = _answers(predictions, questions, threshold, n_best, unfamiliar)
     return answers[0] if isinstance(question, str) and isinstance(document, str) else answers
+
+
+def _check_threshold(threshold: float) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or math.isnan(threshold):
+        raise ConfigError(f"threshold must be a number, not {threshold!r}")
+
+
+def _check_counts(**counts: int) -> None:
+    """ConfigError unless each is an integer that makes sense."""
+    for name, count in counts.items():
+        least, most = int(name != "doc_stride"), MAX_N_BEST if name == "n_best" else sys.maxsize
+        if isinstance(count, bool) or not isinstance(count, Integral) or not least <= count <= most:
+            allowed = f"from 1 to {MAX_N_BEST:,}" if name == "n_best" else f">= {least}"
+            raise ConfigError(f"{name} must be an integer {allowed}, not {str(count)[:40]!r}")
+
+
+def _texts(name: str, given: Any) -> list[str]:
+    """A text or a list of texts as a list; ConfigError for another type, DataError for a text that cannot be read."""
+    if not isinstance(given, str | Sequence) or isinstance(given, bytes):
+        raise ConfigError(f"{name} must be a text or a list of texts, not {type(given).__name__}")
+    texts = [given] if isinstance(given, str) else list(given)
+    for number, text in enumerate(texts, 1):
+        which = f"{name} {number} of {len(texts)}"
+        if not isinstance(text, str):
+            raise ConfigError(f"{which} must be a text, not {type(text).__name__}")
+        if not text.strip():
+            raise DataError(f"{which} is empty: there is nothing to read")
+        check_whole_characters(text, which)
+    return texts
 
 
 def _pairs(question: str | Sequence[str], document: str | Sequence[str]) -> tuple[list[str], list[str]]:
     """As many questions as documents, none of them empty."""
-    questions = [question] if isinstance(question, str) else list(question)
-    documents = [document] if isinstance(document, str) else list(document)
+    questions, documents = _texts("question", question), _texts("document", document)
     if isinstance(question, str):
         questions *= len(documents)
     elif isinstance(document, str):
@@ -121,10 +173,6 @@ def _pairs(question: str | Sequence[str], document: str | Sequence[str]) -> tupl
         raise DataError(
             f"{len(questions)} questions and {len(documents)} documents: give as many of both, or one text of either"
         )
-    for kind, texts in (("question", questions), ("document", documents)):
-        for number, text in enumerate(texts, 1):
-            if not text.strip():
-                raise DataError(f"{kind} {number} of {len(texts)} is empty: there is nothing to read")
     return questions, documents
 
 
@@ -150,13 +198,15 @@ def _layout(
 
 
 def _as_documents(
-    questions: list[str], documents: list[str], tokenizer: PreTrainedTokenizerFast, layout: SegmentLayout
+    questions: list[str],
+    documents: list[str],
+    texts: list[str],
+    asked: EncodedTexts,
+    contexts: EncodedTexts,
+    layout: SegmentLayout,
 ) -> Documents:
-    """Every document tokenized once, however many questions ask about it."""
-    context_of = {text: index for index, text in enumerate(dict.fromkeys(documents))}
-    contexts = encode_texts(tokenizer, list(context_of))
-    asked = encode_texts(tokenizer, questions)
-    _check_room(np.diff(asked.rows), layout)
+    """Every document tokenized once (as `texts`, which are different), however many questions ask about it."""
+    context_of = {text: index for index, text in enumerate(texts)}
     chunks = SplitChunks(
         context_tokens=contexts.ids,
         context_chars=contexts.chars,
@@ -166,15 +216,15 @@ def _as_documents(
         document_contexts=np.array([context_of[text] for text in documents], np.int32),
         labels=np.full((len(questions), 2), -1, np.int32),
     )
-    texts = SplitTexts(
-        contexts=list(context_of),
+    split_texts = SplitTexts(
+        contexts=texts,
         question_ids=[str(number) for number in range(len(questions))],
         questions=questions,
         answers=[[] for _ in questions],
         question_types=[None] * len(questions),
         conditions=[None] * len(questions),
     )
-    return Documents(_Asked(chunks, texts, layout))
+    return Documents(_Asked(chunks, split_texts, layout))
 
 
 def _check_room(question_lengths_N: np.ndarray, layout: SegmentLayout) -> None:
@@ -189,7 +239,15 @@ def _check_room(question_lengths_N: np.ndarray, layout: SegmentLayout) -> None:
         )
 
 
-def _answers(predictions: Predictions, questions: list[str], threshold: float, n_best: int) -> list[Answer]:
+def _answers(
+    predictions: Predictions,
+    questions: list[str],
+    threshold: float,
+    n_best: int,
+    unfamiliar: list[tuple[float, list[str]]],
+) -> list[Answer]:
+    """`unfamiliar` holds the share and the words of each question and then of each context."""
+    context_N = predictions.context_indices()
     num_segments_N = predictions.documents.num_segments()
     answers = []
     for i, entries in enumerate(predictions.n_best_by_id().values()):
@@ -197,6 +255,7 @@ def _answers(predictions: Predictions, questions: list[str], threshold: float, n
         null_odds = float(predictions.null_odds[i])
         answered = null_odds <= threshold and predictions.has_span(i)
         chosen = next(candidate for candidate in candidates if (candidate.char_start is not None) == answered)
+        in_question, in_document = unfamiliar[i], unfamiliar[len(questions) + context_N[i]]
         answers.append(
             Answer(
                 question=questions[i],
@@ -209,6 +268,9 @@ def _answers(predictions: Predictions, questions: list[str], threshold: float, n
                 threshold=threshold,
                 num_segments=int(num_segments_N[i]),
                 candidates=tuple(candidates[:n_best]),
+                unfamiliar_in_question=in_question[0],
+                unfamiliar_in_document=in_document[0],
+                unfamiliar_words=tuple((in_question[1][:SHOWN_WORDS] + in_document[1])[:SHOWN_WORDS]),
             )
         )
     return answers

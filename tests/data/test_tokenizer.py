@@ -1,5 +1,8 @@
 """Tokenizers are real ones, and the scratch vocabulary knows its text."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +121,33 @@ def test_the_real_tokenizer_loads(shared_folder: Path) -> None:
     tokenizer = load_tokenizer(str(shared_folder / "xlnet-base-cased"))
     assert len(tokenizer) == 32000
     assert tokenizer.tokenize("New York") == ["▁New", "▁York"]
+
+
+def test_words_of_any_length_leave_the_process_alive(tmp_path: Path) -> None:
+    """A piece of 160,000 characters makes a trie that deep, and freeing it ends the process with SIGSEGV."""
+    code = (
+        "from gmmxlnet.data.tokenizer import scratch_tokenizer, encode_texts\n"
+        "word = 'ab' * 80_000\n"
+        "tokenizer = scratch_tokenizer(['the ' + word, 'the fox'])\n"
+        "tokens = encode_texts(tokenizer, ['fox ' + word])\n"
+        "print(max(map(len, tokenizer.get_vocab())), len(tokens.ids), tokens.chars[-1].tolist())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1000 162 [160003, 160004]\n"  # fox, and 161 pieces of a ▁ and the word
+
+
+def test_ids_of_words_that_are_not_cut_are_as_before() -> None:
+    texts = ["the quick fox", "x" * 999]
+    with_long = scratch_tokenizer([*texts, "y" * 2_500])
+    assert [len(encode_texts(with_long, [text]).ids) for text in texts] == [3, 1]
+    assert len(encode_texts(with_long, ["y" * 2_500]).ids) == 3
+
+
+def test_a_file_whose_pieces_would_end_the_process_is_refused(tmp_path: Path) -> None:
+    scratch_tokenizer(["a b"]).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["vocab"].append(["x" * 160_000, -1.0])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DataError, match=r"the longest of 160,000 characters; at most 1,000,000 of 10,000 make sense"):
+        load_tokenizer(str(tmp_path))

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gmmxlnet.errors import CheckpointError, DataError
+from gmmxlnet.errors import CheckpointError, DataError, GMMXLNetError
+from gmmxlnet.evaluation.answering import answer
 from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.models import GMMXLNetForQA
 
@@ -114,6 +115,42 @@ def test_a_model_never_trained_takes_the_usual_segments_or_those_it_is_given(mak
 def test_what_cannot_be_answered_is_refused_in_words(model, question, document, words):
     with pytest.raises(DataError, match=words):
         model.answer(question, document)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"question": 3}, "question must be a text or a list of texts, not int"),
+        ({"question": b"Who?"}, "question must be a text or a list of texts, not bytes"),
+        ({"document": ["A text.", None]}, "document 2 of 2 must be a text, not NoneType"),
+        ({"threshold": "0"}, "threshold must be a number, not '0'"),
+        ({"threshold": float("nan")}, "threshold must be a number, not nan"),
+        ({"n_best": 2.0}, r"n_best must be an integer from 1 to 10,000, not '2\.0'"),
+        ({"n_best": 10**30}, "n_best must be an integer from 1 to 10,000, not '1000"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1, not '0'"),
+        ({"max_answer_length": True}, "max_answer_length must be an integer >= 1, not 'True'"),
+        ({"max_seq_length": "48"}, "max_seq_length must be an integer >= 1"),
+        ({"doc_stride": -1}, "doc_stride must be an integer >= 0"),
+        ({"tokenizer": "bert"}, "is a str without a fast form"),
+        (
+            {"document": "Cut \ud83d"},
+            r"document 1 of 1: character 4 is a lone surrogate \(\\ud83d\), half of a character",
+        ),
+    ],
+)
+def test_wrong_types_and_values_are_named(model, options, words):
+    given = {"question": QUESTION, "document": "A text.", **options}
+    with pytest.raises(GMMXLNetError, match=words):
+        answer(model, given.pop("question"), given.pop("document"), **given)
+
+
+def test_unfamiliar_words_are_counted(model, texts):
+    found = model.answer([QUESTION, "Who xyzzies the baker?"], texts[0], threshold=1e9)
+    assert [each.unfamiliar_in_document for each in found] == [0, 0]
+    assert [each.unfamiliar_in_question for each in found] == [0, 0.25]
+    assert [each.unfamiliar_words for each in found] == [(), ("xyzzies",)]
+    other = model.answer(QUESTION, ["The flag. Qwerty", texts[0]], threshold=1e9)
+    assert [round(each.unfamiliar_in_document, 3) for each in other] == [0.333, 0]
 
 
 def test_the_longest_question_that_fits_is_answered(model, texts):

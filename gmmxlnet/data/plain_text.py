@@ -1,0 +1,104 @@
+"""Bytes to text, for texts of one's own: what is no text is recognized, and what would make it one is named."""
+
+import codecs
+
+from gmmxlnet.errors import ConfigError, DataError
+
+# How files begin that hold text in another form; each ends with what makes plain text of them.
+_PANDOC = "pandoc -t plain {name}"
+_SIGNATURES: tuple[tuple[bytes, str, str | None], ...] = (
+    (b"%PDF-", "a PDF", "pdftotext {name} -"),
+    (b"PK\x03\x04", "a zip archive, as .docx, .odt and .epub files are", _PANDOC),
+    (b"{\\rtf", "rich text (RTF)", _PANDOC),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file (.doc)", "catdoc {name}"),
+    (b"\x1f\x8b", "compressed by gzip", "gunzip -c {name}"),
+    (b"\x89PNG\r\n", "a PNG picture", None),
+    (b"\xff\xd8\xff", "a JPEG picture", None),
+    (b"\x7fELF", "a program", None),
+)
+_BOMS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_MOST_CONTROLS = 0.02  # share of control characters above which bytes are no text
+_LOOKED_AT = 2**16  # bytes, or characters, from the start
+_TEXT_CONTROLS = "\t\n\v\f\r\x1b"
+
+
+def decode_text(data: bytes, encoding: str, name: str) -> str:
+    """The text of a file's bytes, without a byte order mark; `name` is the file's in messages.
+
+    Raises:
+        DataError: the bytes are a PDF, another document, binary, not of the encoding, or blank.
+        ConfigError: there is no such encoding of text.
+    """
+    _check_signature(data, name)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if not data.startswith(_BOMS) and _is_binary(data[:_LOOKED_AT].decode("latin-1")):
+            raise _binary(name) from None
+        raise DataError(
+            f"document {name}: byte {error.start} is not {encoding}; name the encoding, such as --encoding "
+            f"{'utf-16' if data.startswith(_BOMS[1:3]) else 'latin-1'}"
+        ) from None
+    except (LookupError, UnicodeError, ValueError, OverflowError, AssertionError):
+        # no such encoding, or one of bytes; a codec that fails without saying where (punycode, idna, undefined)
+        raise ConfigError(
+            f"--encoding {encoding}: there is no such encoding of texts, or none that this document has; try utf-8, "
+            "latin-1 or utf-16"
+        ) from None
+    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+    if _is_binary(text):
+        raise _binary(name)
+    check_whole_characters(text, f"document {name}")
+    if not text.strip():
+        raise DataError(f"document {name}: is empty; there is nothing to read")
+    return text
+
+
+def check_whole_characters(text: str, what: str) -> None:
+    """DataError where a text holds half of a character (a lone surrogate), which no encoding and no model takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        half = (
+            f"byte 0x{code - 0xDC00:02x}, which is not UTF-8"
+            if 0xDC80 <= code <= 0xDCFF  # how Python keeps such bytes of a command line
+            else f"a lone surrogate (\\u{code:04x}), half of a character"
+        )
+        raise DataError(f"{what}: character {error.start} is {half}; write the whole character or delete it") from None
+
+
+def printable(text: str) -> str:
+    """A text on one line for a terminal: white space squeezed, what could steer a terminal or reorder text escaped."""
+    squeezed = " ".join(text.split())
+    if squeezed.isprintable():
+        return squeezed
+    joiners = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # part of words in Persian and Hindi, and of emoji
+    return "".join(
+        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode("ascii") for c in squeezed
+    )
+
+
+def _check_signature(data: bytes, name: str) -> None:
+    shown = "FILE" if name == "standard input" else name
+    for start, kind, command in _SIGNATURES:
+        if data.startswith(start):
+            if command is None:
+                raise DataError(f"document {name}: is {kind}, not text; give a file of text")
+            raise DataError(
+                f"document {name}: is {kind}, not plain text; make text of it: "
+                f"{command.format(name=shown)} | gmmxlnet answer --document - …"
+            )
+
+
+def _binary(name: str) -> DataError:
+    return DataError(
+        f"document {name}: is binary data, not text, whatever the encoding; export it as text, or name a text file"
+    )
+
+
+def _is_binary(text: str) -> bool:
+    """Whether a text holds NUL, or more control characters than a text can."""
+    start = text[:_LOOKED_AT]
+    num_controls = sum(c < " " and c not in _TEXT_CONTROLS for c in start)
+    return "\0" in start or num_controls > max(1, _MOST_CONTROLS * len(start))
