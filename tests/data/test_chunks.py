@@ -163,6 +163,20 @@ def test_long_answers_long_questions_and_unasked_contexts_are_counted(tmp_path: 
     assert len(Documents.open(tmp_path / "chunks", "train")[1].question_tokens) == 12
 
 
+def test_a_long_question_keeps_its_beginning(tmp_path: Path, make_squad) -> None:
+    words = [f"w{number}" for number in range(20)]
+    record = make_squad({"a": [(" ".join(words), [(" ".join(words), None), (" ".join(words[::-1]), None)])]})
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    build_chunks(settings_for(tmp_path), tmp_path / "chunks")
+    for split in ("train", "dev"):
+        documents = Documents.open(tmp_path / "chunks", split)
+        whole = documents[0].context_tokens.tolist()  # a word a token
+        assert len(whole) == 20
+        assert documents[0].question_tokens.tolist() == whole[:12]
+        assert documents[1].question_tokens.tolist() == whole[::-1][:12]
+
+
 def test_question_types_and_conditions_reach_the_report(dataset_folder: Path, tmp_path: Path) -> None:
     path = dataset_folder / "dev.json"
     record = json.loads(path.read_text())

@@ -11,9 +11,17 @@ from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.evaluation.evaluator import Ablation, QAEvaluator, context_mask, rows_with_other_contexts, with_donor
+from gmmxlnet.evaluation.evaluator import (
+    MODEL_INPUTS,
+    Ablation,
+    QAEvaluator,
+    context_mask,
+    rows_with_other_contexts,
+    with_donor,
+)
 from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
+from gmmxlnet.models import GMMXLNetForQA
 from tests.conftest import article, question
 
 
@@ -86,6 +94,26 @@ def test_predictions_do_not_depend_on_the_batch_size(evaluator, normal, dev_docu
     again = alone.predict(dev_documents)
     assert same_logits(normal, again)
     assert normal.best_texts == again.best_texts
+
+
+def test_reading_is_without_dropout_and_leaves_the_model_as_it_was(
+    make_model, sample_tokenizer, dev_documents, tmp_path
+):
+    made = make_model()
+    made.config.dropout = 0.5
+    made.save_pretrained(tmp_path)
+    model = GMMXLNetForQA.from_pretrained(tmp_path)
+    evaluator = QAEvaluator(model, sample_tokenizer, n_best_size=5)
+    still = evaluator.predict(dev_documents)
+    model.train()
+    batch = DocumentCollator(layout=dev_documents.layout, memory_tokens=True)([dev_documents[0]])
+    inputs = {name: batch[name] for name in MODEL_INPUTS}
+    with torch.no_grad():
+        assert not torch.equal(model(**inputs).start_logits, model(**inputs).start_logits)  # dropout is at work
+    assert same_logits(still, evaluator.predict(dev_documents))
+    assert model.training
+    zeroed = evaluator.ablate(still)["zeroed"]
+    assert same_logits(zeroed, evaluator.ablate(still)["zeroed"])
 
 
 def test_official_files(normal, dev_documents):
