@@ -5,15 +5,16 @@ import math
 import pytest
 import torch
 
-from gmmxlnet.models import GMMXLNetConfig
+from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.models.memory_targets import RecurringWords, new_content, word_counts
 from gmmxlnet.models.recurrence import Segment
 
 SEP, CLS, WORDS, M = 0, 1, 12, 2
-CONFIG = GMMXLNetConfig(
+SETTINGS = {
     **{"vocab_size": WORDS + 2 * M, "d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 8, "sep_token_id": SEP},
     **{"memory_type": "token", "memory_slots": M},
-)
+}
+CONFIG = GMMXLNetConfig(**SETTINGS)
 
 
 def segment(*contexts, question=9, offsets=None, number=0):
@@ -73,3 +74,25 @@ def test_rarity_is_that_of_all_processes():
     doubled = RecurringWords.of(segments, CONFIG, lambda own: own + torch.tensor([0.0] * WORDS + [2.0]))
     assert doubled.weight_V[2].item() == pytest.approx(math.log(4 / 2))
     assert RecurringWords.of(segments, CONFIG).weight_V[2].item() == 0
+
+
+def reconstruction(*contexts, offsets=None, **settings):
+    """The model's reconstruction loss on one document."""
+    torch.manual_seed(0)
+    config = GMMXLNetConfig(**SETTINGS | {"memory_reconstruction_weight": 1.0} | settings)
+    segments = [segment(context) for context in contexts]
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    batch = {name: torch.stack([getattr(one, f"{name}_nL") for one in segments], 1) for name in names}
+    labels = torch.full((1, len(contexts)), batch["input_ids"].shape[-1] - 1)
+    offsets = None if offsets is None else torch.tensor([offsets])
+    output = GMMXLNetForQA(config)(**batch, start_positions=labels, end_positions=labels, segment_offsets=offsets)
+    return output.loss_parts["reconstruction"].item()
+
+
+@pytest.mark.parametrize("kind", [{}, {"memory_type": "gmm", "num_memory_experts": 2}])
+def test_the_model_asks_for_what_recurs_or_for_what_it_has_just_read(kind):
+    assert reconstruction([2, 3, 4], [5, 6, 7], [8, 9, 8], **kind) == 0
+    assert reconstruction([2, 3, 4], [5, 6, 7], [8, 2, 8], **kind) > 0
+    assert reconstruction([2, 3, 4], [5, 6, 7], [8, 9, 8], memory_reconstruction_target="segment", **kind) > 0
+    assert reconstruction([2, 3, 4], [4, 6, 7], [8, 9, 8], offsets=[0, 2, 5], **kind) == 0
+    assert reconstruction([2, 3, 4], [4, 6, 7], [8, 9, 8], offsets=[0, 3, 6], **kind) > 0
