@@ -279,13 +279,12 @@ SHARE = Number(least=0, below=1)
 WEIGHT = Number(least=0)
 POSITIVE = Number(above=0)
 SIZE = _count(2**16)
-WITHOUT_SLOTS = either([name for name, kind in KINDS.items() if not kind.slots])
 
 # What a memory is: keys of `GMMXLNetConfig`, where `memory_num_tokens` is `memory_slots`.
 MEMORY: dict[str, Rule] = {
     "memory_type": OneOf(KINDS),
     "num_memory_experts": Integer(MIN_EXPERTS, MAX_EXPERTS),
-    "memory_num_tokens": Integer(0, MAX_MEMORY_SLOTS, says=f"{SLOTS.words}, or 0 with memory_type {WITHOUT_SLOTS}"),
+    "memory_num_tokens": Integer(0, MAX_MEMORY_SLOTS, says=f"{SLOTS.words}, or 0 for a memory without slots"),
     "routing_mode": OneOf(("write-based", "read-based")),
     "routing_temperature": POSITIVE,
     "pooling_method": OneOf(("mean", "max", "attention")),

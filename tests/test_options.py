@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gmmxlnet import options
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MIN_EXPERTS, MemoryKind
+from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MIN_EXPERTS
 from gmmxlnet.options import Flag, Integer, ListOf, Number, OneOf, OneOrEach, Optional, Text, shown
 from gmmxlnet.windows import check_window, context_window
 
@@ -71,11 +71,16 @@ def test_an_option_has_one_rule():
     assert len(names) == len(set(names))
 
 
-def test_a_kind_of_memory_that_comes_later_is_known(monkeypatch):
-    monkeypatch.setitem(KINDS, "notes", MemoryKind(implementation="notes:Notes"))
-    rule = options.MEMORY["memory_type"]
-    assert rule.accepts("notes")
-    assert rule.words.endswith("gmm or notes")
+def test_a_name_that_comes_later_is_known():
+    names = {"a": 1, "b": 2}
+    rule = OneOf(names)
+    names["c"] = 3
+    assert rule.accepts("c")
+    assert rule.words == "a, b or c"
+
+
+def test_kinds_of_memory_are_those_that_are_registered():
+    assert options.MEMORY["memory_type"].names is KINDS
 
 
 def test_the_number_of_experts_is_that_of_the_kinds():

@@ -88,7 +88,7 @@ def test_memory_settings_are_what_the_model_takes():
         ({"seed": -1}, "seed must be an integer in .0, 4294967295., not -1"),
         (
             {"memory_num_tokens": -3},
-            "memory_num_tokens must be an integer in .1, 32., or 0 with memory_type none or mems, not -3",
+            "memory_num_tokens must be an integer in .1, 32., or 0 for a memory without slots, not -3",
         ),
         ({"memory_num_tokens": 2.5}, "memory_num_tokens must be an integer in .1, 32., .* not 2.5"),
         ({"fp16": True, "precision": "bfloat16"}, "fp16 and precision bfloat16 contradict each other"),
