@@ -1,14 +1,16 @@
 """The contents of `reports/metrics.json` agree with the files they are computed from."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.metrics import assemble_metrics, official_figures
-from gmmxlnet.evaluation.squad_metric import squad_v2_metrics
+from gmmxlnet.evaluation.squad_metric import raw_scores, squad_v2_metrics
 from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
 
 
@@ -37,6 +39,25 @@ def test_official_figures_are_those_of_the_files(metrics, normal, choice):
     official = squad_v2_metrics(normal.golds(), answers, odds, metrics["null_score_diff_threshold"])
     for name, value in official.items():
         assert metrics["exact_match" if name == "exact" else name] == value
+
+
+def test_every_figure_is_at_the_threshold_that_was_chosen(normal):
+    """All null odds lie above 0, some below the threshold: at 0 every question would go unanswered."""
+    odds = normal.null_odds
+    shifted = replace(normal, null_start_logit=normal.null_start_logit - odds.min() + 1)
+    silent = np.array([not golds for golds in normal.golds().values()])
+    other = replace(shifted, start_logit=shifted.start_logit - np.ptp(odds))  # null odds are higher, all above it
+    threshold = float(np.median(shifted.null_odds[silent]))
+    assert (shifted.null_odds > 0).all()
+    metrics = assemble_metrics(shifted, ThresholdChoice(threshold), {"zeroed": other})
+    scores = {}
+    for name, predictions in (("normal", shifted), ("zeroed", other)):
+        exact = np.array(list(raw_scores(predictions.golds(), predictions.answers(1e9))[0].values()), float)
+        scores[name] = np.where(predictions.null_odds > threshold, silent, exact)
+        assert metrics["memory_ablation"][name]["exact_match"] == pytest.approx(100 * scores[name].mean())
+    assert metrics["exact_match"] == pytest.approx(100 * scores["normal"].mean())
+    assert metrics["NoAns_exact"] == pytest.approx(100 * scores["normal"][silent].mean())
+    assert scores["normal"].mean() < scores["zeroed"].mean() == silent.mean()
 
 
 def test_threshold_comes_from_calibration(metrics, choice):
