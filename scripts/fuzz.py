@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gmmxlnet.data.faults import DatasetError
 from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.utils.logs import quiet_without_a_terminal
 from scripts.fuzzing.checkpoints import CheckpointCases
@@ -57,7 +58,8 @@ def _outcome(read: Callable[[], None], outcomes: Outcomes, name: str) -> str:
         outcome = "read"
     except GMMXLNetError as error:
         outcome = "refused"
-        if "\n" in str(error) or len(str(error)) > 2_000:
+        lines = str(error).split("\n")
+        if len(lines) > (error.count if isinstance(error, DatasetError) else 1) or max(map(len, lines)) > 2_000:
             outcomes.failures.append(f"{name}: its message is no line: {str(error)[:300]!r}")
     except BaseException as error:  # whatever else is raised is what this looks for
         if isinstance(error, KeyboardInterrupt):
