@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmmxlnet.analysis.plots import LOSSES, all_figures, plot_memory_ablation, save_figure
+from gmmxlnet.analysis.plots import all_figures, plot_memory_ablation, save_figure
 from gmmxlnet.analysis.records import RoutingProbabilities
 from gmmxlnet.analysis.routing import RoutingTable
 from gmmxlnet.utils import (
@@ -145,7 +145,8 @@ def test_training_curves_draw_their_own_columns():
     loss, use, rate = plot_training_curves(STEPS).axes
     lines = by_label(loss)
     np.testing.assert_array_equal(loss.lines[0].get_ydata(), STEPS["loss"])  # unsmoothed
-    for name, label in LOSSES.items():
+    labels = {"loss": "loss", "span": "span", "reconstruction": "memory reconstruction (unweighted)"}
+    for name, label in labels.items():
         assert lines[label].get_ydata()[60] == pytest.approx(np.mean(STEPS[name][60:62]), abs=0.05)
     for j in range(8):
         expected = 100 * STEPS[f"utilization_{j}"][60]

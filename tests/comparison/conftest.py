@@ -4,11 +4,15 @@ import pytest
 
 from gmmxlnet.comparison import Result
 
+SHIFTS = {"zeroed": 0.0, "shuffled": 1.25, "reset": 0.5}  # points of exact match above those of an empty memory
+
 
 def summary(value, width=2.0):
-    interval = [max(value - width, 0.0), min(value + width, 100.0)]
+    """Scores around `value`: F1 differs from exact match, and no interval is symmetric."""
+    f1 = min(value + 0.75, 100.0)
     return {
-        "exact_match": value, "exact_match_interval": interval, "f1": value, "f1_interval": interval, "total": 100
+        "exact_match": value, "exact_match_interval": [max(value - width, 0.0), min(value + width / 2, 100.0)],
+        "f1": f1, "f1_interval": [max(f1 - width / 2, 0.0), min(f1 + width, 100.0)], "total": 100,
     }  # fmt: skip
 
 
@@ -18,21 +22,26 @@ def scored(overall, **types):
 
 @pytest.fixture
 def make_result():
-    """A function to a result: `all` and `cross` EM with memory and without, use of the experts, cost."""
+    """A function to a result: `all` and `cross` EM with memory and without, use of the experts, cost.
+
+    `zeroed` are the scores with an empty memory, to which the other ablations add `SHIFTS`; without it the memory
+    makes no difference.
+    """
 
     def make(variant, seed=13, *, normal=(90, 90), zeroed=None, floor=28.6, shares=None, p=0.5, typed=True, **cost):
         def table(pair):
             return scored(pair[0], **({"cross": pair[1], "local": 99.0} if typed else {}))
 
-        without = zeroed or normal
-        low = normal[0] - without[0] - 1.0
-        loss = {"exact_match_loss": float(normal[0] - without[0]), "exact_match_loss_interval": [low, low + 2.0]}
-        ablated = {**table(without), **loss}
+        def ablated(shift):
+            without = normal if zeroed is None else tuple(value + shift for value in zeroed)
+            loss = float(normal[0] - without[0])
+            return {**table(without), "exact_match_loss": loss, "exact_match_loss_interval": [loss - 1.0, loss + 2.0]}
+
         metrics = {
             **summary(normal[0]),
             "always_no_answer": {"exact_match": floor, "f1": floor},
             "by_question_type": table(normal)["by_question_type"],
-            "memory_ablation": {"normal": table(normal), "zeroed": ablated, "shuffled": ablated, "reset": ablated},
+            "memory_ablation": {"normal": table(normal), **{name: ablated(shift) for name, shift in SHIFTS.items()}},
         }
         information = {"bits": 0.2, "chance_bits": 0.1, "chance_bits_95": 0.15, "p_value": p}
         routing = {

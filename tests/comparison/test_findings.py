@@ -70,7 +70,7 @@ def test_seeds_that_disagree_are_said_to(make_result):
     good, stuck = make_result("token", 13, normal=(95, 95), zeroed=(70, 0)), make_result("token", 14, normal=(71, 25))
     sentences = " ".join(describe([good, stuck]))
     assert (
-        "Seeds disagree: token, cross EM 95.0 (93.0 to 97.0) with seed 13, 25.0 (23.0 to 27.0) with seed 14."
+        "Seeds disagree: token, cross EM 95.0 (93.0 to 96.0) with seed 13, 25.0 (23.0 to 26.0) with seed 14."
         in sentences
     )
     assert "Seeds disagree: token reads its memory with seed 13, not 14." in sentences
