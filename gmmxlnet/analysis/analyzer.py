@@ -1,4 +1,4 @@
-"""`GMMAnalyzer`: which expert a model routes to, when, and whether that tells anything.
+"""`GMMAnalyzer`: how a model routes the segments of a dataset, and what the routing tells about them.
 
     analyzer = GMMAnalyzer(model)
     stats = analyzer.track_routing(dataloader)        # batches of documents, or of a ChunkedSquadDataset
@@ -35,10 +35,10 @@ Labels = Sequence[str | None]  # one a document, by its index in the dataset; No
 
 
 class GMMAnalyzer:
-    """Tracks the routing of a `gmm` model over a dataset and describes it.
+    """Records the routing of a model with experts over a dataset and describes it.
 
     Args:
-        model: moved to `device` if one is given.
+        model: moved to `device` if given.
 
     Raises:
         ConfigError: the model has no experts to route to.
@@ -56,11 +56,13 @@ class GMMAnalyzer:
 
     @torch.inference_mode()
     def track_routing(self, dataloader: Iterable[dict[str, Tensor]], max_segments: int | None = None) -> dict[str, Any]:
-        """Read batches, keep every segment's routing in `routing_data` (anew at each call), and sum it up.
+        """Run the model on batches, store every segment's routing in `routing_data`, and summarize it.
+
+        Each call starts from empty `routing_data`.
 
         Args:
-            dataloader: batches as `DocumentCollator` makes them.
-            max_segments: stop after so many segments.
+            dataloader: batches from a `DocumentCollator`.
+            max_segments: stop after this many segments.
 
         Returns:
             `expert_utilization` (each expert's mean probability over segments), `mean_entropy`, `std_entropy` (nats),
@@ -82,7 +84,7 @@ class GMMAnalyzer:
         return self.summary(RoutingTable.of(self.routing_data))
 
     def _records(self, batch: dict[str, Tensor], limit: int | None) -> Iterable[RoutingProbabilities]:
-        """One record for each segment index of a batch, over the documents that have it; up to `limit` segments."""
+        """One record per segment index of a batch, over the documents that have it; at most `limit` segments."""
         output = self.model(**{name: batch[name].to(self.model.device) for name in MODEL_INPUTS})
         probs_BSk, logits_BSk = output.routing_probs.cpu(), output.routing_logits.cpu()
         for s in range(probs_BSk.shape[1]):
@@ -102,7 +104,7 @@ class GMMAnalyzer:
 
     @staticmethod
     def summary(table: RoutingTable) -> dict[str, Any]:
-        """Utilization, entropy and number of the segments in a table."""
+        """Utilization, entropy and number of segments of a table."""
         return {
             "expert_utilization": table.probs.mean(0).tolist(),
             "mean_entropy": float(table.entropy.mean()),
@@ -112,11 +114,11 @@ class GMMAnalyzer:
 
     @property
     def table(self) -> RoutingTable:
-        """The tracked segments by document."""
+        """The tracked segments, ordered by document."""
         return RoutingTable.of(self.routing_data)
 
     def compute_expert_diversity(self) -> np.ndarray:
-        """(k,k) cosine similarity of the experts' initial memories, each flattened to m·d numbers; low is diverse."""
+        """(k,k) float64 cosine similarity of the experts' initial memories, each flattened to (m·d,)."""
         memories = torch.stack([expert.detach().flatten() for expert in self.model.memory_mixture.expert_memories])
         unit = torch.nn.functional.normalize(memories.double().cpu(), dim=-1)
         return (unit @ unit.T).numpy()
@@ -126,7 +128,7 @@ class GMMAnalyzer:
         return routing_consistency(self.table)
 
     def load_balance_variance(self) -> float:
-        """Variance of utilization over experts; 0 is even, the guide calls 0.05 imbalanced."""
+        """Variance of utilization over experts; 0 is even, above 0.05 is imbalanced (docs/guide.md)."""
         return float(self.table.probs.mean(0).var())
 
     def pattern(self) -> RoutingPattern:
@@ -148,7 +150,7 @@ class GMMAnalyzer:
         )
 
     def expert_states(self) -> list[ExpertMemoryState]:
-        """Each expert's initial memory with its use over the tracked segments."""
+        """Each expert's initial memory with its usage over the tracked segments."""
         table, mixture = self.table, self.model.memory_mixture
         return [
             ExpertMemoryState(
@@ -164,7 +166,7 @@ class GMMAnalyzer:
         ]
 
     def by_label(self, labels: Labels) -> dict[str, dict[str, Any]]:
-        """`summary` of the segments of each label's documents, such as their question types."""
+        """`summary` for each label (such as a question type), over the segments of the documents that carry it."""
         table = self.table
         label_N = np.array(labels, dtype=object)[table.document]
         return {
@@ -173,7 +175,7 @@ class GMMAnalyzer:
         }
 
     def information_about(self, labels: Labels, contexts: Sequence[int]) -> dict[str, Any] | None:
-        """`mutual_information` of top expert and label, over all segments and at each index; None without labels.
+        """`mutual_information` of top expert and label, over all segments and per segment index; None without labels.
 
         Args:
             contexts: each document's context, by its index in the dataset.
@@ -193,7 +195,7 @@ class GMMAnalyzer:
         return {**information(np.ones(len(table), bool)), "by_segment": by_segment}
 
     def report(self, documents: Documents, batch_size: int = 16) -> dict[str, Any]:
-        """Track the routing over all of these documents and say all there is to say: `reports/routing.json`."""
+        """Track the routing over all documents and return the contents of `reports/routing.json`."""
         collate = DocumentCollator(layout=documents.layout, memory_tokens=True)
         order = longest_first(documents).tolist()
         batches = (order[first : first + batch_size] for first in range(0, len(order), batch_size))
@@ -217,7 +219,7 @@ class GMMAnalyzer:
 
 
 def no_routing_report(memory_type: str) -> dict[str, Any]:
-    """`reports/routing.json` of a model that routes nothing: the same keys with null, and the reason."""
+    """`reports/routing.json` of a model without a router: the same keys with null, and the reason."""
     keys = (
         *("expert_utilization", "mean_entropy", "std_entropy", "total_segments", "top_expert_share"),
         *("load_balance_variance", "expert_diversity", "routing_consistency", "by_question_type"),

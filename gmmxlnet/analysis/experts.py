@@ -1,4 +1,4 @@
-"""What each expert is given: the questions and the words of the segments that are routed to it.
+"""What is routed to each expert: types of question, typical words, and the clearest segment.
 
 Shapes: N segments, k experts, V words.
 """
@@ -14,25 +14,25 @@ from gmmxlnet.analysis.routing import RoutingTable
 from gmmxlnet.data.documents import Documents
 
 WORD = re.compile(r"\w+")
-MOST_SEGMENTS = 5000  # whose words are counted, spread evenly over the dataset
+MOST_SEGMENTS = 5000  # whose words are counted, spaced evenly over the dataset
 WORDS_SHOWN = 10
-PRIOR_WORDS = 500  # of the overall distribution, added to each side: rare words prove little
+PRIOR_WORDS = 500  # pseudo-counts from the overall distribution, so that rare words do not rank high
 
 
 @dataclass(frozen=True)
 class ExpertProfile:
-    """One expert, as it is used over a dataset."""
+    """What one expert is used for over a dataset."""
 
     expert: int
     share: float  # mean routing probability over all segments
     share_by_type: dict[str, float]  # the same over the segments of each type of question
-    words: list[tuple[str, float]]  # most typical first; how many times as frequent as in all segments together
-    example: str  # the text of the segment that is routed to it most clearly
+    words: list[tuple[str, float]]  # most typical first, with the ratio of their frequency to that in all segments
+    example: str  # the text of the segment with the highest routing probability
     example_probability: float
 
 
 def segment_text(documents: Documents, document: int, segment: int) -> str:
-    """The part of a document's context that one of its segments shows."""
+    """The part of a document's context that lies in one of its segments."""
     first, end = documents[document].segments[segment].tolist()
     if first == end:
         return ""
@@ -62,10 +62,10 @@ def expert_profiles(documents: Documents, table: RoutingTable) -> list[ExpertPro
 
 
 def typical_words(texts: list[str], probs_Nk: np.ndarray) -> list[list[tuple[str, float]]]:
-    """For each expert the words whose odds there differ most surely from those elsewhere, and their ratio of frequency.
+    """For each expert its most typical words, and the ratio of their frequency to that in all segments.
 
-    Each segment counts for each expert with its routing probability. Ranked by the z-score of the log odds ratio with
-    an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, eq. 22); ties by the word.
+    A segment counts for an expert with its routing probability. Words are ranked by the z-score of the log odds ratio
+    with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, eq. 22); ties are broken alphabetically.
     """
     counts = [Counter(WORD.findall(text.lower())) for text in texts]
     vocabulary = sorted(set().union(*counts))

@@ -1,4 +1,4 @@
-"""What the memory did, as records for those who look into it (B documents, k experts, m slots, d hidden size)."""
+"""Records of what the memory did. Shapes: B documents, k experts, m slots, d hidden size."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class RoutingProbabilities:
 
 @dataclass(frozen=True)
 class ExpertMemoryState:
-    """One expert's initial memory, and how it was used."""
+    """One expert's initial memory and its usage."""
 
     expert_id: int
     memory_state: Tensor  # (m,d)

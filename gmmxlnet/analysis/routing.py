@@ -19,7 +19,7 @@ DIVERSE_SIMILARITY, VARIED_CONSISTENCY = 0.5, 0.5
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """Every segment's routing, in the order of documents and of the segments in them."""
+    """Every segment's routing, sorted by document and segment."""
 
     document: np.ndarray  # (N,) int64, index in the dataset
     segment: np.ndarray  # (N,) int64, index in the document
@@ -29,7 +29,7 @@ class RoutingTable:
 
     @classmethod
     def of(cls, routing_data: Sequence[RoutingProbabilities]) -> "RoutingTable":
-        """The table of these records; those that name no documents keep their order, as documents of their own."""
+        """The table of these records; without a `document_index`, every row of a record is a document of its own."""
         anonymous = np.cumsum([0] + [len(record.entropy) for record in routing_data])
         document = [
             np.arange(first, first + len(record.entropy))
@@ -56,9 +56,9 @@ class RoutingTable:
 
 
 def routing_consistency(table: RoutingTable) -> float:
-    """How steady the top expert is: the share of neighboring segments that have the same one, averaged over documents.
+    """The share of neighboring segments with the same top expert, averaged over documents.
 
-    Documents of a single segment have no neighbors and do not count; NaN if there are no others.
+    Documents of a single segment are left out; NaN if there are no others.
     """
     neighbors = table.document[1:] == table.document[:-1]
     if not neighbors.any():
@@ -85,15 +85,15 @@ def mutual_information(
     num_permutations: int = 1000,
     seed: int = 0,
 ) -> dict[str, float | int]:
-    """How many bits the top expert tells about a label, and how many it would seem to tell by chance.
+    """Mutual information of top expert and label, with a permutation test.
 
-    Few segments make any two columns look related, so the labels are also dealt out at random, among contexts: all
-    questions about a context are routed alike, and single questions dealt out would set the bar too low.
+    On a small sample any two columns share some information. The null distribution comes from permuting labels among
+    contexts, not among segments: all questions about a context are routed alike, so they are no independent evidence.
 
     Returns:
         `bits`; `chance_bits`, the mean over permutations, and `chance_bits_95`, their 95th percentile; `p_value`, the
-        share of permutations that tell as much; `label_bits`, the label's entropy, which is the most there is to tell;
-        `segments`, how many were counted.
+        share of permutations with at least as many bits; `label_bits`, the label's entropy, which is the upper bound;
+        `segments`, the number counted.
     """
     _, label_N = np.unique(label_N, return_inverse=True)
     units, unit_N = np.unique(np.stack([context_N, label_N]), axis=1, return_inverse=True)

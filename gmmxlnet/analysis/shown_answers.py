@@ -1,4 +1,4 @@
-"""Answers to show in their document: right and wrong ones, of every type of question, with the routing beside them."""
+"""Chooses answers to show in their documents: right and wrong ones of every type of question, with the routing."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Span = tuple[int, int]  # first character and the one after the last
 
 @dataclass(frozen=True)
 class ShownSegment:
-    """A segment's own part of the text (what it shares with the segment before is shown there) and its routing."""
+    """A segment's routing and its own part of the text, without the overlap with the segment before."""
 
     index: int
     start: int
@@ -26,7 +26,7 @@ class ShownSegment:
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One question of one document, answered."""
+    """An answered question with its document."""
 
     question: str
     question_type: str | None
@@ -87,7 +87,7 @@ def _types_in_turn(documents: Documents, rows: np.ndarray, count: int) -> list[i
 
 
 def _answer(documents: Documents, index: int, n_best: Mapping[str, Any], threshold: float) -> tuple[Any, float]:
-    """The entry that answers (None: no answer), and the null odds."""
+    """The n-best entry that is the answer (None: no answer), and the null odds."""
     entries = n_best[documents.question_id(index)]
     score = {True: -np.inf, False: -np.inf}  # of the best span, and of the empty answer
     for entry in entries:
@@ -131,7 +131,7 @@ def _shown(
 
 
 def _segments(documents: Documents, index: int, table: RoutingTable | None) -> list[ShownSegment]:
-    """The text parted where one segment's own part ends and the next one's begins."""
+    """The text, split where one segment's own part ends and the next one's begins."""
     bounds, length = documents[index].segments, len(documents.context_text(index))
     ends = [documents.token_char_span(index, 0, int(end) - 1)[1] if end else 0 for _, end in bounds]
     ends[-1] = length

@@ -1,4 +1,4 @@
-"""The few figures by which experiments are compared: `reports/summary.json`, and a table that DVC can plot."""
+"""The figures by which experiments are compared: `reports/summary.json`, and a table that DVC plots."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,7 @@
-"""Many trained variants side by side: tables, words and a picture, made from their results by pure functions.
+"""Compares trained variants: tables, findings in words and a plot, made from their results by pure functions.
 
-A `Result` is one variant trained with one seed. Nothing here trains, evaluates or looks for files; no stage depends on
-it, so that a change of wording makes no experiment run again.
+A `Result` is one variant trained with one seed. Nothing here trains, evaluates or searches for files. No stage depends
+on this package, so a change of wording does not invalidate an experiment.
 """
 
 from gmmxlnet.comparison.figure import plot_comparison

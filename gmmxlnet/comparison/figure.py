@@ -1,4 +1,4 @@
-"""A comparison as one picture: exact match by variant, told apart by place and shape, not by color."""
+"""A comparison as one plot: exact match by variant. Position and marker carry the meaning, not color."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from gmmxlnet.analysis.plots import INK
 from gmmxlnet.comparison.results import ABLATIONS, ALL, Result, by_variant
 
-# marker, fill: filled for the model as it is, open for what is left without its memory
+# marker and fill: filled with the memory as trained, open without it
 MARKS = {"normal": ("o", INK), "zeroed": ("v", "white"), "shuffled": ("s", "white"), "reset": ("D", "white")}
 SHIFTS = {"normal": 0.0, "zeroed": -0.2, "shuffled": 0.0, "reset": 0.2}  # marks at the same score stay apart
 SPREAD = 0.56  # of the height of a variant's band that its seeds share
 
 
 def plot_comparison(results: Sequence[Result]) -> Figure:
-    """Left, all questions with the floor; right, the telling questions with and without memory. A mark a seed."""
+    """Left: all questions and the floor. Right: `telling_group` with and without memory. One mark per seed."""
     variants = by_variant(results)
     group = results[0].telling_group
     figure = Figure(figsize=(12, 1.6 + 0.48 * len(variants)), layout="constrained")
@@ -44,7 +44,7 @@ def plot_comparison(results: Sequence[Result]) -> Figure:
 
 
 def _heights(place: int, count: int) -> np.ndarray:
-    """Where a variant's seeds stand in its band."""
+    """The vertical positions of a variant's seeds within its band."""
     return place + (np.arange(count) - (count - 1) / 2) * SPREAD / max(count, 2)
 
 

@@ -1,8 +1,8 @@
-"""What a comparison shows, in sentences: the floor, who beats the model without memory, who reads its memory, how the
-experts are used, and where seeds disagree.
+"""The findings of a comparison in sentences: the floor, which variants beat the model without memory, which read their
+memory, how the experts are used, and where seeds disagree.
 
-Two scores are called different only where their 95% intervals do not overlap, which is a cautious test: intervals that
-overlap a little can still belong to different models.
+Two scores are called different only if their 95% intervals do not overlap. This test is conservative: intervals of
+models that truly differ can overlap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,14 +17,14 @@ CHANCE = 0.05
 
 
 def describe(results: Sequence[Result]) -> list[str]:
-    """The report's sentences, in order of weight; at least one."""
+    """The report's sentences, the most important first; at least one."""
     return [sentence for sentence in (floor(results), _against_baseline(results)) if sentence] + describe_models(
         results
     )
 
 
 def describe_models(results: Sequence[Result]) -> list[str]:
-    """What the report says of memory, routing, seeds and machines, whatever the scores are compared with."""
+    """Sentences on memory, routing, seeds and machines, which need no baseline."""
     sentences = [_memory(results), _routing(results), _information(results), *_seeds(results), _threads(results)]
     return [sentence for sentence in sentences if sentence]
 
@@ -35,7 +35,7 @@ def label(result: Result) -> str:
 
 
 def floor(results: Sequence[Result]) -> str:
-    """The score of always answering "no answer", and who is not clearly above it."""
+    """The score of always answering "no answer", and the results that are not clearly above it."""
     at_floor = [result for result in results if not result.above_floor]
     floors = {result.seed: number(result.floor) for result in results}
     said = f"Always answering “no answer” reaches {next(iter(floors.values()))} EM: the floor."
@@ -51,7 +51,7 @@ def floor(results: Sequence[Result]) -> str:
 
 
 def _against_baseline(results: Sequence[Result]) -> str:
-    """Each result beside the model without memory, trained with the same seed."""
+    """Each result against the model without memory that was trained with the same seed."""
     baselines = {result.seed: result for result in results if result.variant == BASELINE}
     others = [result for result in results if result.variant != BASELINE and result.seed in baselines]
     if not others:
@@ -93,8 +93,8 @@ def _memory(results: Sequence[Result]) -> str:
         )
     if abstaining:
         said.append(
-            "Not clearly above the floor, so that taking the memory away may only change when “no answer” is said, and "
-            f"nothing follows: {_listed(abstaining)}."
+            "Not clearly above the floor, where taking the memory away may change only how often the answer is “no "
+            f"answer”, which is no evidence either way: {_listed(abstaining)}."
         )
     if idle:
         said.append(f"No such loss, so no evidence that the memory is read, by: {_listed(idle)}.")
@@ -120,16 +120,16 @@ def _information(results: Sequence[Result]) -> str:
     if not known:
         return ""
     telling = [(result, found) for result, found in known if found["p_value"] < CHANCE]
-    by_luck = f"{CHANCE * len(known):.1f} of {len(known)} would by luck"
+    by_luck = f"{CHANCE * len(known):.1f} of {len(known)} expected by chance"
     if not telling:
-        return f"No router's choice tells more about the document's condition than chance (p < {CHANCE}; {by_luck})."
+        return f"No router carries information about the document's condition beyond chance (p < {CHANCE}; {by_luck})."
     bits = ", ".join(f"{label(result)}, {found['bits']:.3f} bits" for result, found in telling)
-    said = f"The router's choice tells more about the document's condition than chance (p < {CHANCE}; {by_luck})"
+    said = f"The routing carries information about the document's condition beyond chance (p < {CHANCE}; {by_luck})"
     return f"{said} in: {bits}."
 
 
 def _seeds(results: Sequence[Result]) -> Iterable[str]:
-    """Where seeds disagree: in score, or in whether the memory is read."""
+    """Where seeds of a variant disagree: in score, or in whether the memory is read."""
     groups = list(dict.fromkeys([results[0].telling_group, ALL]))
     several = {variant: chosen for variant, chosen in by_variant(results).items() if len(chosen) > 1}
     found = []
@@ -155,15 +155,15 @@ def _seeds(results: Sequence[Result]) -> Iterable[str]:
 
 
 def _threads(results: Sequence[Result]) -> str:
-    """Threads change the order of sums, hence the last bits, hence in the end the result."""
+    """Devices and thread counts: both change the order of floating-point sums, and with it the result."""
     known = sorted({int(result.cost["threads"]) for result in results if "threads" in result.cost})
     devices = sorted({str(result.cost["device"]) for result in results if "device" in result.cost})
     if not known:
         return ""
     said = f"Trained on {' and '.join(devices)}, with {_words(known)} CPU thread{'s' if known != [1] else ''} each"
     if len(known) > 1 or len(devices) > 1:
-        return f"{said}: **not alike**, so part of a difference, in speed above all, may come from there."
-    return f"{said}. Another number of threads adds up in another order, which can change a result a little."
+        return f"{said}: **these differ**, so part of a difference in score or speed may come from them."
+    return f"{said}. Another number of threads sums in another order, which can change a result slightly."
 
 
 def _words(values: Iterable[int]) -> str:

@@ -1,6 +1,6 @@
-"""`reports/long-documents.md`: does memory help on long documents, by how much, where, at what cost.
+"""`reports/long-documents.md`: whether memory helps on long documents, by how much, where, and at what cost.
 
-Every difference is paired by question, averaged over a variant's seeds, with a 95% interval over documents.
+Differences are paired by question and averaged over a variant's seeds, with a 95% interval over documents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from gmmxlnet.comparison.tables import NONE, ablation_table, cost_table, number,
 from gmmxlnet.utils.tables import markdown_table
 
 NO_RECONSTRUCTION = "-norec"  # what the names of variants without memory reconstruction end in
-LIMITS = """Every answer in SQuAD stands in one sentence of one paragraph, and a segment is longer than a paragraph: a
-reader of single segments can find every answer, and a memory can only help it to choose among segments and to know when
-there is none. More would be expected of questions whose evidence lies in several segments (`cross` in the sample world,
-where memory decides everything), of an encoder trained on far more text, and of more training on documents of full
-length."""
+LIMITS = """Every answer in SQuAD lies in one sentence of one paragraph, and a segment is longer than a paragraph. A
+model that reads single segments can find every answer; a memory can only help it to choose among segments, and to tell
+that there is no answer. A larger effect is to be expected on questions whose evidence lies in several segments (`cross`
+in the sample, which cannot be answered without a memory), with an encoder that was pretrained on far more text, and
+with more training on documents of full length."""
 Family = Mapping[str, Sequence[ScoredDocuments]]
 
 
 def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[str] = ()) -> str:
-    """The page as Markdown; `missing` are experiments without a result."""
+    """The report as Markdown; `missing` names experiments without a result."""
     parts = ["# Does memory help on long documents?", "Made by `make long-documents`; do not edit."]
     if scored:
         parts.append(_setting(scored))
@@ -37,7 +37,7 @@ def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[s
     parts += ["## In words", "\n".join(f"* {sentence}" for sentence in sentences)]
     parts += [
         "## By how much",
-        f"EM and F1 in percent, and what they differ by from `{BASELINE}` with the same seeds and the same questions.",
+        f"EM and F1 in percent, and their difference from `{BASELINE}` with the same seeds and questions.",
         _differences(family),
         *_where(family),
         "## The same models with their memory taken away",
@@ -51,7 +51,7 @@ def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[s
 
 
 def _setting(scored: Sequence[ScoredDocuments]) -> str:
-    """What the results share; where they do not, all that occurs, so that nothing unlike is compared unsaid."""
+    """The setting of the results; where it differs among them, all values."""
     lines = []
     for name in scored[0].setting:
         values = dict.fromkeys(one.setting[name] for one in scored)
@@ -73,11 +73,11 @@ def _against(family: Family, variant: str, baseline: str, metric: str, mask: np.
 
 
 def _answer(family: Family) -> list[str]:
-    """Does memory help, by how much; the sentence a reader came for."""
+    """Whether memory helps, and by how much."""
     found = {variant: _against(family, variant, BASELINE, "exact_match") for variant in family if variant != BASELINE}
     known = {variant: score for variant, score in found.items() if score is not None}
     if not known:
-        return [f"`{BASELINE}` is not among the results: whether memory helps cannot be said."]
+        return [f"There is no result of `{BASELINE}`, so whether memory helps is unknown."]
     if not any((one.result.score("exact_match").low or 0) > one.result.floor for one in family[BASELINE]):
         weak = [f"`{BASELINE}` itself is not clearly above the floor: what follows says little about memory."]
     else:
@@ -98,13 +98,13 @@ def _answer(family: Family) -> list[str]:
         said.append(f"No difference beyond chance (the interval holds 0): {', '.join(rest)}.")
     if len(known) > 1:
         said.append(
-            f"{len(known)} variants were compared: by luck alone about {0.05 * len(known):.1f} would stand out."
+            f"{len(known)} variants were compared: about {0.05 * len(known):.1f} would stand out by chance alone."
         )
     return said
 
 
 def _reconstruction(family: Family) -> list[str]:
-    """What memory reconstruction does, where a variant was trained with and without it."""
+    """The effect of memory reconstruction, for variants trained with and without it."""
     found = {
         variant: score
         for variant in family
@@ -114,7 +114,7 @@ def _reconstruction(family: Family) -> list[str]:
 
 
 def _cost(family: Family) -> list[str]:
-    """Speed and size beside the model without memory."""
+    """Speed and size relative to the model without memory."""
     if BASELINE not in family:
         return []
     said = []
@@ -124,7 +124,7 @@ def _cost(family: Family) -> list[str]:
         if variant == BASELINE or not (speed and size and own_speed and own_size):
             continue
         said.append(f"{variant} {100 * own_speed / speed:.0f}% and {100 * own_size / size:.0f}%")
-    return [f"Training speed and parameters beside `{BASELINE}`: {'; '.join(said)}."] if said else []
+    return [f"Training speed and parameters relative to `{BASELINE}`: {'; '.join(said)}."] if said else []
 
 
 def _differences(family: Family) -> str:
@@ -141,7 +141,7 @@ def _differences(family: Family) -> str:
 
 
 def _where(family: Family) -> list[str]:
-    """EM of the baseline and everybody's difference from it, by length of the document and by place of the answer."""
+    """EM of the baseline and the others' difference from it, by length of the document and place of the answer."""
     if BASELINE not in family:
         return []
     base = family[BASELINE][0]
@@ -167,8 +167,8 @@ def _where(family: Family) -> list[str]:
 
 
 _SPECIALIZATION = (
-    "Similarity: mean cosine of two experts' memories at the start (0: unlike, 1: alike). Steadiness: share of "
-    "neighboring segments with the same top expert. Pattern: the guide's, by its thresholds."
+    "Similarity: mean cosine similarity of two experts' initial memories. Consistency: share of neighboring segments "
+    "with the same top expert. The patterns and their thresholds are in docs/guide.md."
 )
 
 
@@ -183,7 +183,7 @@ def _specialization(family: Family) -> str:
             unlike = similarity[~np.eye(len(similarity), dtype=bool)].mean()
             steady = number(routing["routing_consistency"], 2)
             rows.append([variant, str(one.result.seed), number(float(unlike), 2), steady, str(routing["pattern"])])
-    return _table(["variant", "seed", "similarity", "steadiness", "pattern"], rows)
+    return _table(["variant", "seed", "similarity", "consistency", "pattern"], rows)
 
 
 def _mean_cost(chosen: Sequence[ScoredDocuments], name: str) -> float | None:

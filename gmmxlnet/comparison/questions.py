@@ -1,7 +1,7 @@
-"""`ScoredDocuments`: one experiment's scores question by question, so that two experiments can be compared in pairs.
+"""`ScoredDocuments`: an experiment's score of every question, so that experiments can be compared question by question.
 
-What is asked of pairs: the mean difference, over all questions or over those of documents of so many segments, or with
-the answer so far from the document's start, each with an interval over documents. One small file an experiment.
+A comparison is a mean difference with an interval over documents: over all questions, by the document's number of
+segments, or by the answer's distance from the document's start. Each experiment is one small file.
 
 Shapes: D questions, in the order of the dataset.
 """
@@ -26,16 +26,16 @@ from gmmxlnet.evaluation.squad_metric import raw_scores
 from gmmxlnet.utils.files import atomic_file
 
 BOUNDS = (1, 2, 4, 8, 16)  # groups of segments: 1, 2, 3 to 4, 5 to 8, 9 to 16, more
-NOWHERE = 0  # the place of an answer that is not there
+NOWHERE = 0  # the place of an unanswerable question's answer
 ARRAYS = ("exact_match", "f1", "context", "segments", "place")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredDocuments:
-    """A `Result`, and beside it every question's scores.
+    """A `Result` with the scores of every question.
 
     Args:
-        identity: of what made it; the same parameters, code, encoder and data have the same.
+        identity: hash of parameters, code, encoder and data.
         exact_match, f1: (D,) percent. context: (D,) the document that each question asks about.
         segments: (D,) of that document. place: (D,) the first segment that holds the answer, from 1; 0 without answer.
         questions: SHA-256 of the questions' ids.
@@ -62,7 +62,7 @@ class ScoredDocuments:
         identity: str,
         setting: Mapping[str, str],
     ) -> "ScoredDocuments":
-        """What the predictions score where null odds above `threshold` mean no answer."""
+        """The scores of predictions; null odds above `threshold` mean no answer."""
         exact, f1 = raw_scores(predictions.golds(), predictions.answers(threshold))
         return cls(
             result=result,
@@ -77,7 +77,7 @@ class ScoredDocuments:
         )
 
     def write(self, path: Path) -> None:
-        """Write a safetensors file, which says all that is no array in its header."""
+        """Write a safetensors file; everything but the arrays goes into its metadata."""
         said = {name: getattr(self, name) for name in ("identity", "questions", "setting")}
         said["result"] = asdict(self.result)
         with atomic_file(path) as scratch:
@@ -85,7 +85,7 @@ class ScoredDocuments:
 
     @classmethod
     def read(cls, path: Path) -> "ScoredDocuments":
-        """What `write` wrote; DataError where it is something else."""
+        """Read a file of `write`. Raises DataError if it is not one."""
         try:
             with safe_open(path, "numpy") as file:
                 said: dict[str, Any] = json.loads(file.metadata()["json"])
@@ -93,7 +93,7 @@ class ScoredDocuments:
             said["result"] = Result(**said["result"])
             return cls(**said, **arrays)
         except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: is no result of long documents ({error}); remove it and run again") from None
+            raise DataError(f"{path}: not a result of make long-documents ({error}); remove it and run again") from None
 
 
 def answer_places(predictions: Predictions) -> np.ndarray:
@@ -111,7 +111,7 @@ def answer_places(predictions: Predictions) -> np.ndarray:
 
 
 def group_of(count_D: np.ndarray) -> np.ndarray:
-    """(D,) the index of each count's group among `BOUNDS`, one more for those beyond."""
+    """(D,) the index of the first of `BOUNDS` that each count does not exceed; `len(BOUNDS)` beyond the last."""
     return np.searchsorted(np.array(BOUNDS), count_D)
 
 
@@ -124,7 +124,7 @@ def group_name(index: int) -> str:
 
 
 def groups(scored: ScoredDocuments, of: str) -> Mapping[str, np.ndarray]:
-    """Masks (D,) by number of `segments`, or by `place` of the answer, of the groups that have questions."""
+    """Masks (D,) of the nonempty groups, by number of `segments` or by `place` of the answer."""
     count_D: np.ndarray = getattr(scored, of)
     group_D = np.where(count_D == NOWHERE, -1, group_of(count_D))
     found = {group_name(int(index)): group_D == index for index in np.unique(group_D) if index >= 0}
@@ -132,7 +132,7 @@ def groups(scored: ScoredDocuments, of: str) -> Mapping[str, np.ndarray]:
 
 
 def average(chosen: Sequence[ScoredDocuments], metric: str, group_D: np.ndarray | None = None) -> Score:
-    """A metric's mean over questions and over experiments (the seeds of a variant), with an interval over documents."""
+    """A metric's mean over questions and experiments (the seeds of a variant), with an interval over documents."""
     return _summary(_mean_of(chosen, metric), chosen[0], group_D, (0.0, 100.0))
 
 
@@ -142,14 +142,14 @@ def difference(
     metric: str,
     group_D: np.ndarray | None = None,
 ) -> Score:
-    """By how much `chosen` score higher than `against` with the same seeds, paired by question."""
+    """The mean difference of `chosen` and `against`, paired by seed and question."""
     return _summary(_mean_of(chosen, metric) - _mean_of(against, metric), chosen[0], group_D, (-100.0, 100.0))
 
 
 def pairs(
     chosen: Sequence[ScoredDocuments], against: Sequence[ScoredDocuments]
 ) -> tuple[list[ScoredDocuments], list[ScoredDocuments]]:
-    """Those of both that share seed and questions, in the same order; the questions are those of the first pair."""
+    """The experiments of both that share seed and questions, in the same order; all have the first pair's questions."""
     there = {(other.result.seed, other.questions): other for other in against}
     both = [(one, there[key]) for one in chosen if (key := (one.result.seed, one.questions)) in there]
     both = [(one, other) for one, other in both if one.questions == both[0][0].questions]

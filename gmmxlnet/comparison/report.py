@@ -1,4 +1,4 @@
-"""`reports/comparison.md`: what was compared, what it shows in words, then every number."""
+"""`reports/comparison.md`: what was compared, the findings in words, then all numbers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,9 +15,9 @@ def render_report(
     """The report as Markdown.
 
     Args:
-        setting: what all results share (profile, budget, data), by its name.
-        missing: experiments without a result, and why.
-        plot: file name of the picture, beside the report.
+        setting: what all results share (profile, budget, data), by name.
+        missing: experiments without a result, with the reason.
+        plot: file name of the plot, in the report's folder.
     """
     parts = [f"# {title}", "Made by `make compare` from DVC's experiments and MLflow's runs; do not edit."]
     parts.append("\n".join(f"* {name}: {value}" for name, value in setting.items()))
@@ -31,25 +31,26 @@ def render_report(
     parts.append(f"![Exact match by variant, with and without memory]({plot})")
     parts += [
         "## Scores",
-        "Exact match (EM) and F1 in percent, with 95% bootstrap intervals over contexts.",
+        "Exact match (EM) and F1 in percent, with 95% confidence intervals: a bootstrap over contexts, or the Wilson "
+        "interval where all contexts score the same.",
         scores_table(results),
         "## The same model with its memory taken away",
-        f"Exact match on {of}: memory normal, zeroed, another document's, or reset at every segment; and what all "
-        "questions lose when it is zeroed, paired by question.",
+        f"Exact match on {of} with the memory as trained, zeroed, taken from another document, or reset at every "
+        "segment; last, the loss over all questions with a zeroed memory, paired by question.",
         ablation_table(results),
     ]
     if any(result.utilization for result in results):
         parts += [
             "## Routing",
-            "Mean routing probability of the least and the most used expert; the mean entropy of a segment's routing; "
-            "how many bits the most probable expert tells about the document's condition (mutual information), beside "
-            "what shuffled conditions give.",
+            "Mean routing probability of the least and the most used expert; mean entropy of a segment's routing; "
+            "mutual information of the most probable expert and the document's condition, and the same with conditions "
+            "shuffled. docs/guide.md explains the figures.",
             routing_table(results),
         ]
     parts += [
         "## Cost",
-        "Tokens are the training's, padding left out; memory is the largest resident set of the training process. "
-        "Seconds and tokens/s are of this machine, with whatever else it was doing.",
+        "Tokens of the training without padding; peak memory is the largest resident set size of the training process. "
+        "Seconds and tokens/s depend on the machine and on its load.",
         cost_table(results),
     ]
     return "\n\n".join(parts) + "\n"

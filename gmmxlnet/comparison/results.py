@@ -1,7 +1,7 @@
-"""`Result`: what one variant reached with one seed, and the columns that a comparison shows of it.
+"""`Result`: the scores of one variant with one seed, and its columns in a comparison.
 
-Scores are percent with 95% intervals, as the evaluate stage wrote them. A value that does not exist (a model without
-experts has no routing) or was not measured is None.
+Scores are in percent with 95% intervals, as the evaluate stage wrote them. None stands for a value that does not exist
+(a model without experts has no routing) or was not measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 ALL = "all"  # the group of all questions
-CROSS = "cross"  # the questions that only a memory can answer, in sets that mark them
+CROSS = "cross"  # type of the questions that only a memory can answer, in datasets that label them
 ABLATIONS = ("normal", "zeroed", "shuffled", "reset")
 Column = dict[str, str | float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A score in percent and its 95% interval; None for an interval that cannot be had (one context only)."""
+    """A score in percent and its 95% interval, which is None for a single context."""
 
     value: float | None
     low: float | None
     high: float | None
 
     def clear_of(self, other: "Score") -> bool:
-        """Whether the two intervals are both there and do not overlap."""
+        """Whether both intervals exist and do not overlap."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return False
         return self.low > other.high or self.high < other.low
@@ -38,7 +38,7 @@ class Result:
     Args:
         metrics: the contents of `reports/metrics.json`.
         routing: the contents of `reports/routing.json`.
-        cost: what the training took, where it is known: `parameters`, `tokens_per_second`, `peak_memory_mib`,
+        cost: of the training, as far as it is known: `parameters`, `tokens_per_second`, `peak_memory_mib`,
             `peak_gpu_memory_mib`, `training_seconds`, `threads`, `device`.
     """
 
@@ -50,12 +50,12 @@ class Result:
 
     @property
     def groups(self) -> list[str]:
-        """All questions, then the types they are marked with."""
+        """All questions, then the types of question that the dataset labels."""
         return [ALL, *self.metrics["by_question_type"]]
 
     @property
     def telling_group(self) -> str:
-        """The questions that show a memory best: `cross` where the set marks them, else all."""
+        """The questions that need a memory most: `cross` where the dataset labels them, else all."""
         return CROSS if CROSS in self.metrics["by_question_type"] else ALL
 
     @property
@@ -64,7 +64,7 @@ class Result:
         return self.metrics["always_no_answer"]["exact_match"]
 
     def score(self, metric: str, group: str = ALL, ablation: str = "normal") -> Score:
-        """`exact_match` or `f1` of a group of questions, with memory as it is or taken away."""
+        """`exact_match` or `f1` of a group of questions, under a memory ablation."""
         summary = self.metrics["memory_ablation"][ablation]
         if group != ALL and summary["by_question_type"] is not None:
             summary = summary["by_question_type"][group]
@@ -72,30 +72,30 @@ class Result:
         return Score(value=summary[metric], low=low, high=high)
 
     def loss(self, ablation: str) -> Score:
-        """By how many points of exact match all questions fall without the memory, paired by question."""
+        """Points of exact match lost under a memory ablation, over all questions, paired by question."""
         summary = self.metrics["memory_ablation"][ablation]
         low, high = summary.get("exact_match_loss_interval") or (None, None)
         return Score(value=summary.get("exact_match_loss"), low=low, high=high)
 
     @property
     def has_memory(self) -> bool:
-        """Whether there is anything to take away."""
+        """Whether the variant has a memory that can be ablated."""
         return self.variant != "none"
 
     @property
     def above_floor(self) -> bool:
-        """Whether the interval of its exact match lies above the floor."""
+        """Whether the interval of exact match lies above the floor."""
         return (self.score("exact_match").low or 0.0) > self.floor
 
     @property
     def loses_without_memory(self) -> bool:
-        """Whether taking the memory away in some way costs more than chance explains (interval above zero)."""
+        """Whether some memory ablation costs exact match beyond chance (interval above zero)."""
         losses = [self.loss(name) for name in ABLATIONS[1:]]
         return self.has_memory and any(loss.low is not None and loss.low > 0 for loss in losses)
 
     @property
     def reads_memory(self) -> bool:
-        """Whether it loses answers without its memory; at the floor a loss is one of “no answer”s only."""
+        """Whether the model loses answers without its memory; at the floor, a loss only concerns “no answer”."""
         return self.loses_without_memory and self.above_floor
 
     @property
@@ -106,12 +106,12 @@ class Result:
 
     @property
     def information(self) -> Mapping[str, float] | None:
-        """Mutual information of top expert and the document's condition, where documents carry one."""
+        """Mutual information of top expert and document condition, if the dataset labels conditions."""
         return self.routing.get("condition_information")
 
 
 def columns(result: Result) -> Column:
-    """Everything a comparison knows of one result, flat, for `comparison.csv`; the same names whatever the variant."""
+    """All values of a result, flat, for `comparison.csv`; the names do not depend on the variant."""
     row: Column = {"variant": result.variant, "seed": result.seed, "floor_exact_match": result.floor}
     row["questions"] = result.metrics["total"]
     for group in result.groups:
@@ -147,6 +147,6 @@ def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None when a value is missing."""
+    """The mean; None if a value is missing."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None

@@ -1,6 +1,6 @@
-"""A comparison's tables, as Markdown and as CSV: a row a variant and seed, and a row of means where there are several.
+"""A comparison's tables as Markdown and CSV: one row per variant and seed, and a row of means for several seeds.
 
-All numbers are rounded here and only here.
+Numbers are rounded only here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ Value = Score | float | str | None
 
 
 def write_csv(path: str | Path, results: Sequence[Result]) -> None:
-    """One line a result, all columns, in percent, bits, MiB and seconds as their names say; empty: no such value."""
+    """One line per result with all columns; units are in the names (percent without one), missing values are empty."""
     tables.write_csv(path, pd.DataFrame([columns(result) for result in results], dtype=object).fillna(""))
 
 
@@ -39,7 +39,7 @@ def scores_table(results: Sequence[Result]) -> str:
 
 
 def ablation_table(results: Sequence[Result]) -> str:
-    """Exact match of the telling questions with memory and without, and what all questions lose."""
+    """Exact match of the memory-sensitive questions under each ablation, and the loss over all questions."""
     group = results[0].telling_group
 
     def values(result: Result) -> Mapping[str, Value]:
@@ -55,7 +55,7 @@ def ablation_table(results: Sequence[Result]) -> str:
 
 
 def routing_table(results: Sequence[Result]) -> str:
-    """How evenly the experts are used, and what the router's choice tells; only variants with experts."""
+    """How evenly the experts are used, and how informative the routing is; only variants with experts."""
 
     def values(result: Result) -> Mapping[str, Value]:
         least, most = result.utilization or (0.0, 0.0)
@@ -75,7 +75,7 @@ def routing_table(results: Sequence[Result]) -> str:
 
 
 def cost_table(results: Sequence[Result]) -> str:
-    """What a variant is in parameters, and what its training took."""
+    """Parameters, and the time and memory of the training."""
     on_gpu = any("peak_gpu_memory_mib" in result.cost for result in results)
     names = [name for name in COSTS if on_gpu or name != "peak_gpu_memory_mib"]
 

@@ -90,7 +90,7 @@ def test_cost_experts_and_what_is_missing_are_told(make_scored):
         make_scored("gmm-k4-read", tokens_per_second=800.0, parameters=120),
     ]
     page = render_long_documents(scored, ["token-s13"])
-    assert "Training speed and parameters beside `none`: gmm-k4-read 80% and 120%." in page
+    assert "Training speed and parameters relative to `none`: gmm-k4-read 80% and 120%." in page
     assert row(page, "gmm-k4-read", "The experts: specialization")[2:] == ["0.20", "0.75", "balanced"]
     assert "Not finished, hence not in here:** `token-s13`" in page
     assert render_long_documents([]).endswith("Nothing is finished yet.\n")
@@ -123,5 +123,5 @@ def test_a_result_comes_back_from_its_file(make_scored, tmp_path):
         assert getattr(again, name) == getattr(scored, name)
     assert np.array_equal(again.place, scored.place)
     (tmp_path / "other.safetensors").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="is no result of long documents"):
+    with pytest.raises(DataError, match="not a result of make long-documents"):
         ScoredDocuments.read(tmp_path / "other.safetensors")
