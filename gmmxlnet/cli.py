@@ -2,8 +2,9 @@
 
     gmmxlnet --help
 
-A command's module has `add_arguments(parser)` and `run(arguments) -> int` (the exit status). An error that is the
-input's fault ends as one line on standard error and status 1.
+A command's module has `add_arguments(parser)`, `run(arguments) -> int` (the exit status) and, if it has options that a
+dataclass explains, that dataclass as `SETTINGS`. An error that is the input's fault ends as one line on standard error
+and status 1.
 """
 
 import argparse
@@ -30,12 +31,22 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     quiet_without_a_terminal()
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, purpose in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=purpose, description=purpose)
-        if name in arguments:
-            module = importlib.import_module(f"gmmxlnet.commands.{name}")
-            module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+        if name not in arguments:
+            subparsers.add_parser(name, help=purpose, description=purpose)
+            continue
+        module = importlib.import_module(f"gmmxlnet.commands.{name}")
+        parents = [_options_of(module.SETTINGS)] if hasattr(module, "SETTINGS") else []
+        subparser = subparsers.add_parser(name, help=purpose, description=purpose, parents=parents)
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
     return parser
+
+
+def _options_of(settings: type) -> argparse.ArgumentParser:
+    """An option for each field of a dataclass: its type, its default, and the help in its metadata."""
+    from transformers import HfArgumentParser  # a second, which `gmmxlnet --help` need not wait
+
+    return HfArgumentParser(settings, add_help=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,18 +17,13 @@ from gmmxlnet.errors import DataError
 from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tables import write_csv
-from pipeline.evaluate import CHUNKS, METRICS, MODEL, REPORTS, load_model
 from pipeline.experiment import Experiment
 from pipeline.params import Params, load_params
+from pipeline.places import ABLATION, CHUNKS, METRICS, MODEL, N_BEST, PAGE, PLOTS, ROUTING, SUMMARY, TRAINING_CSV
 from pipeline.run_description import describe_training
+from pipeline.scoring import load_model
 from pipeline.stage import run_stage
 from pipeline.tracking import experiment_run
-
-ROUTING = REPORTS / "routing.json"
-SUMMARY = REPORTS / "summary.json"
-ABLATION = REPORTS / "ablation.csv"
-PLOTS = REPORTS / "plots"
-PAGE = REPORTS / "index.html"
 
 
 def read_report(path: Path, stage: str) -> Any:
@@ -42,7 +37,7 @@ def read_report(path: Path, stage: str) -> Any:
 
 def analyze_routing(params: Params, documents: Documents) -> tuple[dict[str, Any], GMMAnalyzer | None]:
     """The routing report over these documents, and the analyzer that holds it all; None where nothing is routed."""
-    model = load_model(params)
+    model = load_model(params, MODEL)
     if not model.config.has_router:
         return no_routing_report(model.config.memory_type), None
     analyzer = GMMAnalyzer(model)
@@ -53,8 +48,8 @@ def main() -> None:
     """Analyze, draw and write the page."""
     params = load_params()
     seed_everything(params.seed)
-    metrics, steps = read_report(METRICS, "evaluate"), read_report(REPORTS / "training.csv", "train")
-    n_best = read_report(REPORTS / "nbest_predictions.json", "evaluate")
+    metrics, steps = read_report(METRICS, "evaluate"), read_report(TRAINING_CSV, "train")
+    n_best = read_report(N_BEST, "evaluate")
     documents = Documents.open(CHUNKS, "dev")
     routing, analyzer = analyze_routing(params, documents)
     write_json(ROUTING, routing)
@@ -82,7 +77,7 @@ def main() -> None:
     write_csv(ABLATION, ablation_table(metrics))
     with experiment_run(MODEL) as run:
         run.log_report(ROUTING, "routing")
-        run.log_folder(PLOTS, "reports/plots")
+        run.log_folder(PLOTS, PLOTS.as_posix())
         run.log_file(PAGE, "reports")
     pattern = f"routing pattern {routing['pattern']}" if routing["pattern"] else routing["note"]
     print(f"analyze: {pattern} -> {PAGE}, {PLOTS}, {ROUTING}, {SUMMARY}, {ABLATION}")

@@ -1,7 +1,6 @@
 """Stage chunk: the dataset, tokenized once (`data/chunks/`), and what it holds (`reports/data.json`)."""
 
 import logging
-from pathlib import Path
 
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
 from gmmxlnet.data.statistics import notes, warnings
@@ -9,12 +8,10 @@ from gmmxlnet.options import CHUNKING
 from gmmxlnet.sharing.hub_chunks import pull_chunks, push_chunks
 from gmmxlnet.utils.files import write_json
 from pipeline.params import Params, load_params
-from pipeline.places import find_local
+from pipeline.places import CHUNKS, DATA_REPORT, find_local
 from pipeline.stage import run_stage
 
 logger = logging.getLogger(__name__)
-CHUNKS = Path("data/chunks")
-REPORT = Path("reports/data.json")
 
 
 def chunk_settings(params: Params) -> ChunkSettings:
@@ -40,7 +37,7 @@ def main() -> None:
         print(f"chunk: prepared chunks from {hub_id}, made with the same settings")
     else:
         report = build_chunks(settings, CHUNKS, find_local)
-    write_json(REPORT, report)
+    write_json(DATA_REPORT, report)
     if hub_id is not None and params.hub_push_chunks:
         pushed = push_chunks(CHUNKS, report, hub_id)
         print(f"chunk: {pushed.num_files} files are at the dataset {hub_id}, commit {pushed.commit}")
@@ -48,7 +45,7 @@ def main() -> None:
         f"{name} {report[name]['documents']:,} documents in {report[name]['segments']:,} segments"
         for name in ("train", "calibration", "dev")
     )
-    print(f"chunk: {counts} -> {CHUNKS}, {REPORT}")
+    print(f"chunk: {counts} -> {CHUNKS}, {DATA_REPORT}")
     for note in notes(report):
         print(f"chunk: {note}")
     for warning in warnings(report):

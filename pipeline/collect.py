@@ -11,17 +11,16 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from mlflow.entities import RunData
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from safetensors import safe_open
 
 from gmmxlnet.comparison import Result
 from gmmxlnet.verification import fingerprint
 from pipeline import experiment
+from pipeline.cost import count_parameters
 from pipeline.dvc_queue import QueueError, file_at
+from pipeline.places import METRICS, MODEL, ROUTING
 from pipeline.tracking import COMPARISON_TAG, Run, find_run
 from pipeline.variants import Planned
 
-MODEL = "models/gmm"
-METRICS, ROUTING = "reports/metrics.json", "reports/routing.json"
 SMALL = (experiment.FILE_NAME, fingerprint.FILE_NAME)  # all that is needed to find the run
 
 
@@ -31,8 +30,8 @@ def collect(planned: Planned, revision: str, parent: Run, comparison: str, name:
         local = Path(folder)
         fetch(revision, local / "model", SMALL)
         for path in (METRICS, ROUTING):
-            (local / Path(path).name).write_text(file_at(revision, path), encoding="utf-8")
-        metrics, routing = (json.loads((local / Path(path).name).read_text("utf-8")) for path in (METRICS, ROUTING))
+            (local / path.name).write_text(file_at(revision, path.as_posix()), encoding="utf-8")
+        metrics, routing = (json.loads((local / path.name).read_text("utf-8")) for path in (METRICS, ROUTING))
         run = find_run(local / "model")
         known = run.read()
         if known is not None:
@@ -50,8 +49,8 @@ def fetch(revision: str, folder: Path, names: tuple[str, ...] | None = None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     files = DVCFileSystem(rev=revision)
     try:
-        for name in names or [Path(path).name for path in files.ls(MODEL, detail=False)]:
-            files.get_file(f"{MODEL}/{name}", str(folder / name))
+        for name in names or [Path(path).name for path in files.ls(MODEL.as_posix(), detail=False)]:
+            files.get_file((MODEL / name).as_posix(), str(folder / name))
     except (DvcException, FileNotFoundError) as error:
         raise QueueError(
             f"{MODEL} of {revision[:12]} is not in DVC's cache ({error}); `dvc pull` or train anew"
@@ -62,12 +61,10 @@ def complete(run: Run, known: RunData, planned: Planned, revision: str, local: P
     """Log what the run lacks of results and checkpoint."""
     if "cost/parameters" not in known.metrics:
         fetch(revision, local / "model")
-        with safe_open(local / "model" / "model.safetensors", framework="numpy") as tensors:
-            sizes = [tensors.get_tensor(name).size for name in tensors.keys()]  # noqa: SIM118
-        run.log_metrics({"cost/parameters": sum(sizes)})
+        run.log_metrics({"cost/parameters": count_parameters(local / "model")})
         run.log_model(local / "model", planned.variant)
-    run.log_results(local / Path(METRICS).name, experiment.Experiment.read(local / "model"))
-    run.log_report(local / Path(ROUTING).name, "routing")
+    run.log_results(local / METRICS.name, experiment.Experiment.read(local / "model"))
+    run.log_report(local / ROUTING.name, "routing")
     run.close("FINISHED")
 
 

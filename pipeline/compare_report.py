@@ -1,7 +1,6 @@
 """The second half of `make compare`: collect what is done, write the report, list the runs together in MLflow."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
@@ -10,10 +9,9 @@ from gmmxlnet.comparison import Result, plot_comparison, render_report, write_cs
 from gmmxlnet.utils.files import atomic_file
 from pipeline import dvc_queue
 from pipeline.collect import collect
+from pipeline.places import REPORTS
 from pipeline.tracking import Run, comparison_run
-from pipeline.variants import DEFAULT_NAME, Planned
-
-REPORTS = Path("reports")
+from pipeline.variants import DEFAULT_NAME, Planned, setting
 
 
 def report(planned: Sequence[Planned], comparison: str) -> dict[str, str]:
@@ -50,20 +48,3 @@ def write(
     parent.set_tags({MLFLOW_RUN_NOTE: text.partition("![")[0]})
     parent.close("FAILED" if missing else "FINISHED")
     print(f"compare: {len(results)} of {len(planned)} have a result -> {', '.join(map(str, files))}")
-
-
-def setting(planned: Sequence[Planned]) -> dict[str, str]:
-    """What all experiments of a comparison share, in words."""
-    params, active = planned[0].params, planned[0].params.active
-    steps = f"at most {active.max_steps:,} steps, " if active.max_steps else ""
-    batch = active.batch_size * active.gradient_accumulation_steps
-    documents = f"the first {active.max_train_documents:,}" if active.max_train_documents else "all"
-    dataset = active.dataset if isinstance(active.dataset, str) else active.dataset.train
-    return {
-        "profile": f"{params.profile}, documents are {active.context}s, {documents} of {dataset} for training",
-        "encoder": f"{active.base_model}, segments of {active.max_seq_length} tokens, {active.precision}",
-        "budget of each": f"{steps}{active.num_epochs} epochs, {batch} documents a step, "
-        f"learning rate {active.learning_rate:g}",
-        "memory": f"{params.memory_num_tokens} slots, reconstruction weight {params.memory_reconstruction_weight:g}, "
-        f"load balance weight {params.load_balance_weight:g}",
-    }

@@ -3,19 +3,25 @@
 import platform
 import resource
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
+from gmmxlnet.models.checkpoint.load import empty_model
+from gmmxlnet.models.checkpoint.manifest import Manifest
 from gmmxlnet.training import GMMTrainer
-from pipeline.tracking import Run
+
+if TYPE_CHECKING:  # MLflow comes with it
+    from pipeline.tracking import Run
 
 MIB = 2**20
 # How resource.getrusage counts: bytes on macOS, KiB elsewhere.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def log_cost(run: Run, trainer: GMMTrainer, model: GMMXLNetForQA) -> None:
+def log_cost(run: "Run", trainer: GMMTrainer, model: GMMXLNetForQA) -> None:
     """Log `cost/…` as metrics, the device and its number of CPU threads as tags."""
     cost = {**cost_of_training(trainer, model), "peak_memory_mib": peak_memory_mib()}
     run.log_metrics({f"cost/{name}": value for name, value in cost.items()})
@@ -34,6 +40,15 @@ def cost_of_training(trainer: GMMTrainer, model: GMMXLNetForQA) -> dict[str, flo
     if device.type == "cuda":
         cost["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
     return cost
+
+
+def count_parameters(folder: Path) -> int:
+    """How many parameters the model of a checkpoint has, its base's included, whatever its files of weights are.
+
+    Only `checkpoint.json` is read. Raises CheckpointError.
+    """
+    config = GMMXLNetConfig.from_dict(Manifest.read(folder).config)
+    return int(empty_model(GMMXLNetForQA, config).num_parameters())
 
 
 def peak_memory_mib() -> float:

@@ -27,35 +27,29 @@ from gmmxlnet.comparison.long_documents import render_long_documents
 from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.data.chunks import build_chunks
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
-from gmmxlnet.evaluation import QAEvaluator
-from gmmxlnet.evaluation.metrics import assemble_metrics
-from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer
 from gmmxlnet.training.resume import surroundings
 from gmmxlnet.utils.devices import choose_device
-from gmmxlnet.utils.files import atomic_file, atomic_folder, digest_of, read_json, write_json
-from gmmxlnet.utils.seeding import seed_everything
+from gmmxlnet.utils.files import atomic_file, digest_of, read_json, write_json
 from pipeline.chunk import chunk_settings
-from pipeline.compare_report import setting
 from pipeline.cost import cost_of_training, machine
-from pipeline.evaluate import AUTOCAST
 from pipeline.experiment import Experiment, folder_hash
-from pipeline.places import find_local
+from pipeline.places import REPORTS, find_local
 from pipeline.resume_key import code_hashes
+from pipeline.scoring import score
 from pipeline.stage import errors_on_one_line
-from pipeline.train import build_model, training_config
-from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, variant_overrides
+from pipeline.training import train_model
+from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, setting, variant_overrides
 
 NAME = "long-documents"
 SETTINGS = ("profile=articles", "memory_num_tokens=16")
 WITHOUT_RECONSTRUCTION = tuple(name + NO_RECONSTRUCTION for name in VARIANTS if name not in ("none", "mems"))
 EVERY = (*VARIANTS, *WITHOUT_RECONSTRUCTION)
 SEVERAL_SEEDS = ("none", "mems", "token", "gmm-k4-write", "gmm-k4-read")  # what the conclusions rest on
+COST = "cost.json"  # beside the model
 WORK = Path(".long-documents")  # token arrays, checkpoints, trained models: not small, and not for git
-REPORTS = Path("reports")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -118,60 +112,37 @@ class Job:
     def train(self) -> None:
         """Train, and write the model with its costs. Goes on from the last checkpoint of a training that was killed."""
         params = self.planned.params
-        seed_everything(params.seed)
-        tokenizer = load_tokenizer(str(self.chunks / "tokenizer"))
-        model = build_model(params, tokenizer)
         if choose_device(params.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         place = WORK / "resume" / digest_of([self.identity, surroundings()])[:12]  # of this kind of machine
-        trainer = GMMTrainer(model, training_config(params, place))
-        trainer.train(Documents.open(self.chunks, "train"))
-        cost = cost_of_training(trainer, model) | machine(trainer.args.device)
-        if model.config.has_memory_tokens:
-            add_memory_tokens(tokenizer, model.config.memory_slots)
-        with atomic_folder(self.model) as folder:
-            model.cpu().save_pretrained(folder)
-            tokenizer.save_pretrained(str(folder))
-            Experiment.of(params, self.chunks).write(folder)
-            write_json(folder / "cost.json", cost)
+
+        def write_cost(folder: Path, trainer: GMMTrainer, model: GMMXLNetForQA) -> None:
+            write_json(folder / COST, cost_of_training(trainer, model) | machine(trainer.args.device))
+
+        trainer, _ = train_model(params, self.chunks, self.model, place, also=write_cost)
         trainer.remove_checkpoints()
 
     def score(self) -> ScoredDocuments:
         """Answer all questions of the dev articles, with the memory and without it, and follow the routing."""
-        params, active = self.planned.params, self.planned.params.active
-        seed_everything(params.seed)
-        model = GMMXLNetForQA.from_pretrained(self.model).to(choose_device(params.device))  # type: ignore[arg-type]
-        evaluator = QAEvaluator(
-            model,
-            load_tokenizer(str(self.chunks / "tokenizer")),
-            n_best_size=active.n_best_size,
-            max_answer_length=active.max_answer_length,
-            batch_size=active.eval_batch_size,
-            autocast_dtype=AUTOCAST[active.precision],
-            show_progress=True,
-        )
-        choice = choose_threshold(evaluator.predict(Documents.open(self.chunks, "calibration")))
-        dev = Documents.open(self.chunks, "dev")
-        normal = evaluator.predict(dev)
-        metrics = assemble_metrics(
-            normal, choice, evaluator.ablate(normal), evaluator.ablate_routing(normal), seed=params.seed
-        )
-        routing = no_routing_report(model.config.memory_type)
-        if model.config.has_router:
-            routing = GMMAnalyzer(model).report(dev, active.eval_batch_size)
+        params = self.planned.params
+        scored = score(params, self.chunks, self.model)
+        routing = no_routing_report(scored.model.config.memory_type)
+        if scored.model.config.has_router:
+            dev = Documents.open(self.chunks, "dev")
+            routing = GMMAnalyzer(scored.model).report(dev, params.active.eval_batch_size)
         result = Result(
             variant=self.planned.variant,
             seed=self.planned.seed,
-            metrics=metrics,
+            metrics=scored.metrics,
             routing=routing,
-            cost=read_json(self.model / "cost.json"),
+            cost=read_json(self.model / COST),
         )
         own = [*variant_overrides(self.planned.variant), f"seed={self.planned.seed}"]
         told = setting([self.planned]) | {
             "parameters set": ", ".join(text for text in self.planned.overrides if text not in own),
             "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
         }
-        return ScoredDocuments.of(result, normal, choice.value, identity=self.identity, setting=told)
+        return ScoredDocuments.of(result, scored.predictions, scored.threshold, identity=self.identity, setting=told)
 
 
 def run(planned: Planned, results: Path) -> None:

@@ -8,7 +8,6 @@ What a value may be is said in `gmmxlnet.options`; here is which options `params
 are the end of the sentence a user reads when the value is wrong: "<key> must be <words>".
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from gmmxlnet.errors import ConfigError
 from gmmxlnet.options import Integer, Optional, Rule, Text
 from gmmxlnet.windows import check_window
 from pipeline.params_errors import explain
-from pipeline.places import PARAMS, find_local
+from pipeline.places import PARAMS
 from pipeline.yaml_file import read_yaml
 
 NAME = Text("a name in quotes or plain letters")
@@ -108,19 +107,6 @@ def load_params(path: str | Path = PARAMS) -> Params:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return params
-
-
-def point_to_base(params: Params) -> None:
-    """Tell whoever loads a checkpoint with an adapter, here or in a fresh process, where the main repository's base is.
-
-    The checkpoint names the base as `params.yaml` does, so that its bytes do not depend on where it was trained.
-    """
-    # Here, because torch comes with it, and not every reader of parameters wants that.
-    from gmmxlnet.models.adapter_settings import BASE_VARIABLE
-
-    found = find_local(params.active.base_model)
-    if params.adapter != "none" and found != params.active.base_model:
-        os.environ.setdefault(BASE_VARIABLE, found)
 
 
 def _check_profile(params: Params) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 CHUNKS = Path("data/chunks")
-TOKENIZER = CHUNKS / "tokenizer"
+TOKENIZER = "tokenizer"  # in a folder of chunks
 MODEL = Path("models/gmm")
 REPORTS = Path("reports")
+CHECK_REPORT = REPORTS / "check.json"
 DATA_REPORT = REPORTS / "data.json"
-TRAINING = REPORTS / "training.csv"
+TRAINING_CSV = REPORTS / "training.csv"
 THROUGHPUT = REPORTS / "throughput.csv"
 DETERMINISM = REPORTS / "determinism.json"
 PREDICTIONS = REPORTS / "predictions.json"
@@ -24,7 +25,7 @@ SUMMARY = REPORTS / "summary.json"
 ABLATION = REPORTS / "ablation.csv"
 PLOTS = REPORTS / "plots"
 PAGE = REPORTS / "index.html"
-PUSH = REPORTS / "push.json"
+PUSH_REPORT = REPORTS / "push.json"
 
 CODE_ROOT = Path(__file__).resolve().parents[1]  # of the code that runs: in a queued experiment, the copy
 

@@ -11,27 +11,25 @@ from gmmxlnet.errors import HubError
 from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.sharing.publish import publish_model
 from gmmxlnet.utils.files import read_object, write_json
+from pipeline.base_model import point_to_base
 from pipeline.experiment import Experiment
-from pipeline.params import Params, load_params, point_to_base
-from pipeline.places import find_local
+from pipeline.params import Params, load_params
+from pipeline.places import DETERMINISM, METRICS, MODEL, PUSH_REPORT, find_local
 from pipeline.stage import run_stage
-
-MODEL = Path("models/gmm")
-REPORTS = Path("reports")
 
 
 def main() -> None:
     """Push or say why not."""
     params = load_params()
     if params.hub_model_id is None:
-        write_json(REPORTS / "push.json", {"pushed": False, "reason": "hub_model_id is null in params.yaml"})
+        write_json(PUSH_REPORT, {"pushed": False, "reason": "hub_model_id is null in params.yaml"})
         print("push: hub_model_id is null in params.yaml, so nothing was pushed")
         return
-    if not _read(REPORTS / "determinism.json")["bit_identical"]:
-        raise HubError(f"{MODEL}: reports/determinism.json says that it does not reload bit for bit; not pushed")
+    if not _read(DETERMINISM)["bit_identical"]:
+        raise HubError(f"{MODEL}: {DETERMINISM} says that it does not reload bit for bit; not pushed")
     point_to_base(params)
     experiment = Experiment.read(MODEL)
-    metrics = _read(REPORTS / "metrics.json")
+    metrics = _read(METRICS)
     published = publish_model(
         MODEL,
         params.hub_model_id,
@@ -39,7 +37,7 @@ def main() -> None:
         message=f"{experiment.name}: EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f}",
         tags=[experiment.name, *stage_tags(params.active.progressive_segments)],
     )
-    write_json(REPORTS / "push.json", {"pushed": True} | asdict(published))
+    write_json(PUSH_REPORT, {"pushed": True} | asdict(published))
     print(
         f"push: {published.num_files} files and {published.num_tensors} tensors are the same at {published.repo_id}, "
         f"commit {published.commit}, tags {', '.join(published.tags)}"

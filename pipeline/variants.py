@@ -7,6 +7,7 @@ long-token-s14                  of the comparison named long
 
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from dvc.utils.hydra import apply_overrides
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.memory_kinds import KINDS
 from pipeline.params import Params, load_params
+from pipeline.places import PARAMS
 
-PARAMS = Path("params.yaml")
 SIMPLE = tuple(name for name, kind in KINDS.items() if not kind.routes)
 MIXTURES = tuple(name for name, kind in KINDS.items() if kind.routes)
 VARIANTS = (*SIMPLE, *(f"{name}-k{k}-{mode}" for name in MIXTURES for k in (2, 4, 8) for mode in ("write", "read")))
@@ -102,3 +103,20 @@ def overridden(text: str, overrides: tuple[str, ...] | list[str]) -> Params:
 def in_use(params: Params) -> dict[str, Any]:
     """The parameters that count: the top level and the profile in use."""
     return params.model_dump(exclude={"profiles"}) | {"active": params.active.model_dump()}
+
+
+def setting(planned: Sequence[Planned]) -> dict[str, str]:
+    """What all experiments of a comparison share, in words."""
+    params, active = planned[0].params, planned[0].params.active
+    steps = f"at most {active.max_steps:,} steps, " if active.max_steps else ""
+    batch = active.batch_size * active.gradient_accumulation_steps
+    documents = f"the first {active.max_train_documents:,}" if active.max_train_documents else "all"
+    dataset = active.dataset if isinstance(active.dataset, str) else active.dataset.train
+    return {
+        "profile": f"{params.profile}, documents are {active.context}s, {documents} of {dataset} for training",
+        "encoder": f"{active.base_model}, segments of {active.max_seq_length} tokens, {active.precision}",
+        "budget of each": f"{steps}{active.num_epochs} epochs, {batch} documents a step, "
+        f"learning rate {active.learning_rate:g}",
+        "memory": f"{params.memory_num_tokens} slots, reconstruction weight {params.memory_reconstruction_weight:g}, "
+        f"load balance weight {params.load_balance_weight:g}",
+    }

@@ -1,15 +1,12 @@
 """Stage verify: the checkpoint is what was trained, and no damage to it goes unnoticed (`reports/determinism.json`)."""
 
-from pathlib import Path
-
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.verification import verify
-from pipeline.params import load_params, point_to_base
+from pipeline.base_model import point_to_base
+from pipeline.params import load_params
+from pipeline.places import DETERMINISM, MODEL
 from pipeline.stage import run_stage
-
-MODEL = Path("models/gmm")
-REPORT = Path("reports/determinism.json")
 
 
 def main() -> None:
@@ -28,11 +25,11 @@ def main() -> None:
         "tensor_sha256": {name: tensor["sha256"] for name, tensor in report.tensors.items()},
     }
     checks = {check.name: {"passed": check.passed, "detail": check.detail} for check in report.checks}
-    write_json(REPORT, {**unloaded, **report.reload, "level": report.level, "checks": checks})
+    write_json(DETERMINISM, {**unloaded, **report.reload, "level": report.level, "checks": checks})
     if not report.passed:
         check = report.failures[0]
-        raise CheckpointError(f"{check.name}: {check.detail}; see {REPORT}, or train again: dvc repro -f train")
-    print(f"verify: {len(checks)} checks passed on {len(as_saved)} tensors -> {REPORT}")
+        raise CheckpointError(f"{check.name}: {check.detail}; see {DETERMINISM}, or train again: dvc repro -f train")
+    print(f"verify: {len(checks)} checks passed on {len(as_saved)} tensors -> {DETERMINISM}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import fields
+
+from gmmxlnet.pretraining.settings import PretrainingSettings
 
 HIDE = """
 import sys
@@ -37,6 +40,19 @@ def test_help_comes_at_once():
     )
     assert "answer questions about a document" in said.stdout
     assert "torch" not in said.stdout.split()
+
+
+def test_the_help_of_a_command_explains_every_option_without_torch():
+    said = run(
+        "import sys\nfrom gmmxlnet.cli import main\n"
+        "try: main(['pretrain', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
+    text, _, modules = said.stdout.rstrip("\n").rpartition("\n")
+    assert "torch" not in modules.split()
+    words = " ".join(text.split())
+    for field in fields(PretrainingSettings):
+        assert f"--{field.name.replace('_', '-')}" in words
+        assert f"{field.metadata['help'].partition(' (default')[0]} (default: {field.default})" in words
 
 
 def test_what_is_hidden_is_hidden():

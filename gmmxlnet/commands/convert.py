@@ -6,9 +6,11 @@ from pathlib import Path
 
 from gmmxlnet.conversion.settings import ConversionSettings
 
+SETTINGS = ConversionSettings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options; those of `ConversionSettings` have its defaults."""
+    """What is no field of `SETTINGS`."""
     parser.add_argument("source", metavar="BERT", help="a folder or a Hub id: MiniLM, BGE, E5, GTE, TinyBERT, BERT ...")
     parser.add_argument("output", metavar="OUT", type=Path, help="the folder to write")
     parser.add_argument(
@@ -20,11 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", help="of a Hub id: a commit, branch or tag")
     parser.add_argument("--license", help="of the BERT, where its model card does not say: apache-2.0, mit ...")
-    for field in fields(ConversionSettings):
-        kind = int if field.name == "steps" else type(field.default)
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"]
-        )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,14 +4,14 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.pretraining.settings import PretrainingSettings
 
+SETTINGS = PretrainingSettings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options; those of `PretrainingSettings` have its defaults."""
+    """What is no field of `SETTINGS`."""
     parser.add_argument(
         "--corpus",
         nargs="+",
@@ -27,15 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-steps", type=int, help="between checkpoints (default: as often as 1%% of the time allows)"
     )
-    group = parser.add_argument_group("the encoder and its training")
-    for field in fields(PretrainingSettings):
-        name, default = f"--{field.name.replace('_', '-')}", field.default
-        if field.name == "precision":
-            group.add_argument(name, help="float32 or bfloat16 (default: bfloat16 on a GPU)")
-        elif isinstance(default, bool):
-            group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=f"default: {default}")
-        else:
-            group.add_argument(name, type=type(default), default=default, help=f"default: {default}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +58,6 @@ def pretrain_as_asked(arguments: argparse.Namespace) -> None:
     from gmmxlnet.pretraining.pretrain import pretrain
 
     values = {field.name: getattr(arguments, field.name) for field in fields(PretrainingSettings)}
-    values["precision"] = values["precision"] or ("bfloat16" if _on_gpu(arguments.device) else "float32")
     output = Path(arguments.output)
     report = pretrain(
         Corpus.open(arguments.tokens),
@@ -83,7 +73,3 @@ def pretrain_as_asked(arguments: argparse.Namespace) -> None:
         f"{100 * found['masked_accuracy']:.1f}% (the most frequent one {100 * found['unigram_accuracy']:.1f}%) "
         f"-> {output}"
     )
-
-
-def _on_gpu(device: str) -> bool:
-    return device != "cpu" and torch.cuda.is_available()

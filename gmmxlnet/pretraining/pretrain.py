@@ -6,7 +6,7 @@ and checkpoints that a killed pretraining goes on from, bit for bit. What is pre
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,9 @@ def pretrain(
     """
     if Processes.current().count > 1:
         raise ConfigError("pretraining runs in one process on one device; start it without a launcher")
+    if settings.precision == "auto":
+        on_gpu = choose_device(settings.device).type == "cuda"
+        settings = replace(settings, precision="bfloat16" if on_gpu else "float32")
     output = Path(output)
     seed_everything(settings.seed)
     tokenizer = corpus.tokenizer()

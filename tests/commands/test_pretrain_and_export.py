@@ -85,10 +85,10 @@ METRICS = {
         (["pretrain", "--corpus", "missing.txt", "--tokenizer", "scratch"], "missing.txt: cannot be read"),
         (["pretrain", "--tokens", "nowhere"], "nowhere/corpus.json: cannot be read"),
         (["pretrain", "--tokens", "TOKENS", "--length", "32", "--n-head", "5"], "n_head"),
-        (["pretrain", "--tokens", "TOKENS", "--length", "4"], "length must be an integer >= 16, not 4"),
+        (["pretrain", "--tokens", "TOKENS", "--length", "4"], "length must be an integer in [16, 65536], not 4"),
         (
             ["pretrain", "--tokens", "TOKENS", "--length", "32", "--learning-rate", "0"],
-            "learning_rate must be a number > 0",
+            "learning_rate must be a number in (0, 1]",
         ),
         (["pretrain", "--tokens", "TOKENS", "--length", "4000"], "fewer than two windows of 4000"),
         (["export", "nowhere", "out"], "nowhere/config.json: cannot be read"),

@@ -15,7 +15,7 @@ from gmmxlnet.errors import CheckpointError, DataError
 from pipeline import chunk
 from pipeline.experiment import folder_hash
 from pipeline.params import load_params
-from pipeline.train import build_model
+from pipeline.training import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE, SQUAD, CHUNKS = "you/xlnet-tiny", "you/squad", "me/chunks"

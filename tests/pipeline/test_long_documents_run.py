@@ -10,6 +10,8 @@ from gmmxlnet.cli import main as shell
 from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.errors import ConfigError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.checkpoint.manifest import Manifest
+from gmmxlnet.verification import verify
 from pipeline.long_documents import EVERY, Job, main, parse, plan_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +70,8 @@ def test_one_command_trains_scores_and_tells(workplace, run):
     (model,) = Path(".long-documents/models").glob("*-gmm-k2-write-s13-*")
     assert GMMXLNetForQA.from_pretrained(model).config.memory_slots == 2
     assert not list(Path(".long-documents").rglob("step-*"))
+    assert {"fingerprint.json", "experiment.json", "cost.json"} <= set(Manifest.read(model).files)  # sealed
+    assert verify(model, "structure").passed
 
     files.pop("none").unlink()  # as if it had been killed after its training
     before = {file: file.read_bytes() for file in files.values()}

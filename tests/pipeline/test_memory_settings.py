@@ -7,7 +7,7 @@ import torch
 
 from gmmxlnet.memory_kinds import KINDS
 from pipeline.params import load_params
-from pipeline.train import build_model, memory_settings
+from pipeline.training import build_model, memory_settings
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 

@@ -29,7 +29,7 @@ def workspace(tmp_path, monkeypatch):
 @pytest.fixture
 def trained(workspace, make_model):
     """A workspace in which everything before the push is done; its reports are the repository's."""
-    change(workspace, "hub_model_id: null", f"hub_model_id: {NAME}")
+    change(workspace, "\nhub_model_id:", f"\nhub_model_id: {NAME}")
     model = workspace / "models" / "gmm"
     make_model().save_pretrained(model)
     parameters = {"memory_type": "gmm", "num_memory_experts": 3, "routing_mode": "write-based", "profile": "sample"}
@@ -52,7 +52,7 @@ def test_without_hub_model_id_nothing_is_pushed(workspace):
 
 
 def test_the_model_stands_on_the_hub_with_its_scores(hub, trained):
-    change(trained, "progressive_segments: null", "progressive_segments: [2, 4]")
+    change(trained, "progressive_segments:  ", "progressive_segments: [2, 4]  ")
     before = {file.name: file.read_bytes() for file in (trained / "models" / "gmm").iterdir()}
     push.main()
     first = (trained / "reports" / "push.json").read_bytes()

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.utils.seeding import seed_everything
 from pipeline import train, verify
 from pipeline.experiment import Experiment, folder_hash
 from pipeline.params import load_params
 from pipeline.stage import run_stage
+from pipeline.training import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16, "dropout": 0.1, "initializer_range": 0.3}
@@ -84,9 +86,9 @@ def test_the_model_has_learned_something(trained):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(trained)
         params = load_params()
-        train.seed_everything(params.seed)
+        seed_everything(params.seed)
         torch.use_deterministic_algorithms(False)
-        before = train.build_model(params, load_tokenizer("data/chunks/tokenizer")).state_dict()
+        before = build_model(params, load_tokenizer("data/chunks/tokenizer")).state_dict()
     after = load_file(trained / "models" / "gmm" / "model.safetensors")
     assert before.keys() == after.keys()
     assert not any(torch.equal(before[name], after[name]) for name in before)

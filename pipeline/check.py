@@ -1,0 +1,26 @@
+"""Stage check: every parameter is right, before DVC removes an output of a stage that would refuse it.
+
+DVC deletes a stage's outputs and then runs it. This stage comes first and depends on all of `params.yaml`; what it
+leaves (`reports/check.json`) is always the same, so no other stage runs again because of it.
+"""
+
+from gmmxlnet.errors import ConfigError
+from gmmxlnet.utils.files import write_json
+from pipeline.params import load_params
+from pipeline.places import CHECK_REPORT
+from pipeline.stage import run_stage
+
+
+def main() -> None:
+    """Check, or say how to get back."""
+    try:
+        load_params()
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. No output was touched; mend it, or go back: git checkout params.yaml && dvc repro"
+        ) from None
+    write_json(CHECK_REPORT, {"params.yaml": "valid"})
+
+
+if __name__ == "__main__":
+    run_stage(main)
