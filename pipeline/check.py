@@ -7,7 +7,7 @@ leaves (`reports/check.json`) is always the same, so no other stage runs again b
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.utils.files import write_json
 from pipeline.params import load_params
-from pipeline.places import CHECK_REPORT
+from pipeline.places import CHECK_REPORT, PARAMS
 from pipeline.stage import run_stage
 
 
@@ -17,9 +17,9 @@ def main() -> None:
         load_params()
     except ConfigError as error:
         raise ConfigError(
-            f"{error}. No output was touched; mend it, or go back: git checkout params.yaml && dvc repro"
+            f"{error}. No output was touched; mend it, or go back: git checkout {PARAMS} && dvc repro"
         ) from None
-    write_json(CHECK_REPORT, {"params.yaml": "valid"})
+    write_json(CHECK_REPORT, {PARAMS.name: "valid"})
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pipeline.experiment import folder_hash
 ROOT = Path(__file__).resolve().parents[2]
 FEW = {"max_train_documents": 40, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}
 SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
+OUTPUTS = ("data/chunks", "models/gmm", "reports/training.csv")
 pytestmark = pytest.mark.slow
 
 
@@ -55,24 +56,23 @@ def repository(tmp_path_factory):
 @pytest.mark.parametrize("override", ["memory_type=foo", "profiles.sample.learning_rate=7"])
 def test_what_was_trained_stays(repository, link, override):
     run(repository, "dvc", "config", "cache.type", link)
-    run(repository, "dvc", "checkout", "--relink")
+    run(repository, "dvc", "checkout", "--relink", *OUTPUTS)
     assert (repository / "models/gmm/config.json").is_symlink() is (link == "symlink")
     run(repository, "git", "commit", "--quiet", "--all", "--allow-empty", "--message", link)
-    outputs = ("data/chunks", "models/gmm")
-    before = {name: folder_hash(repository / name) for name in outputs}
+    before = {name: folder_hash(repository / name) for name in OUTPUTS[:2]}
 
     status, said = run(repository, "dvc", "exp", "run", "-S", override, check=False)
     assert status != 0
     assert f"check: params.yaml: {override.partition('=')[0]} must be " in said
     assert "No output was touched; mend it, or go back: git checkout params.yaml && dvc repro" in said
     assert "failed to reproduce 'check'" in said
-    assert {name: folder_hash(repository / name) for name in outputs} == before
+    assert {name: folder_hash(repository / name) for name in OUTPUTS[:2]} == before
     assert (repository / "reports" / "training.csv").exists()
 
     run(repository, "git", "checkout", "params.yaml")
     _, said = run(repository, "dvc", "repro", "train")
     assert "Running stage" not in said.replace("Running stage 'check'", "")
-    assert {name: folder_hash(repository / name) for name in outputs} == before
+    assert {name: folder_hash(repository / name) for name in OUTPUTS[:2]} == before
     assert run(repository, "git", "status", "--short") == (0, "")
 
 
@@ -80,7 +80,7 @@ def test_what_was_trained_stays(repository, link, override):
 def test_what_is_trained_anew_replaces_it_whole(repository, link):
     """Linked outputs are read-only and shared with the cache: new ones must not be written through the links."""
     run(repository, "dvc", "config", "cache.type", link)
-    run(repository, "dvc", "checkout", "--relink")
+    run(repository, "dvc", "checkout", "--relink", *OUTPUTS)
     before = folder_hash(repository / "models/gmm")
     (repository / "params.yaml").write_text(
         (repository / "params.yaml").read_text(encoding="utf-8").replace("seed: 13 ", "seed: 14 "), encoding="utf-8"
@@ -88,5 +88,5 @@ def test_what_is_trained_anew_replaces_it_whole(repository, link):
     run(repository, "dvc", "repro", "train")
     assert folder_hash(repository / "models/gmm") != before
     run(repository, "git", "checkout", "params.yaml", "dvc.lock")
-    run(repository, "dvc", "checkout")
+    run(repository, "dvc", "checkout", *OUTPUTS)
     assert folder_hash(repository / "models/gmm") == before
