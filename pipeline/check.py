@@ -16,6 +16,8 @@ def main() -> None:
     try:
         load_params()
     except ConfigError as error:
+        if PARAMS.exists():  # else git takes a line of the old length, written within a clock tick, for unchanged
+            PARAMS.touch()
         raise ConfigError(
             f"{error}. No output was touched; mend it, or go back: git checkout {PARAMS} && dvc repro"
         ) from None

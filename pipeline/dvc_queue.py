@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from gmmxlnet.errors import ConfigError, GMMXLNetError
+from pipeline.places import PARAMS
 from pipeline.variants import Planned, in_use, overridden
 
 SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
@@ -123,7 +124,7 @@ def _baseline() -> str:
 
 def _same_parameters(planned: Planned, revision: str) -> bool:
     try:
-        return in_use(overridden(file_at(revision, "params.yaml"), [])) == in_use(planned.params)
+        return in_use(overridden(file_at(revision, PARAMS.as_posix()), [])) == in_use(planned.params)
     except ConfigError:  # parameters of another time
         return False
 
