@@ -49,7 +49,7 @@ help:
 	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
 	@echo "make pretrain   an encoder from plain text into models/encoder, on a GPU (CORPUS, TOKENIZER, PRETRAIN; see above)"
 	@echo "make long-documents  it with every kind of memory on whole articles, on a GPU; report in reports/long-documents.md"
-	@echo "make ui         MLflow's pages about the runs so far"
+	@echo "make ui         MLflow's pages on all runs"
 	@echo "make install    only make .venv"
 	@echo "make clean      remove .venv"
 
@@ -95,7 +95,7 @@ long-documents: $(STAMP)
 		$(if $(SET),--set $(SET))
 
 ui: $(STAMP)
-	mlflow ui --backend-store-uri sqlite:///mlflow.db
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 clean:
 	rm -rf $(VENV)

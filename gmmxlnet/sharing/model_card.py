@@ -1,7 +1,7 @@
-"""The model card: what a checkpoint scores, what its memory is worth, how it is loaded and what made it.
+"""The model card: scores, memory ablations, how to load the checkpoint, and its origin.
 
-The scores stand in the card's metadata too (`model-index`), where the Hub and `best-model` read them. Nothing in a card
-depends on when or where it was written.
+The card's metadata has the scores too (`model-index`), where the Hub and the choice of `best-model` read them. A card
+does not depend on when or where it is written.
 """
 
 import json
@@ -21,7 +21,7 @@ ABLATIONS = {
     "normal": "as trained",
     "zeroed": "with an empty memory",
     "shuffled": "with another document's memory",
-    "reset": "with a memory reset at every segment",
+    "reset": "with the memory reset at every segment",
 }
 _PACKAGES = ("torch", "transformers", "safetensors")
 
@@ -40,11 +40,11 @@ def model_card(
     """The text of README.md.
 
     Args:
-        repo_id: where the model will be loaded from.
+        repo_id: the repository that the model is loaded from.
         config: `config.json`.
         name: the experiment's, such as `gmm-k4-write`.
-        parameters: what made the model, flattened. metrics: `reports/metrics.json`.
-        dataset: what it was trained and scored on, in words; `hub_dataset`, `hub_base_model`: ids, if on the Hub.
+        parameters: of the experiment, flattened. metrics: the contents of `reports/metrics.json`.
+        dataset: the data of training and scores, in words. hub_dataset, hub_base_model: their ids, if on the Hub.
     """
     data = ModelCardData(
         license=LICENSE,
@@ -60,16 +60,16 @@ def model_card(
     sections = [
         f"# {name}",
         _description(config) + _adapter(config, hub_base_model),
-        _scores(metrics, dataset or "a dataset without a name") if metrics else "It was shared without scores.",
+        _scores(metrics, dataset or "a dataset without a name") if metrics else "There are no scores for this model.",
         _usage(repo_id, config),
         _origin(parameters, hub_base_model),
-        "## License\n\nApache-2.0, as the code. What it was trained on has a license of its own.",
+        "## License\n\nApache-2.0, like the code. The training data has its own license.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def reported_f1(card: str) -> tuple[str | None, float | None]:
-    """The dataset and the F1 that a card's metadata report; None where they do not."""
+    """The dataset and the F1 score in a card's metadata; None if missing."""
     data: Any = ModelCard(card, ignore_metadata_errors=True).data
     for result in data.eval_results or []:
         if result.metric_type == "f1" and isinstance(result.metric_value, int | float):
@@ -97,23 +97,23 @@ def _description(config: Mapping[str, Any]) -> str:
     values = {**config, "memory_num_tokens": config.get("memory_slots")}
     memory = KINDS[config["memory_type"]].load().description.format_map(values)
     return (
-        "Extractive question answering on documents longer than what the encoder can read at once: an XLNet of "
+        "Extractive question answering on documents longer than the encoder's input: an XLNet of "
         f"{config['n_layer']} layers and width {config['d_model']} that reads a document segment by segment. "
         f"Memory: {memory}."
     )
 
 
 def _adapter(config: Mapping[str, Any], hub_base_model: str | None) -> str:
-    """What a checkpoint without its encoder needs; the base's name stays out where it is a path on some machine."""
+    """What an adapter checkpoint needs; the base model is named only if it is on the Hub, never by a local path."""
     if config.get("adapter") is None:
         return ""
     base = f"[{hub_base_model}](https://huggingface.co/{hub_base_model})" if hub_base_model else "its base model"
-    where = "" if hub_base_model else ", which `base_model=` or the variable `GMMXLNET_BASE_MODEL` has to name"
-    return f" This is an adapter (LoRA, rank {config['adapter']['rank']}): loading it fetches {base} too{where}."
+    where = "" if hub_base_model else ", given by `base_model=` or the variable `GMMXLNET_BASE_MODEL`"
+    return f" This is an adapter (LoRA, rank {config['adapter']['rank']}): loading it also loads {base}{where}."
 
 
 def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
-    """The official figures, the floor, and the same model with its memory taken away."""
+    """The official figures, the floor, and the scores under each memory ablation."""
     scored = {ABLATIONS.get(kind, kind): row for kind, row in metrics.get("memory_ablation", {}).items()}
     scored = (scored or {"as trained": metrics}) | {"always answering “no answer”": metrics["always_no_answer"]}
     rows = [[name, _figure(row["exact_match"]), _figure(row["f1"])] for name, row in scored.items()]
@@ -126,8 +126,8 @@ def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
         [
             "## Scores",
             "",
-            f"On the {metrics['total']:,} validation questions of {dataset}, by the official SQuAD 2.0 metric, in "
-            f"percent. F1 is {' and '.join(groups)}. No answer is given above a null score difference of "
+            f"Official SQuAD 2.0 metric on the {metrics['total']:,} validation questions of {dataset}, in percent. "
+            f"F1 is {' and '.join(groups)}. The answer is “no answer” above a null score difference of "
             f"{metrics['null_score_diff_threshold']:.4f}.",
             "",
             markdown_table(pd.DataFrame(rows, columns=["", "exact match", "F1"])),

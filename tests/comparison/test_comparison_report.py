@@ -87,6 +87,8 @@ def test_the_csv_has_every_number_under_the_same_names(results, tmp_path):
     assert [(row["variant"], row["seed"]) for row in table] == [(r.variant, str(r.seed)) for r in results]
     assert table[1]["cross_exact_match_memory_zeroed"] == "0"
     assert (table[1]["cross_exact_match_low"], table[1]["utilization_min"]) == ("93", "0.12")
+    told = ("condition_bits", "condition_bits_by_chance", "condition_bits_by_chance_95", "condition_p_value")
+    assert [table[1][name] for name in told] == ["0.2", "0.1", "0.15", "0.5"]
     assert (table[2]["tokens_per_second"], table[2]["utilization_min"]) == ("12345.6", "")
     assert not any(None in row or None in row.values() for row in table)
 

@@ -120,6 +120,7 @@ def test_python_in_the_readme_runs(make_model, sample_chunks, sample_tokenizer, 
     model.save_pretrained(tmp_path / "models" / "gmm")
     sample_tokenizer.save_pretrained(tmp_path / "models" / "gmm")
     text = Documents.open(sample_chunks, "dev").context_text(0)
-    (tmp_path / "report.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "report.txt").write_text(text, encoding="utf-8")
     exec(compile(code, os.fspath(ROOT / "README.md"), "exec"), {})
     assert capsys.readouterr().out.strip()
