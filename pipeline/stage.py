@@ -36,11 +36,12 @@ def run_stage(main: Callable[[], None]) -> None:
 
 @contextmanager
 def errors_on_one_line(program: str) -> Iterator[None]:
-    """Let an error that a user is meant to read end the program: one line on stderr, exit status 1."""
+    """Let an error that a user is meant to read end the program: a line for each fault on stderr, exit status 1."""
     try:
         yield
     except GMMXLNetError as error:
-        _end(f"{program}: {' '.join(str(error).split())}")
+        lines = [" ".join(line.split()) for line in str(error).splitlines()]  # of a dataset: one for each fault
+        _end(f"{program}: " + "\n".join(line for line in lines if line))
     except OSError as error:
         if error.errno not in NOWHERE_TO_WRITE:
             raise

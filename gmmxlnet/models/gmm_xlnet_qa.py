@@ -316,11 +316,29 @@ class GMMXLNetForQA(PreTrainedModel):
                     output[name] = output[name].squeeze(1)
         return output
 
-    def answer(self, question: str | Sequence[str], document: str | Sequence[str], **options: Any) -> Any:
-        """The answer to a question about a text of any length, as `gmmxlnet.evaluation.answering.answer` gives it."""
+    def answer(
+        self,
+        question: str | Sequence[str],
+        document: str | Sequence[str],
+        *,
+        threshold: float = 0.0,
+        n_best: int = 5,
+        batch_size: int = 8,
+        **layout: Any,
+    ) -> Any:
+        """The answer to a question about a text of any length; a list of answers if either is a list.
+
+        Args:
+            threshold: null odds above which there is no answer. n_best: candidates to return.
+            batch_size: (question, document) pairs read at a time.
+            layout: tokenizer, max_answer_length, max_seq_length, doc_stride, as for
+                `gmmxlnet.evaluation.answering.answer`, which this calls.
+
+        Raises DataError, ConfigError, CheckpointError.
+        """
         from gmmxlnet.evaluation.answering import answer  # evaluation is built on models
 
-        return answer(self, question, document, **options)
+        return answer(self, question, document, threshold=threshold, n_best=n_best, batch_size=batch_size, **layout)
 
     def start_reading(self, documents: SortedDocuments) -> tuple[Recurrence[Any] | None, State | None]:
         """The memory as these documents are read, and the state before their first segment; None without memory."""

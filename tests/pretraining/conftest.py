@@ -35,7 +35,7 @@ def make_settings():
 
     def make(**other):
         size = {"n_layer": 2, "d_model": 64, "n_head": 8, "d_inner": 64, "initializer_range": 0.2, "dropout": 0.0}
-        how = {"length": 48, "steps": 120, "batch_size": 16, "learning_rate": 3e-3, "device": "cpu"}
+        how = {"length": 48, "steps": 240, "batch_size": 16, "learning_rate": 3e-3, "device": "cpu"}
         return PretrainingSettings(**{**size, **how, **other})
 
     return make
