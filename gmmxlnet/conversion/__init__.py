@@ -5,7 +5,7 @@
 
     report = convert("sentence-transformers/all-MiniLM-L6-v2", "models/minilm-xlnet", ["text/"], ConversionSettings())
 
-families.py reads the BERT (the teacher) or says why it is none; algebra.py copies its weights into an XLNet (the
-student); positions.py fits the relative positions; windows.py and distillation.py train what is left; report.py
-measures after every step. How and why: docs/conversion.md.
+families.py reads and checks the BERT (the teacher); algebra.py copies its weights into an XLNet (the student);
+positions.py fits the relative positions; windows.py and distillation.py train the student; report.py evaluates every
+step. See docs/conversion.md for the method.
 """

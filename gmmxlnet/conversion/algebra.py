@@ -1,10 +1,10 @@
 """A BERT's weights as an XLNet's: without positions, the same function.
 
 BERT's layer is y = LN(x + W_o·A(x) + c'), with A the attention's mixture of W_v·x and c' = b_o + W_o·b_v, since
-attention sums to one. XLNet's has no such bias, but c' can be had from its input: with x' = x + c,
-x' + W_o·A(x') = x + W_o·A(x) + (I + W_o·W_v)·c, so (I + W_o·W_v)·c = c' is all it takes. c is added to the bias of the
-norm before the layer, or to the word embeddings before the first. What c adds to the queries is taken out of r_w_bias,
-and what a bias adds to the keys, or c to them, is the same for all keys: softmax does not see it.
+attention sums to one. XLNet has no such bias, but adding c to the input has the same effect: with x' = x + c,
+x' + W_o·A(x') = x + W_o·A(x) + (I + W_o·W_v)·c, so c solves (I + W_o·W_v)·c = c'. c is added to the bias of the
+norm before the layer, or to the word embeddings before the first. The contribution of c to the queries is subtracted
+from r_w_bias; the contributions of c and of the bias to the keys are equal for all keys and cancel in the softmax.
 
 I + W_o·W_v is badly conditioned in trained models: the exact c can be ten times as long as the hidden states that it is
 added to. The outputs are the same, but such a model cannot be fine-tuned. `ridge` > 0 keeps c short at the price of a
@@ -33,7 +33,7 @@ def student_config(
 
     Args:
         vocab_size: V, at most the BERT's: the ids that its tokenizer gives.
-        clamp_len: the longest distance that is told from longer ones, in tokens.
+        clamp_len: distances are clamped to this many tokens.
         pad_token_id, sep_token_id: the tokenizer's.
     """
     return GMMXLNetConfig(
@@ -63,11 +63,11 @@ def transplant(
 
     Args:
         ridge: λ in c = (MᵀM + λI)⁻¹Mᵀc', M = I + W_o·W_v; 0 for the exact c.
-        positions: those that the word embeddings are averaged over, since XLNet's input has none.
-        token_type: of the tokens that the word embeddings stand for.
+        positions: positions over which the word embeddings are averaged, since XLNet's input has none.
+        token_type: the token type added to the word embeddings.
 
-    Returns: (N+1, d) in the model's dtype, what the encoder's hidden states hold beyond the BERT's: before each layer
-        the c of it, after the last one nothing.
+    Returns: (N+1, d) in the model's dtype, the encoder's hidden states minus those of the BERT: the layer's c before
+        each layer, zero after the last one.
     """
     shifts = []
     for (source, attention), target in zip(layers_of(bert), encoder.layers, strict=True):
@@ -92,7 +92,7 @@ def transplant(
 
 
 def _shift(attention: dict[str, Tensor], ridge: float) -> Tensor:
-    """c (d,), solved in float64."""
+    """Solve for c (d,) in float64."""
     output_dd, value_dd = attention["output"].double(), attention["value"].double()
     missing_d = attention["output_bias"].double() + output_dd @ attention["value_bias"].double()
     identity_dd = torch.eye(len(missing_d), dtype=torch.float64, device=missing_d.device)

@@ -46,12 +46,12 @@ def convert(
 ) -> dict[str, Any]:
     """Convert, distill, measure and write the folder; returns its report, `conversion.json`.
 
-    A conversion that was killed goes on from its newest state in `.<output>.resume` beside the output.
+    An interrupted conversion resumes from its newest state in `.<output>.resume` next to the output.
 
     Args:
         source: a folder or a Hub id (at `revision`).
         texts: SQuAD files (.json, their paragraphs), text files (paragraphs between blank lines), or folders of .txt.
-        license: the source's, where its model card does not say.
+        license: license of the source; defaults to that of its model card.
 
     Raises CheckpointError, ConfigError, DataError.
     """
@@ -99,7 +99,7 @@ def convert(
 
 
 class _Conversion:
-    """A teacher, its student, and the text that one learns from and both are measured on."""
+    """The teacher, its student, and the texts for distillation and evaluation."""
 
     def __init__(self, teacher: Teacher, paragraphs: Sequence[str], settings: ConversionSettings) -> None:
         self.teacher, self.settings = teacher, settings
@@ -120,7 +120,7 @@ class _Conversion:
         self.student = MaskedSpanXLNet(config)
 
     def run(self, resume_dir: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The three steps; returns the figures after each, and what distillation did."""
+        """Run the three steps; returns the metrics after each, and the report of the distillation."""
         teacher, settings, encoder = self.teacher, self.settings, self.student.encoder
         shift_Nd = transplant(
             teacher.model,
@@ -176,7 +176,7 @@ class _Conversion:
         return found
 
     def exported(self) -> XLNetModel:
-        """The student for transformers, with its teacher's dropout."""
+        """Convert the student to transformers, with its teacher's dropout."""
         self.student.config.dropout = self.teacher.config.hidden_dropout_prob
         xlnet = as_xlnet(self.student).transformer
         xlnet.config.mem_len = None  # no cache unless somebody asks for one, as XLNet's own checkpoints have it

@@ -1,13 +1,13 @@
-"""Distillation: every layer's hidden states of the student towards the teacher's, in the layout of use.
+"""Distillation: trains the hidden states of all layers of the student towards the teacher's.
 
 1. Draw the batch of the step (a function of seed and step).
 2. Loss: mean over layers of the mean squared error of student and teacher + shift, over the teacher's variance.
 3. Adam without weight decay; positions, segments and biases at four times the rate, since they start from nothing.
 4. Rate: warm-up, constant, then linearly to zero over the last quarter of the steps (a trapezoid: Hägele et al. 2024,
-   https://arxiv.org/abs/2405.18392). What goes before the last quarter does not depend on how many steps there will
-   be, so a time budget may decide that late: `total_steps` in what is returned repeats the run bit for bit.
+   https://arxiv.org/abs/2405.18392). Steps before the last quarter do not depend on the total, so a time budget may
+   determine it late: a run with the reported number of steps repeats the result bitwise.
 
-A run that is killed goes on from its newest state, bit for bit.
+An interrupted run resumes bitwise from its newest state.
 """
 
 import logging
@@ -44,23 +44,23 @@ _TOLD = ("identity", "step", "seconds", "tokens_read", "losses", "total_steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """How a student is trained; minutes or steps say for how long."""
+    """Training options; `minutes` or `steps` give the duration."""
 
     minutes: float
-    """Of all runs together, if one is killed; the state is written besides."""
+    """Total training time including interrupted runs, without the time for saving states."""
     steps: int | None
-    """Instead of minutes."""
+    """Number of steps; replaces `minutes`."""
     tokens: int
-    """Of a step."""
+    """Tokens per step."""
     longest: int
-    """Tokens of a window."""
+    """Maximum tokens per window."""
     learning_rate: float
     dtype: torch.dtype | None
-    """Of the products (autocast); None for float32."""
+    """Autocast dtype; None for float32."""
 
 
 def cooldown_start(total_steps: int) -> int:
-    """The step from which on the rate falls."""
+    """Return the step at which the learning rate starts to fall."""
     return total_steps - total_steps // COOLDOWN
 
 
@@ -78,7 +78,7 @@ def rate_at(step: int, total_steps: int | None) -> float:
 
 
 def distill_loss(teacher: Teacher, encoder: XLNetEncoder, shift_Nd: Tensor, batch: Batch) -> Tensor:
-    """Mean over layers of the squared error over the variance of what is to be reached, on tokens that are there."""
+    """Mean over layers of the squared error divided by the teacher's variance, without padding."""
     with torch.no_grad():
         taught = teacher_states(teacher, batch)
     own = student_states(encoder, batch)
@@ -94,8 +94,8 @@ class Distiller:
     """A student in training, with its optimizer, step and the seconds it has taken.
 
     Args:
-        identity: what else decides the numbers; a state of another identity is not gone on from.
-        resume_dir: where the state is kept while it runs.
+        identity: further values that affect the result; a state of another identity is ignored.
+        resume_dir: folder of the saved state.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Distiller:
         return value, tokens
 
     def report(self) -> dict[str, Any]:
-        """What was done, for `conversion.json`; nothing in it depends on time but the number of steps."""
+        """Return the training's figures for `conversion.json`; only the number of steps depends on time."""
         few = max(1, min(10, len(self.losses)))
         ends = {"first": self.losses[:few], "last": self.losses[-few:]}
         means = {f"loss_{name}_{few}_steps": round(sum(values) / few, 6) for name, values in ends.items()}
@@ -176,7 +176,7 @@ class Distiller:
         return done | {"device": self.device.type, "threads": torch.get_num_threads()} | (means if self.losses else {})
 
     def save(self) -> None:
-        """Write the state, whole or not at all."""
+        """Save the state atomically."""
         self._saved_at = time.monotonic()
         moments: dict[str, Tensor] = {}
         for name, parameter in self.encoder.named_parameters():
@@ -188,7 +188,7 @@ class Distiller:
             write_json(folder / STATE, told)
 
     def _resume(self) -> None:
-        """Take over the newest state, unless there is none or it is of another run."""
+        """Restore the newest state, unless there is none or it belongs to another run."""
         try:
             told = read_json(self.resume_dir / STATE)
             tensors = load_file(self.resume_dir / WEIGHTS, device=str(self.device))
@@ -213,7 +213,7 @@ class Distiller:
         logger.info("going on from step %d", self.step)
 
     def _is_on_the_way(self, step: int, total_steps: int | None) -> bool:
-        """Whether a run of these steps or minutes comes through such a state."""
+        """Whether a run of this duration passes through such a state."""
         if self.how.steps is None or self.how.steps == total_steps:
             return True
         before_it_falls = total_steps is None or step <= cooldown_start(total_steps)

@@ -1,4 +1,4 @@
-"""The BERT that is converted: read whole from a folder or the Hub, or refused in one line.
+"""Read and check the BERT to convert, from a folder or the Hub.
 
 What counts is the architecture: an encoder that transformers' `BertModel` computes, with learned absolute positions and
 a norm after each residual: BERT, MiniLM, BGE, E5, GTE, TinyBERT, BERT-small and so on, with or without pooler and head.
@@ -31,7 +31,7 @@ from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.utils.tensors import UNREADABLE, first_not_finite
 
 SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
-_HEAD = "cls.predictions.transform.dense.weight"  # what tells that a checkpoint has its masked language model's head
+_HEAD = "cls.predictions.transform.dense.weight"  # present if a checkpoint has a masked language modeling head
 
 # What lies behind other model types, for those that are often taken for a BERT.
 _OTHERS = {
@@ -54,10 +54,10 @@ _OTHERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A BERT in float32, ready to be read from."""
+    """A BERT in float32, in evaluation mode."""
 
     name: str
-    """A Hub id, or the name of a folder without the way to it."""
+    """A Hub id, or the name of a folder without its path."""
     commit: str | None
     license: str | None
     """As its model card says."""
@@ -78,7 +78,7 @@ class Teacher:
 
 
 def check_architecture(config: dict[str, Any], source: str) -> None:
-    """CheckpointError where what `config.json` describes is not an encoder that `BertModel` computes as it stands."""
+    """Raise CheckpointError if `config.json` does not describe an encoder that `BertModel` implements."""
 
     def refuse(reason: str) -> None:
         raise CheckpointError(f"{source}: {reason}; give a BERT such as MiniLM, BGE, E5, GTE or BERT itself")
@@ -145,7 +145,7 @@ def read_teacher(source: str, *, revision: str | None = None) -> Teacher:
 
 @contextmanager
 def _without_load_report() -> Iterator[None]:
-    """Let transformers not list the heads and poolers that are left out."""
+    """Silence transformers' report of unused heads and poolers."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -123,7 +123,7 @@ def _by_distance(values_Hnn: Tensor) -> Tensor:
 
 
 def _install(attention: RelativeAttention, coefficients_Hd: Tensor, query_THh: Tensor) -> None:
-    """Let (q + r_r)·W_r R be about coefficients·R, whatever the query q.
+    """Set W_r and r_r so that (q + r_r)·W_r R is about coefficients·R for every query q.
 
     W_r is the outer product of a direction u and the coefficients, u being the one along which queries vary least: what
     depends on them is smallest then. r_r compensates their mean.

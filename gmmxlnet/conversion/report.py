@@ -1,4 +1,4 @@
-"""How close a student is to its teacher, on text that it has not seen: what `conversion.json` says after each step.
+"""Compare a student with its teacher on held-out text, for `conversion.json`.
 
 Shapes: B windows, L tokens, d hidden size, N layers, M masked tokens.
 """

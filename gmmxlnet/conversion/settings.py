@@ -1,4 +1,4 @@
-"""`ConversionSettings`: what a conversion varies, with the help of each for the command line."""
+"""`ConversionSettings`: the options of a conversion, with their help for the command line."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ def _setting(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionSettings:
-    """What a conversion varies. Raises ConfigError where a value is impossible."""
+    """The options of a conversion. Raises ConfigError if a value is invalid."""
 
     minutes: float = _setting(15.0, "of distillation; what is before and after it takes one or two more")
     steps: int | None = _setting(None, "of distillation, instead of minutes; 0 for none")
@@ -47,7 +47,7 @@ class ConversionSettings:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 
     def dtype(self, device: torch.device) -> torch.dtype | None:
-        """Of autocast on a device; None for float32."""
+        """Return the autocast dtype on a device; None for float32."""
         if self.precision != "auto":
             return torch.bfloat16 if self.precision == "bfloat16" else None
         if device.type == "cuda":

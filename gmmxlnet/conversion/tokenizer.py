@@ -1,4 +1,4 @@
-"""A BERT's tokenizer as this project wants one: the same pieces, its special tokens renamed, padding on the left.
+"""Convert a BERT's tokenizer: the same vocabulary, special tokens renamed, padding on the left.
 
 Its ids stay, so the embeddings need no change; a pair becomes `A <sep> B <sep> <cls>` with segment ids 0, 1 and 2 as
 XLNet's. It loads by `AutoTokenizer`, not by `XLNetTokenizerFast`, whose model has to be Unigram.
@@ -21,7 +21,7 @@ def renamed_tokenizer(tokenizer: PreTrainedTokenizerBase, longest: int) -> PreTr
     Args:
         longest: tokens that its model was made for, `model_max_length`.
 
-    Raises DataError where one of these names is another token already.
+    Raises DataError if one of these names is already used by another token.
     """
     names = {getattr(tokenizer, f"{name}_token"): f"<{name}>" for name in SPECIAL_TOKENS}
     vocabulary = tokenizer.get_vocab()

@@ -1,10 +1,10 @@
-"""What is distilled on: windows of plain text with a question, as teacher and student each read them.
+"""Windows of plain text with a question for distillation, in the teacher's and the student's layout.
 
 The student reads `text <sep> question <sep> <cls>` with segment ids, padded on the left, as this project's segments
 are; the teacher reads `[CLS] question [SEP] text [SEP]`. Both have the same tokens, matched by their places. Any
 sentence serves as a question, so any text will do.
 
-Every draw is a function of seed and step: nothing to store, nothing to replay on resume.
+All random numbers are a function of seed and step, so there is no state to store or replay on resume.
 
 Shapes: B windows of a batch, L tokens of a window with the three special ones, T of the corpus, S sentences in it.
 """
@@ -35,7 +35,7 @@ _SENTENCE = re.compile(r"(?:^|(?<=[.!?。！？]))\s*(?=\S)")  # noqa: RUF001 (C
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch, (B, L) int64 each but `is_text`; `place` says where the teacher has the token of each place."""
+    """A batch, (B, L) int64 each except `is_text` (bool); `place` maps each position to the teacher's position."""
 
     input_ids: Tensor
     token_type_ids: Tensor
@@ -51,7 +51,7 @@ class Batch:
         return type(self)(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
     def masked(self, mask_id: int, share: float, seed: int) -> tuple[Self, Tensor]:
-        """The batch with a share of its text's tokens hidden from both, and which they are, (B, L) bool."""
+        """Mask a share of the text's tokens for both models; returns the batch and the mask (B, L) bool."""
         chance_BL = torch.rand(self.input_ids.shape, generator=torch.Generator().manual_seed(seed))
         hidden_BL = self.is_text & (chance_BL < share)
         at_teacher_BL = torch.zeros_like(hidden_BL).scatter(1, self.place, hidden_BL & self.attention_mask.bool())
@@ -157,7 +157,7 @@ def collate(pairs: Sequence[tuple[np.ndarray, np.ndarray]], cls_id: int, sep_id:
 
 
 def hold_out(paragraphs: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """(to learn from, to measure on): a twentieth of the paragraphs, at most 200; which, their text and seed decide."""
+    """Split into (training, held out) by text and seed; held out are a twentieth of the paragraphs, at most 200."""
     ranked = sorted(paragraphs, key=lambda text: (keyed_hash(seed, "conversion", text), text))
     chosen = set(ranked[: max(1, min(200, len(ranked) // 20))])
     return [text for text in paragraphs if text not in chosen], [text for text in paragraphs if text in chosen]

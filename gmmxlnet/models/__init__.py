@@ -1,4 +1,4 @@
-"""The model: configuration, encoder, memory, losses. Importing it registers the Auto classes."""
+"""The model: configuration, encoder, memory, losses. Importing this package registers the Auto classes."""
 
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 

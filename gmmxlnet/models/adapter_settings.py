@@ -1,4 +1,4 @@
-"""What `config.json` says of an adapter: its size, and the base model it is for."""
+"""The `adapter` entry of `config.json`: the adapter's size and the base model it belongs to."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.options import ADAPTER, OneOf, Optional, Text, require, shown
 
-BASE_VARIABLE = "GMMXLNET_BASE_MODEL"  # environment variable: where the base is, when not where the checkpoint says
+BASE_VARIABLE = "GMMXLNET_BASE_MODEL"  # environment variable that overrides where the base model is
 DEFAULT_RANK, DEFAULT_ALPHA, DEFAULT_DROPOUT = 8, 16, 0.05
 RULES = {
     "type": OneOf(("lora",)),
@@ -23,21 +23,21 @@ class AdapterSize:
 
     rank: int = DEFAULT_RANK  # r: rows of A, columns of B
     alpha: int = DEFAULT_ALPHA  # the update is scaled by alpha / rank
-    dropout: float = DEFAULT_DROPOUT  # of what A is given, in training
+    dropout: float = DEFAULT_DROPOUT  # dropout probability of A's input in training
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSettings(AdapterSize):
-    """An adapter, and the base model without which it is nothing."""
+    """An adapter and the base model that it requires."""
 
     base_model: str  # a folder or a Hub id
-    base_revision: str | None = None  # the commit, of a base from the Hub
-    base_sha256: str  # `weights_hash` of the encoder's tensors, as they were when training began
+    base_revision: str | None = None  # commit of a base model from the Hub
+    base_sha256: str  # `weights_hash` of the encoder's tensors at the start of training
     type: str = "lora"
 
     @classmethod
     def from_dict(cls, values: Any) -> "AdapterSettings":
-        """From `config.json`; raises ConfigError where a key is missing, unknown or impossible."""
+        """Build from the entry in `config.json`. Raises ConfigError for a missing, unknown or invalid key."""
         if not isinstance(values, dict):
             raise ConfigError(f"config: adapter must be null or an object with keys and values, not {shown(values)}")
         known = {field.name for field in fields(cls)}
@@ -52,5 +52,5 @@ class AdapterSettings(AdapterSize):
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.json` holds it."""
+        """Return the entry for `config.json`."""
         return asdict(self)

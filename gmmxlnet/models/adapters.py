@@ -1,8 +1,8 @@
-"""Adapters: an encoder that stays as it was trained, small matrices beside its projections, a memory trained in full.
+"""Adapters: the encoder is frozen, LoRA matrices are added to its projections, and the memory is trained in full.
 
-LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685) by peft, which is imported only here and only when needed. peft
-knows nothing of our encoder, so its projections are named exactly; the memory tokens' embeddings, which no pretrained
-vocabulary has, are the only ones that are trained.
+LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685) comes from peft, which is imported only here and only when
+needed. peft has no preset for our encoder, so the target modules are given by name. Of the word embeddings only those
+of the memory tokens are trained, since no pretrained vocabulary contains them.
 
 Shapes: B documents, L tokens, V words of the base's vocabulary, m slots, d hidden size.
 """
@@ -22,19 +22,19 @@ from gmmxlnet.models.adapter_settings import AdapterSettings
 if TYPE_CHECKING:
     import peft
 
-# Matched as a whole: no name is taken for another that begins or ends like it.
+# peft matches the whole name against this pattern.
 PROJECTIONS = r"encoder\.layers\.\d+\.(attention\.(qkv|position|output)|inner|outer)"
-ADAPTER_NAME = "default"  # peft's; it stands in the names of parameters, not in files
+ADAPTER_NAME = "default"  # peft's default; part of the parameters' names in the model, but not in files
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
 OWN_WEIGHTS = "memory_and_head.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_WEIGHTS)
-_PREFIX = "base_model.model."  # of peft's names in files
+_PREFIX = "base_model.model."  # prefix of peft's names in files
 WORD_EMBEDDING = "encoder.word_embedding"
-LARGEST_SHARE = 0.1  # of its base's size that an adapter should have
+LARGEST_SHARE = 0.1  # largest recommended size of an adapter relative to its base model
 
 
 class PartlyTrainedEmbedding(nn.Module):
-    """Word embeddings of which only the last, the memory tokens', are trained; it looks up what `nn.Embedding` does.
+    """Like `nn.Embedding`, but only the last rows, the memory tokens' embeddings, are trained.
 
     words: (V, d), frozen. memory_tokens: (2·m, d).
     """
@@ -49,11 +49,11 @@ class PartlyTrainedEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """All embeddings (V + 2·m, d), as of an `nn.Embedding`."""
+        """All embeddings (V + 2·m, d), like `nn.Embedding.weight`."""
         return torch.cat([self.words, self.memory_tokens])
 
     def forward(self, ids_BL: Tensor) -> Tensor:
-        """(B, L) ids to (B, L, d)."""
+        """Look up ids (B, L); returns (B, L, d)."""
         num_words = len(self.words)
         words_BLd = F.embedding(ids_BL.clamp(max=num_words - 1), self.words)
         memory_BLd = F.embedding((ids_BL - num_words).clamp(min=0), self.memory_tokens)
@@ -61,7 +61,7 @@ class PartlyTrainedEmbedding(nn.Module):
 
 
 def import_peft() -> ModuleType:
-    """peft; raises CheckpointError where it is not installed."""
+    """Import and return peft. Raises CheckpointError if it is not installed."""
     try:
         import peft
     except ImportError:
@@ -70,9 +70,9 @@ def import_peft() -> ModuleType:
 
 
 def install_adapter(model: PreTrainedModel) -> None:
-    """Freeze the encoder and put `model.config.adapter` into it; what else the model has stays trainable.
+    """Freeze the encoder and add the adapter of `model.config.adapter` to it; all other modules stay trainable.
 
-    A is drawn (seed before) and B is zero: the model computes what it did. Raises CheckpointError without peft.
+    A is random (set the seed first) and B is zero, so the outputs do not change. Raises CheckpointError without peft.
     """
     peft = import_peft()
     if model.config.has_memory_tokens:
@@ -85,7 +85,7 @@ def install_adapter(model: PreTrainedModel) -> None:
 
 
 def lora_config(config: PreTrainedConfig) -> "peft.LoraConfig":
-    """What `adapter_config.json` says of a model with this configuration."""
+    """Return the peft configuration, saved as `adapter_config.json`, of a model with this configuration."""
     settings = AdapterSettings.from_dict(config.adapter)
     return import_peft().LoraConfig(
         base_model_name_or_path=settings.base_model,
@@ -100,17 +100,17 @@ def lora_config(config: PreTrainedConfig) -> "peft.LoraConfig":
 
 
 def is_lora(name: str) -> bool:
-    """Whether a parameter of a model with an adapter belongs to it."""
+    """Whether a parameter with this name belongs to the adapter."""
     return re.fullmatch(rf"{PROJECTIONS}\.lora_[AB]\.{ADAPTER_NAME}\.weight", name) is not None
 
 
 def is_frozen(name: str) -> bool:
-    """Whether a parameter of a model with an adapter is the base's."""
+    """Whether a parameter with this name belongs to the frozen base model."""
     return name.startswith("encoder.") and not is_lora(name) and name != f"{WORD_EMBEDDING}.memory_tokens"
 
 
 def size_beside_base(model: nn.Module) -> str:
-    """How much of its base's size a model's adapter has, with memory and head, counted in parameters; one line."""
+    """Describe in one line the number of trained parameters (adapter, memory, head) relative to the base model's."""
     sizes = {True: 0, False: 0}
     for name, parameter in model.named_parameters():
         sizes[is_frozen(name)] += parameter.numel()
@@ -124,18 +124,18 @@ def size_beside_base(model: nn.Module) -> str:
 
 
 def name_in_file(name: str) -> str:
-    """The name that a parameter of the adapter has in peft's file."""
+    """Map the name of an adapter's parameter to its key in peft's file."""
     return _PREFIX + name.replace(f".{ADAPTER_NAME}.", ".")
 
 
 def name_in_model(key: str) -> str:
-    """The parameter that a tensor in peft's file is; for others a name that no parameter has."""
+    """Map a key in peft's file to the parameter's name; an unknown key is mapped to a name that no parameter has."""
     name = re.sub(r"\.(lora_[AB])\.weight$", rf".\1.{ADAPTER_NAME}.weight", key.removeprefix(_PREFIX))
     return name if is_lora(name) and name_in_file(name) == key else f"{ADAPTER_WEIGHTS}:{key}"
 
 
 def name_in_adapted_model(name: str, *, has_memory_tokens: bool) -> str:
-    """The name that a tensor of the encoder has once the adapter is there."""
+    """Map the name of an encoder's tensor to its name after the adapter was installed."""
     module, kind = name.rsplit(".", 1)
     if re.fullmatch(PROJECTIONS, module):
         return f"{module}.base_layer.{kind}"

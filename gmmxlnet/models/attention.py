@@ -1,12 +1,12 @@
-"""Attention with a relative term: softmax(scale·q·k + b)·v, where b holds a score by distance for each pair of tokens.
+"""Attention with a relative term: softmax(scale·q·k + b)·v, where b is a score by distance for each pair of tokens.
 
-Two ways to the same numbers. `attend_fused` leaves it to torch's fused attention and hands it b as a bias, which is the
-way on a GPU. `attend_in_blocks` is the way on a CPU, where that bias, twice as wide before it is shifted, costs more
-than the attention itself: it works on a block of queries at a time, whose scores stay in the cache, forms only the
-distances that occur in the block, and keeps for backward nothing but the probabilities.
+There are two implementations with the same results. `attend_fused`, used on GPUs, passes b as a bias to torch's fused
+attention. `attend_in_blocks` is used on CPUs, where this bias, twice as wide before it is shifted, would cost more than
+the attention itself: it processes one block of queries at a time, so that the scores stay in the cache, computes only
+the distances that occur in the block, and saves only the probabilities for the backward pass.
 
 Shapes: B documents, L queries, K keys, P = K + L - 1 distances, H heads, h size of a head, e that of scored queries and
-keys, n documents of a block, Q queries of a block, W = K + Q - 1 distances in a block.
+keys, n documents in a block, Q queries in a block, W = K + Q - 1 distances in a block.
 """
 
 from collections.abc import Iterator
@@ -19,17 +19,17 @@ from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 
 from gmmxlnet.models.dropout import keep_mask
 
-QUERIES = 96  # of a block: fewer cost larger products, more cost distances that do not occur
-SCORES = 2**18  # of a block, at least one document's: 1 MiB in float32, what a core's cache holds
+QUERIES = 96  # per block: fewer make the products too small, more compute distances that do not occur
+SCORES = 2**18  # per block, but at least one document: 1 MiB in float32, which fits into a core's cache
 
 
 def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
-    """View (..., L, P) scores by distance as (..., L, K) scores by key: out[i, j] = in[i, L - 1 - i + j].
+    """View scores by distance (..., L, P) as scores by key (..., L, K): out[i, j] = in[i, L - 1 - i + j].
 
-    A view, without copies: row i starts one element earlier than row i - 1 would (Dai et al. 2019, appendix B).
+    Nothing is copied: each row starts one element earlier than the row above (Dai et al. 2019, appendix B).
     """
     num_queries, num_distances = score_LP.shape[-2:]
-    if num_queries == 1:  # its distances are its keys; rows of one element less could not hold them
+    if num_queries == 1:  # distances and keys coincide; the view below would be one element short
         return score_LP
     flat = score_LP.flatten(-2)
     shifted = flat[..., num_queries - 1 : num_queries - 1 + num_queries * (num_distances - 1)]
@@ -37,7 +37,7 @@ def relative_shift(score_LP: Tensor, num_keys: int) -> Tensor:
 
 
 def scores_by_distance(distance_query_BHLh: Tensor, position_HPh: Tensor) -> Tensor:
-    """Scores (H, B, L, P): one product per head over all documents' queries, (H, B·L, h) · (H, h, P)."""
+    """Compute scores (H, B, L, P) with one product per head for all documents: (H, B·L, h) · (H, h, P)."""
     B, _, L, _ = distance_query_BHLh.shape
     by_distance = distance_query_BHLh.transpose(0, 1).flatten(1, 2) @ position_HPh.transpose(1, 2)
     return by_distance.unflatten(1, (B, L))
@@ -53,11 +53,11 @@ def relative_attention(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend: scores are scale·(query·key + distance_query·position at their distance). Returns (B, H, L, h).
+    """Attend with scores scale·(query·key + distance_query·position[distance]). Returns (B, H, L, h).
 
     Args:
-        position_HPh: keys of the distances from K - 1 down to 1 - L, query less key.
-        dropout: the share of probabilities left out.
+        position_HPh: keys of the distances (query position minus key position) from K - 1 down to 1 - L.
+        dropout: dropout probability of the attention weights.
     """
     attend = attend_in_blocks if query_BHLe.device.type == "cpu" else attend_fused
     return attend(query_BHLe, key_BHKe, value_BHKh, distance_query_BHLh, position_HPh, scale=scale, dropout=dropout)
@@ -73,7 +73,7 @@ def attend_fused(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """`relative_attention` by `scaled_dot_product_attention`."""
+    """`relative_attention` with `torch.nn.functional.scaled_dot_product_attention`."""
     bias_BHLK = _bias(distance_query_BHLh, scale * position_HPh, key_BHKe.shape[2])
     return F.scaled_dot_product_attention(
         query_BHLe, key_BHKe, value_BHKh, attn_mask=bias_BHLK, dropout_p=dropout, scale=scale
@@ -90,14 +90,14 @@ def attend_in_blocks(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """`relative_attention` block by block, in the values' dtype."""
+    """`relative_attention` computed block by block, in the dtype of the values."""
     tensors = (query_BHLe * scale, key_BHKe, value_BHKh / (1 - dropout), distance_query_BHLh, position_HPh * scale)
-    with torch.autocast("cpu", enabled=False):  # it would cast again and again, block by block
+    with torch.autocast("cpu", enabled=False):  # autocast would cast again in every block
         return _BlockAttention.apply(*(x.to(value_BHKh.dtype) for x in tensors), dropout)
 
 
 class _BlockAttention(torch.autograd.Function):
-    """The scale is in the queries and positions already, and what dropout multiplies by in the values."""
+    """Expects scaled queries and positions, and values divided by 1 - dropout."""
 
     @staticmethod
     def forward(
@@ -105,7 +105,7 @@ class _BlockAttention(torch.autograd.Function):
     ) -> Tensor:
         B, H, L, _ = query.shape
         K, training = key.shape[2], any(ctx.needs_input_grad)
-        out = value.new_empty(B, L, H, value.shape[3]).transpose(1, 2)  # the layout that the next product wants
+        out = value.new_empty(B, L, H, value.shape[3]).transpose(1, 2)  # the output projection expects this layout
         probs_BHLK = value.new_empty(B, H, L, K) if training else None
         kept_BHLK = keep_mask((B, H, L, K), dropout) if dropout > 0 else None
         for documents, queries, distances in _blocks(B, H, L, K):
@@ -151,7 +151,7 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _blocks(B: int, H: int, L: int, K: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Documents, queries and distances of each block."""
+    """Yield the slices of documents, queries and distances of each block."""
     num_documents = max(1, SCORES // (H * min(L, QUERIES) * K))
     for document in range(0, B, num_documents):
         for query in range(0, L, QUERIES):
@@ -160,10 +160,10 @@ def _blocks(B: int, H: int, L: int, K: int) -> Iterator[tuple[slice, slice, slic
 
 
 def _bias(distance_query_nHQh: Tensor, position_HWh: Tensor, num_keys: int) -> Tensor:
-    """(n, H, Q, K)"""
+    """Return the relative scores (n, H, Q, K)."""
     return relative_shift(scores_by_distance(distance_query_nHQh, position_HWh), num_keys).transpose(0, 1)
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
-    """(n, H, a, b) · (n, H, b, c)"""
+    """Batched matrix product (n, H, a, b) · (n, H, b, c)."""
     return left @ right

@@ -1,4 +1,4 @@
-"""A model for an experiment: from random weights, or around an encoder that somebody trained."""
+"""Build the model of an experiment, from random weights or around a pretrained encoder."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,12 +18,12 @@ from gmmxlnet.utils.tensors import weights_hash
 
 
 def scratch_model(size: dict[str, Any], tokenizer: PreTrainedTokenizerBase, memory: dict[str, Any]) -> GMMXLNetForQA:
-    """A model with random weights; seed before.
+    """Build a model with random weights; set the seed first.
 
     Args:
         size: `n_layer`, `d_model`, `n_head`, `d_inner`, `dropout`, `initializer_range`.
-        tokenizer: the encoder's, without memory tokens.
-        memory: the memory's and the losses' keys of `GMMXLNetConfig`.
+        tokenizer: the encoder's tokenizer, without memory tokens.
+        memory: keys of `GMMXLNetConfig` for the memory and the losses.
     """
     config = GMMXLNetConfig(
         **size,
@@ -48,13 +48,13 @@ def pretrained_model(
     adapter: AdapterSize | None = None,
     recorded_name: str | None = None,
 ) -> GMMXLNetForQA:
-    """A model around a pretrained XLNet (a folder or a Hub id); whatever the checkpoint lacks is drawn: seed before.
+    """Build a model around a pretrained XLNet (a folder or a Hub id); new modules are random: set the seed first.
 
     Args:
-        adapter: leave the encoder as it is and train LoRA beside it; without it everything is trained.
-        recorded_name: what a checkpoint with an adapter shall call the base; `name` when left out.
+        adapter: freeze the encoder and train a LoRA adapter of this size; if None, all weights are trained.
+        recorded_name: name of the base model in the checkpoint of an adapter; defaults to `name`.
 
-    Raises CheckpointError where it cannot be read, is no XLNet, or has another vocabulary than the tokenizer.
+    Raises CheckpointError if it cannot be read, is not an XLNet, or its vocabulary size differs from the tokenizer's.
     """
     vocab_size = read_base_config(name, revision).vocab_size
     if vocab_size != len(tokenizer):

@@ -1,4 +1,4 @@
-"""`GMMXLNetConfig`: the architecture of an encoder and of the memory that travels through it, as in `config.json`."""
+"""`GMMXLNetConfig`: the architecture of the encoder and its memory, as saved in `config.json`."""
 
 import functools
 from dataclasses import fields
@@ -32,12 +32,12 @@ from gmmxlnet.options import (
 )
 
 FORMAT_VERSION = "1.0"
-MAX_SIZE = 2**31  # of any dimension: what lies above is a damaged file, and would overflow a product
-BY_TRANSFORMERS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)  # of odd general keys
+MAX_SIZE = 2**31  # of any dimension; larger: a damaged file
+BY_TRANSFORMERS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)  # for invalid keys
 ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
-BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # no part of the architecture
-LOSS_SETTINGS = tuple(LOSS)  # what trains a model rather than what it is
-# How the table's options look here: k and m depend on the kind of memory, strategies may be left open.
+BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # not part of the architecture
+LOSS_SETTINGS = tuple(LOSS)  # affect training, not the architecture
+# The rules of `gmmxlnet.options` adapted: k and m depend on the kind of memory, strategies are optional.
 RULES = {name: rule for name, rule in (MEMORY | LOSS).items() if name != "num_memory_experts"} | {
     "memory_slots": Integer(),
     "num_memory_experts": Integer(),
@@ -54,13 +54,13 @@ SIZES = {  # keys of XLNetConfig
     "initializer_range": Number(least=0),
 }
 LAYOUT = {name: (CHUNKING | MEMORY)[name] for name in ("max_seq_length", "doc_stride", "memory_num_tokens")}
-# In a file attn_type is this list instead of "bi". A class of transformers that is made to read one of our checkpoints
-# would draw all its weights at random and only warn; a list where it expects a string makes it fail, and quote this.
+# In config.json attn_type is this list instead of "bi". A transformers class that is given one of our checkpoints would
+# initialize all weights at random with only a warning; a list in place of a string makes it fail and print this text.
 _ATTN_TYPE_IN_FILES = ["bi", "a gmmxlnet checkpoint: load it with gmmxlnet.models.GMMXLNetForQA.from_pretrained"]
 
 
 def _with_own_errors(cls: type) -> type:
-    """Let wrong types, which transformers reports in errors of its own, be ConfigErrors."""
+    """Class decorator: convert transformers' own errors about wrong types to ConfigError."""
     init: Any = cls.__init__  # type: ignore[misc]  # the class is final here
 
     @functools.wraps(init)
@@ -81,34 +81,34 @@ def _with_own_errors(cls: type) -> type:
 
 @_with_own_errors
 class GMMXLNetConfig(XLNetConfig):
-    """An XLNet encoder's keys (`transformers.XLNetConfig`) and, beside them, the memory's and the losses'.
+    """Configuration of the encoder (keys of `transformers.XLNetConfig`), the memory and the losses.
 
     Args:
         memory_type: `none`, `mems` (XLNet's cache of the last `mem_len` tokens), `token` (one expert, no router),
-            `differentiable` (a bank of slots) or `gmm`; missing or `standard` in a file means `none`.
-        num_memory_experts: k, from 2 to 8 for `gmm`; 1 for `token`; 0 for the others. Written as `num_experts` too.
-        memory_slots: m, slots per expert and read (write) tokens per segment, or slots of the bank, 1 to 32; 0 for
-            `none` and `mems`.
-        routing_mode, routing_temperature, pooling_method: how a segment's write states choose the experts.
-        expert_init_strategies: `learned`, `zeros`, `uniform` or `orthogonal`, for all experts or one for each.
-        expert_dropout: in training, the probability with which a document does without an expert; one always remains.
-        memory_heads: slices into which the bank's slots are cut, each addressed by itself; divides d_model.
+            `differentiable` (a bank of slots) or `gmm`; in a file a missing value or `standard` means `none`.
+        num_memory_experts: k, from 2 to 8 for `gmm`; 1 for `token`; 0 for the others. Alias: `num_experts`.
+        memory_slots: m, slots per expert and number of read tokens and of write tokens per segment, or slots of the
+            bank, 1 to 32; 0 for `none` and `mems`.
+        routing_mode, routing_temperature, pooling_method: how a segment's write states are routed to the experts.
+        expert_init_strategies: `learned`, `zeros`, `uniform` or `orthogonal`, one for all experts or a list.
+        expert_dropout: in training, probability of dropping an expert for a document; one is always kept.
+        memory_heads: heads of the bank, each with its own slice of every slot and its own addressing; divides d_model.
         memory_sharpness: β of the bank's addressing: a slot that matches scores β nats above an unrelated one.
-        usage_tracking: whether the bank's writes prefer slots that were written little.
-        load_balance_weight, entropy_regularization_weight, memory_reconstruction_weight: weights of the loss's parts.
-        memory_reconstruction_target: which words the memory is asked for after a segment: those said so far that the
-            document says again later (`recurring`), or those of the segment (`segment`).
-        span_loss: `segment` (one softmax a segment) or `document` (one over all segments of a document).
-        bptt_segments: gradients cross at most this many segments, less one; None for no limit.
-        adapter: `AdapterSettings` of a model whose encoder is frozen and has LoRA beside it; None where all is trained.
-        sep_token_id: separates context, question and `<cls>`; tells content from structure.
-        segment_layout: how documents were cut in training (`max_seq_length`, `doc_stride`, `memory_num_tokens`), which
-            `answer` does likewise; None: not trained yet.
+        usage_tracking: whether writes to the bank prefer slots that have been written to less.
+        load_balance_weight, entropy_regularization_weight, memory_reconstruction_weight: weights of the loss terms.
+        memory_reconstruction_target: words that the memory has to predict after a segment: those read so far that
+            occur again later in the document (`recurring`), or those of the segment (`segment`).
+        span_loss: `segment` (one softmax per segment) or `document` (one over all segments of a document).
+        bptt_segments: gradients flow through at most this many consecutive segments; None for no limit.
+        adapter: `AdapterSettings` of a model with a frozen encoder and LoRA; None if all weights are trained.
+        sep_token_id: the token between context, question and `<cls>`; used to tell content from structure.
+        segment_layout: how documents were split in training (`max_seq_length`, `doc_stride`, `memory_num_tokens`);
+            `answer` uses the same values. None before training.
 
-    `vocab_size` counts the memory tokens: the last 2·m ids, the m read tokens first, then the m write tokens.
+    `vocab_size` includes the memory tokens, whose ids are the last 2·m: first m read tokens, then m write tokens.
 
     Raises:
-        ConfigError: a value is impossible, alone or together with another.
+        ConfigError: a value is invalid, alone or in combination with another.
     """
 
     model_type = "gmmxlnet"
@@ -158,13 +158,13 @@ class GMMXLNetConfig(XLNetConfig):
         super().validate()
 
     def validate(self) -> None:
-        """Check again, as transformers does before it writes `config.json`. Raises ConfigError."""
+        """Validate again; transformers calls this before it writes `config.json`. Raises ConfigError."""
         require(RULES, vars(self))
         self._check_memory()
         super().validate()
 
     def _name_strategies(self, *, free: bool) -> None:
-        """One strategy for each expert; where their number is not `free`, those of experts that there are not go."""
+        """Expand to one strategy per expert; if the number of experts is not `free`, drop the surplus ones."""
         strategies, count = self.expert_init_strategies or "learned", self.num_memory_experts
         if isinstance(strategies, str):
             strategies = [strategies] * count
@@ -195,7 +195,7 @@ class GMMXLNetConfig(XLNetConfig):
             AdapterSettings.from_dict(self.adapter)
         if self.segment_layout is not None:
             self._check_layout()
-        self.kind.load()(self).check()  # imported here: a kind's file is built on this one
+        self.kind.load()(self).check()  # imported lazily: the modules of the kinds import this one
 
     def _check_layout(self) -> None:
         if not isinstance(self.segment_layout, dict) or set(self.segment_layout) != set(LAYOUT):
@@ -207,12 +207,12 @@ class GMMXLNetConfig(XLNetConfig):
 
     @property
     def kind(self) -> MemoryKind:
-        """Facts about the kind of memory."""
+        """The registry entry of the kind of memory."""
         return KINDS[self.memory_type]
 
     @property
     def has_memory_tokens(self) -> bool:
-        """Whether every segment carries read and write tokens."""
+        """Whether every segment has read and write tokens."""
         return self.kind.tokens
 
     @property
@@ -222,7 +222,7 @@ class GMMXLNetConfig(XLNetConfig):
 
     @property
     def memory_num_tokens(self) -> int:
-        """Read tokens of each segment, and as many write tokens: m, or 0 where the memory needs none."""
+        """Number of read tokens, and of write tokens, per segment: m, or 0 if the memory needs none."""
         return self.memory_slots if self.has_memory_tokens else 0
 
     @property
@@ -237,7 +237,7 @@ class GMMXLNetConfig(XLNetConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
-        """From what `config.json` says. Raises CheckpointConfigError, which is a ConfigError too."""
+        """Build from the contents of `config.json`. Raises CheckpointConfigError, which is also a ConfigError."""
         if config_dict.get("attn_type") == _ATTN_TYPE_IN_FILES:
             config_dict = {**config_dict, "attn_type": _ATTN_TYPE_IN_FILES[0]}
         try:
@@ -248,17 +248,17 @@ class GMMXLNetConfig(XLNetConfig):
             raise CheckpointConfigError(f"config: {reason_of(error)}") from None
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What `config.json` holds."""
+        """Return the contents of `config.json`."""
         return {**super().to_diff_dict(), "attn_type": _ATTN_TYPE_IN_FILES}
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.json` shows it: with `num_experts` and `hidden_dim`, the names that other readers use."""
+        """Return all values, with the aliases `num_experts` and `hidden_dim` that other readers use."""
         return {**super().to_dict(), "num_experts": self.num_memory_experts, "hidden_dim": self.d_model}
 
 
 def check_arguments(num_experts: object, memory_slots: object, use_gmm_memory: object, memory: dict[str, Any]) -> None:
-    """Of `GMMXLNetForQA`'s arguments, what would be found late or never: wrong types, names that no option has."""
-    if type(num_experts) is not int:  # which numbers are right depends on the kind of memory
+    """Check `GMMXLNetForQA`'s arguments for wrong types and unknown names. Raises ConfigError."""
+    if type(num_experts) is not int:  # the valid range depends on the kind of memory
         MEMORY["num_memory_experts"].require("num_memory_experts", num_experts)
     if type(memory_slots) is not int:
         SLOTS.require("memory_slots", memory_slots)

@@ -1,12 +1,12 @@
-"""The XLNet encoder: the content stream alone, with linear projections and fused attention.
+"""The XLNet encoder: only the content stream, with linear projections and fused attention.
 
-It computes what `transformers.XLNetModel` computes (Yang et al. 2019, https://arxiv.org/abs/1906.08237; relative
-attention after Dai et al. 2019, https://arxiv.org/abs/1901.02860), with three differences in how: position keys are
-projected once for all documents of a batch, the relative term enters fused attention as its bias, and the segment term
-and the padding mask as further dimensions of queries and keys, so that no other (L, K) matrix is built.
+The outputs equal those of `transformers.XLNetModel` (Yang et al. 2019, https://arxiv.org/abs/1906.08237; relative
+attention from Dai et al. 2019, https://arxiv.org/abs/1901.02860). The implementation differs in three points: position
+keys are projected once for all documents of a batch, the relative term is the bias of fused attention, and the segment
+term and the padding mask are extra dimensions of queries and keys, so that no other (L, K) matrix is built.
 
 Shapes: B documents, L tokens of a segment, M cached tokens before it, K = M + L keys, P = K + L - 1 distances,
-H heads, h size of a head, e that size with the further dimensions, c segment ids, d = H·h hidden size.
+H heads, h size of a head, e that size plus the extra dimensions, c segment ids, d = H·h hidden size.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ from gmmxlnet.models.dropout import Dropout
 
 
 def sinusoids(num_keys: int, num_queries: int, d_model: int, clamp_len: int, device: torch.device) -> Tensor:
-    """Encodings (P, d) float32 of the distances i - j between queries i and keys j, from the largest to the smallest.
+    """Return encodings (P, d) of the distances i - j between queries i and keys j, in descending order.
 
-    Computed in float32 whatever the model's dtype, as XLNet does. `clamp_len` > 0 bounds the distances.
+    Always float32, as in XLNet. `clamp_len` > 0 limits the distances.
     """
     distance_P = torch.arange(num_keys - 1, -num_queries, -1, device=device, dtype=torch.float32)
     if clamp_len > 0:
@@ -54,23 +54,23 @@ class RelativeAttention(nn.Module):
         self.segment_embedding = nn.Parameter(torch.empty(2, config.n_head, config.d_head))  # same, other
 
     def position_keys(self, encoding_Pd: Tensor) -> Tensor:
-        """Keys (H, P, h) of the distances, the same for every document."""
+        """Project encodings (P, d) to the distances' keys (H, P, h), which all documents share."""
         return self.position(encoding_Pd).unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
 
     def forward(
         self, context_BKd: Tensor, num_queries: int, position_HPh: Tensor, types_BKc: Tensor, padding_BK: Tensor
     ) -> Tensor:
-        """Attend from a segment's tokens to them and to what is cached before them.
+        """Attend from a segment's tokens to themselves and to the cached tokens before them.
 
-        The segment term is folded into the product of queries and keys: it is (same_i - other_i)·[type_i = type_j] up
-        to a term that is the same for all keys j, which the softmax does not see. So is the padding mask.
+        The segment term is part of the product of queries and keys: it equals (same_i - other_i)·[type_i = type_j] up
+        to a term that is constant over the keys j and cancels in the softmax. So is the padding mask.
 
         Args:
-            context_BKd: the layer's input, of cached tokens first. num_queries: L; the last L tokens are the segment's.
+            context_BKd: the layer's input, cached tokens first. num_queries: L; the last L tokens are the segment's.
             position_HPh: `position_keys` of this layer.
-            types_BKc: one-hot segment ids. padding_BK: very negative for padding, 0 for tokens.
+            types_BKc: one-hot segment ids. padding_BK: a large negative number for padding, 0 for tokens.
 
-        Returns: (B, L, d), before dropout and residual.
+        Returns: (B, L, d), before dropout and the residual connection.
         """
         B, K, _ = context_BKd.shape
         L = num_queries
@@ -101,7 +101,7 @@ class RelativeAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward network, each with dropout, residual and post-normalisation."""
+    """Attention and feed-forward network, each with dropout, residual connection and post-normalization."""
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class EncoderLayer(nn.Module):
     def forward(
         self, hidden_BLd: Tensor, context_BKd: Tensor, position_HPh: Tensor, types_BKc: Tensor, padding_BK: Tensor
     ) -> Tensor:
-        """(B, L, d) to (B, L, d), seeing `context_BKd`; the rest as for `RelativeAttention.forward`."""
+        """Map (B, L, d) to (B, L, d), attending to `context_BKd`; arguments as in `RelativeAttention.forward`."""
         attended = self.attention(context_BKd, hidden_BLd.shape[1], position_HPh, types_BKc, padding_BK)
         hidden_BLd = self.attention_norm(self.dropout(attended) + hidden_BLd)
         inner = self.dropout(self.activation(self.inner(hidden_BLd)))
@@ -126,7 +126,7 @@ class EncoderLayer(nn.Module):
 class XLNetEncoder(nn.Module):
     """Embeddings and layers; bidirectional attention, left or right padding.
 
-    Padded tokens are seen by no token; what they themselves become has no meaning.
+    No token attends to padding; hidden states at padded positions are undefined.
     """
 
     def __init__(self, config: GMMXLNetConfig) -> None:
@@ -137,7 +137,7 @@ class XLNetEncoder(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def position_keys(self, num_queries: int, num_keys: int) -> list[Tensor]:
-        """Each layer's keys (H, P, h) of the distances between L tokens and K; shared by all documents."""
+        """Return each layer's keys (H, P, h) of the distances between L queries and K keys, for all documents."""
         weight = self.word_embedding.weight
         encoding_Pd = self.dropout(sinusoids(num_keys, num_queries, self.d_model, self.clamp_len, weight.device))
         encoding_Pd = encoding_Pd.to(weight.dtype)
@@ -154,17 +154,17 @@ class XLNetEncoder(nn.Module):
         """Encode one segment of each document.
 
         Args:
-            embedding_BLd: word embeddings, with whatever a memory adds to them.
+            embedding_BLd: word embeddings, including what a memory adds to them.
             attention_mask_BK: 1 for tokens, 0 for padding.
-            token_type_ids_BK: segment ids from 0 to 4; only whether two are equal matters.
+            token_type_ids_BK: segment ids from 0 to 4, which are only compared for equality.
             position_keys: `self.position_keys(L, K)`.
-            context: what a layer attends to, (B, K, d), the segment last, from its index and its input (B, L, d); when
-                left out the segment alone, and K = L.
+            context: maps a layer's index and input (B, L, d) to what the layer attends to (B, K, d), in which the
+                segment comes last; defaults to the segment alone, K = L.
 
         Returns: hidden states (B, L, d) of the last layer.
         """
         types_BKc = F.one_hot(token_type_ids_BK, NUM_SEGMENT_IDS).to(embedding_BLd.dtype)
-        lowest = torch.finfo(embedding_BLd.dtype).min / 8  # times 1/√h it stays finite, and softmax makes it exactly 0
+        lowest = torch.finfo(embedding_BLd.dtype).min / 8  # finite after scaling; softmax maps it to exactly 0
         padding_BK = (1 - attention_mask_BK).to(embedding_BLd.dtype) * lowest
         hidden_BLd = self.dropout(embedding_BLd)
         for i, (layer, position_HPh) in enumerate(zip(self.layers, position_keys, strict=True)):

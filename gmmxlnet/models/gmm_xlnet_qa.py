@@ -1,7 +1,7 @@
-"""`GMMXLNetForQA`: reads a document segment by segment, with a memory that travels, and points at the answer.
+"""`GMMXLNetForQA`: extractive question answering over long documents, read segment by segment with a memory.
 
 Shapes: B documents, S segments, L tokens of a segment, N segments of all documents, k experts, m slots, d hidden size.
-Documents are sorted by their number of segments, so that those still being read are always the first rows.
+Documents are sorted by their number of segments, so that those still being read are always the first rows of the batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,30 +41,28 @@ from gmmxlnet.models.shared_batch import choices_of_all, share_of_loss
 from gmmxlnet.models.xlnet_weights import convert_xlnet_weights, extended_config
 from gmmxlnet.utils.processes import Processes
 
-ROWS_TOGETHER = 64  # segments that a model without memory encodes at once when it is not trained
+ROWS_TOGETHER = 64  # segments that a model without memory encodes at once outside training
 
 
 class GMMXLNetForQA(PreTrainedModel):
     """XLNet with a memory and a span head.
 
-    `forward` reads a document segment by segment: the recurrence of the kind of memory that `config.memory_type` names
-    (`gmmxlnet.models.memories`) encodes each segment with what the memory holds and updates it, and the head computes
-    logits from the hidden states. Without memory all segments are read at once.
+    `forward` reads a document segment by segment: the recurrence of the memory selected by `config.memory_type`
+    (`gmmxlnet.models.memories`) encodes each segment together with the memory's contents and updates the memory, and
+    the head computes logits from the hidden states. Without memory all segments are read at once.
 
     Build it from a `GMMXLNetConfig`, or around an encoder: `GMMXLNetForQA(base_model=xlnet, num_experts=4,
     memory_slots=16)` copies the weights of a `transformers.XLNetForQuestionAnsweringSimple` and adds 2·m memory tokens
-    to its vocabulary. `use_gmm_memory=False` leaves the memory out; one expert is token memory; `memory_type` names any
-    kind.
+    to its vocabulary. `use_gmm_memory=False` builds a model without memory, `num_experts=1` one with token memory;
+    `memory_type` selects any kind.
     """
 
     config_class = GMMXLNetConfig
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
-    accepts_loss_kwargs = False  # `forward` takes further keywords, but not the Trainer's
+    accepts_loss_kwargs = False  # `forward` accepts extra keywords, but not those of the Trainer
     supports_gradient_checkpointing = True
-    gradient_checkpointing = (
-        False  # transformers' switch: in training, keep no segment's activations, compute them again
-    )
+    gradient_checkpointing = False  # transformers' switch: recompute each segment's activations in the backward pass
 
     def __init__(
         self,
@@ -98,7 +96,7 @@ class GMMXLNetForQA(PreTrainedModel):
             install_adapter(self)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # transformers lets far more pass, and mends it at random
+    def from_pretrained(  # type: ignore[override]  # transformers accepts more, and initializes missing weights at random
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -114,18 +112,18 @@ class GMMXLNetForQA(PreTrainedModel):
         output_loading_info: bool = False,
         **asked: Any,
     ) -> Self:
-        """A trained model from a folder or a Hub id, in evaluation mode, strictly (`gmmxlnet.models.checkpoint`).
+        """Load a trained model from a folder or a Hub id, in evaluation mode, with strict checks.
 
         Args:
-            revision, subfolder, cache_dir, token, local_files_only, force_download: as everywhere in transformers.
+            revision, subfolder, cache_dir, token, local_files_only, force_download: as in transformers.
             use_safetensors: False reads an older `pytorch_model.bin`, with `weights_only`; nothing else is unpickled.
-            dtype: to cast to; the stored one when left out.
-            base_model: of an adapter's checkpoint: where the model is that it was trained on (a folder or a Hub id), if
-                not where the checkpoint or the environment variable GMMXLNET_BASE_MODEL says.
-            asked: what the checkpoint has to be (`memory_type="gmm"`, `num_experts=4`, ...: refused where it is not),
-                and what training it further may change: dropout, loss weights, `routing_temperature`, `bptt_segments`.
+            dtype: dtype to cast to; defaults to the stored one.
+            base_model: for an adapter's checkpoint, the folder or Hub id of the model that it was trained on; defaults
+                to the environment variable GMMXLNET_BASE_MODEL, then to the checkpoint's own entry.
+            asked: properties that the checkpoint must have (`memory_type="gmm"`, `num_experts=4`, ...), and settings
+                that further training may change: dropout, loss weights, `routing_temperature`, `bptt_segments`.
 
-        Raises CheckpointError.
+        Raises CheckpointError; `gmmxlnet.models.checkpoint` lists the checks.
         """
         for name in ("_from_auto", "trust_remote_code", "adapter_kwargs", "_commit_hash"):  # the Auto classes' own
             asked.pop(name, None)
@@ -157,13 +155,13 @@ class GMMXLNetForQA(PreTrainedModel):
         push_to_hub: bool = False,
         **hub: Any,
     ) -> None:
-        """Write config.json, safetensors and checkpoint.json (`gmmxlnet.models.checkpoint`).
+        """Save config.json, the weights (safetensors) and checkpoint.json (`gmmxlnet.models.checkpoint`).
 
         Args:
-            is_main_process: whether this process is the one that writes.
+            is_main_process: only the main process writes.
             state_dict: tensors to save instead of the model's own.
-            max_shard_size: of one file of weights, in bytes or as "5GB".
-            push_to_hub: push the model afterwards; `hub` is what `push_to_hub` takes.
+            max_shard_size: largest size of one file of weights, in bytes or as "5GB".
+            push_to_hub: push the model afterwards; `hub` are the arguments of `push_to_hub`.
 
         Raises CheckpointError.
         """
@@ -175,7 +173,7 @@ class GMMXLNetForQA(PreTrainedModel):
 
     @classmethod
     def adopt(cls, folder: str | Path, *, base_model: str | None = None) -> None:
-        """Write the manifest of a checkpoint that was edited on purpose, as it stands; what does not fit is refused.
+        """Write a new manifest for a checkpoint that was edited on purpose; inconsistent files are refused.
 
         Args:
             base_model: as in `from_pretrained`.
@@ -186,14 +184,14 @@ class GMMXLNetForQA(PreTrainedModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """No: `_init_weights` is written as transformers' own, so that no module may be passed over.
+        """Return False, so that `_init_weights` is called for every module.
 
-        transformers skips modules without parameters of their own in others' code, and router and updater have none.
+        In custom code transformers skips modules without parameters of their own, such as the router and the updater.
         """
         return False
 
     def _init_weights(self, module: nn.Module) -> None:
-        """XLNet's initialization, and the memory's own; children come before what holds them."""
+        """Initialize like XLNet, and memory modules by their own method; children are initialized before parents."""
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=std)
@@ -211,16 +209,16 @@ class GMMXLNetForQA(PreTrainedModel):
             module.initialize(self.config)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The word embeddings, memory tokens' included."""
+        """The word embeddings, including those of the memory tokens."""
         return self.encoder.word_embedding
 
     @property
     def memory_mixture(self) -> GatedMemoryMixture:
-        """The experts' initial memories, by the guide's name."""
+        """The experts' initial memories, under the name that docs/guide.md uses."""
         return self.expert_mixture
 
     def __getattr__(self, name: str) -> Any:
-        """As torch's; it is asked for `memory_mixture` when the property has failed, and says why."""
+        """Like torch's, but explains why `memory_mixture` is missing; called when the property has failed."""
         if name == "memory_mixture":
             raise AttributeError(
                 f"Model does not have memory_mixture attribute: its memory_type is {self.config.memory_type}; "
@@ -247,26 +245,26 @@ class GMMXLNetForQA(PreTrainedModel):
         """Read whole documents (B, S, L), or one segment (B, L) with the state passed in and out.
 
         Args:
-            input_ids: int64 ids, padded on the left. attention_mask: 1 for tokens, 0 for padding; all 1 when left out.
-            token_type_ids: XLNet's segment ids (context 0, question 1, `<cls>` 2, padding 3); zeros when left out,
-                which costs XLNet its segment attention.
-            num_segments: (B,) how many segments each document has; found from the mask when left out.
-            start_positions, end_positions: (B, S) labels, `<cls>` where the segment does not hold the answer, negative
-                where there is no segment.
-            memory_state: the state to start from, in the order of the rows; the learned initial memories when left out.
-            memory_ablation: `normal`; `zeroed`: the encoder is given an empty memory; `reset`: each segment starts from
-                the initial memory; `shuffled`: each document is handed what document `memory_permutation[row]` has in
-                memory, and each goes on with its own.
-            routing_ablation: of a mixture, `learned` or what replaces its routing (`RoutingAblation`); `shuffled` takes
-                the documents of `memory_permutation`.
-            active_documents: (S,) of a batch that several processes share (`shared_batch`): how many documents of all
-                of them have each segment. Every process must call then; the loss is this one's share, and nothing else
-                that is returned has a gradient.
-            segment_offsets: (B, S) index in the context of each segment's first context token, so that words which
-                two windows share are not taken for recurring ones; without it windows are taken not to overlap.
-            _metadata: what else a batch carries for those who read the logits.
+            input_ids: int64 ids, padded on the left. attention_mask: 1 for tokens, 0 for padding; defaults to all 1.
+            token_type_ids: XLNet's segment ids (context 0, question 1, `<cls>` 2, padding 3); defaults to zeros, which
+                disables XLNet's segment attention.
+            num_segments: (B,) number of segments of each document; defaults to the count in the mask.
+            start_positions, end_positions: (B, S) labels; the position of `<cls>` if the segment does not contain the
+                answer, negative if the document has no such segment.
+            memory_state: the state to start from, in the order of the rows; defaults to the learned initial memories.
+            memory_ablation: `normal`; `zeroed`: the encoder reads an empty memory; `reset`: each segment starts from
+                the initial memory; `shuffled`: each document reads the memory of document `memory_permutation[row]`,
+                but continues with its own.
+            routing_ablation: for a mixture, `learned` or a replacement of its routing (`RoutingAblation`); `shuffled`
+                uses the documents of `memory_permutation`.
+            active_documents: (S,) for a batch shared by several processes (`shared_batch`): the number of documents of
+                all processes that have each segment. Every process must call; the loss is this process's share, and no
+                other output has a gradient.
+            segment_offsets: (B, S) index in the context of each segment's first context token, so that words in the
+                overlap of two windows do not count as recurring; without it no overlap is assumed.
+            _metadata: further entries of a batch, which are ignored.
 
-        Raises: ConfigError for an unknown ablation, `shuffled` without a permutation, a routing without router.
+        Raises: ConfigError for an unknown ablation, `shuffled` without a permutation, or a routing without a router.
         """
         if memory_ablation not in MEMORY_ABLATIONS or (memory_ablation == "shuffled" and memory_permutation is None):
             raise ConfigError(
@@ -326,22 +324,22 @@ class GMMXLNetForQA(PreTrainedModel):
         batch_size: int = 8,
         **layout: Any,
     ) -> Any:
-        """The answer to a question about a text of any length; a list of answers if either is a list.
+        """Answer a question about a text of any length; returns a list of answers if either argument is a list.
 
         Args:
-            threshold: null odds above which there is no answer. n_best: candidates to return.
-            batch_size: (question, document) pairs read at a time.
-            layout: tokenizer, max_answer_length, max_seq_length, doc_stride, as for
+            threshold: null odds above which the result is no answer. n_best: number of candidates to return.
+            batch_size: (question, document) pairs per batch.
+            layout: tokenizer, max_answer_length, max_seq_length, doc_stride, as in
                 `gmmxlnet.evaluation.answering.answer`, which this calls.
 
         Raises DataError, ConfigError, CheckpointError.
         """
-        from gmmxlnet.evaluation.answering import answer  # evaluation is built on models
+        from gmmxlnet.evaluation.answering import answer  # imported lazily: evaluation imports models
 
         return answer(self, question, document, threshold=threshold, n_best=n_best, batch_size=batch_size, **layout)
 
     def start_reading(self, documents: SortedDocuments) -> tuple[Recurrence[Any] | None, State | None]:
-        """The memory as these documents are read, and the state before their first segment; None without memory."""
+        """Return the recurrence for these documents and the state before the first segment; None without memory."""
         B = len(documents.order_B)
         recurrence = self.memory.recurrence(self, B, documents.segments[0].input_ids_nL.shape[1])
         return recurrence, recurrence and recurrence.start(B)
@@ -349,7 +347,7 @@ class GMMXLNetForQA(PreTrainedModel):
     def read_segments(
         self, segments: list[Segment], recurrence: Recurrence[Any] | None, state: State | None, **how: Any
     ) -> tuple[list[Kept], State | None]:
-        """Read these segments on from `state`, as `read_in_turn` does; `how` are its further arguments."""
+        """Read these segments starting from `state`; `how` are further arguments of `read_in_turn`."""
         if recurrence is None:
             return self._read_alone(segments), None
         keep_memory = self._has_reconstruction and segments[0].labels_n2 is not None
@@ -361,10 +359,10 @@ class GMMXLNetForQA(PreTrainedModel):
         return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
     def _read_alone(self, segments: list[Segment]) -> list[Kept]:
-        """Encode the segments of all documents together: without memory none waits for another.
+        """Encode the segments of all documents together, since without memory they are independent.
 
-        When no gradient is wanted, at most `ROWS_TOGETHER` at once, so that long documents take no more room; when
-        activations are computed again, as many as there are documents.
+        Without gradients at most `ROWS_TOGETHER` are encoded at once, which bounds the memory used for long documents;
+        with gradient checkpointing, as many as there are documents.
         """
         counts = [segment.num_documents for segment in segments]
         rows = sum(counts) if torch.is_grad_enabled() else ROWS_TOGETHER
@@ -385,7 +383,7 @@ class GMMXLNetForQA(PreTrainedModel):
         return [Kept(logits_nL2) for logits_nL2 in torch.cat(logits).split(counts)]
 
     def output_of(self, documents: SortedDocuments, kept: list[Kept], state: State | None) -> GMMXLNetOutput:
-        """What was kept of all segments in the order of the batch's rows; the loss is left to the caller."""
+        """Collect the results of all segments in the order of the batch's rows; the caller sets the loss."""
         rank_B, shape = documents.rank_B, documents.shape
         start_BSL, end_BSL = padded([one.logits_nL2 for one in kept], shape)[rank_B].unbind(-1)
         output = GMMXLNetOutput(start_logits=start_BSL, end_logits=end_BSL)
@@ -397,7 +395,7 @@ class GMMXLNetForQA(PreTrainedModel):
         return output
 
     def recurring_words(self, segments: list[Segment], active_documents: Tensor | None = None) -> RecurringWords | None:
-        """What the memory is to keep of whole documents; None where no loss asks for it.
+        """Return the reconstruction targets of whole documents; None if the loss does not use them.
 
         `active_documents` is as in `forward`.
         """
@@ -410,7 +408,7 @@ class GMMXLNetForQA(PreTrainedModel):
 
     @property
     def _has_reconstruction(self) -> bool:
-        """Whether the memory is asked in training for words, and can tell any."""
+        """Whether the reconstruction loss is used and the memory has a speaker to compute it."""
         return self.config.memory_reconstruction_weight > 0 and self.memory.speaker(self) is not None
 
     def loss_parts(
@@ -420,10 +418,10 @@ class GMMXLNetForQA(PreTrainedModel):
         recurring: RecurringWords | None,
         active_documents: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The unweighted parts of the loss on these segments, each a mean over them (`document` over documents).
+        """Compute the unweighted loss terms: means over these segments (over documents for span loss `document`).
 
         Args:
-            segments, kept: some segments of the batch's documents, and what was kept of their reading.
+            segments, kept: some segments of the batch's documents, and what `read_segments` returned for them.
             recurring: `recurring_words` of all segments. active_documents: as in `forward`.
         """
         content = [content_of(segment, self.config) for segment in segments]
@@ -470,7 +468,7 @@ class GMMXLNetForQA(PreTrainedModel):
         return parts
 
     def weighted(self, parts: dict[str, Tensor]) -> Tensor:
-        """The loss that these parts, all or some, add up to."""
+        """Return the weighted sum of these loss terms, all or some."""
         weight = {
             "span": 1.0,
             "load_balance": self.config.load_balance_weight,

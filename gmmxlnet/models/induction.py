@@ -1,16 +1,16 @@
-"""A start for encoders from scratch: half of the heads look for equal tokens or for neighbors from the first step.
+"""Initialization for encoders trained from scratch: attention heads that match equal tokens or look at neighbors.
 
-Extractive reading begins with one discovery: this word of the text is the one that the question asks about, and the
-answer stands beside it. Trained models do it with pairs of heads, one that matches and one that looks at a fixed
-distance (induction heads: Olsson et al. 2022, https://arxiv.org/abs/2209.11895). A small encoder with independent
-random weights rests for hundreds of steps on a plateau before it finds them (`reports/experiments.md`), so they are
-there at the start, as weights that training may change like all others:
+Extractive question answering requires finding the words of the question in the text and looking at the words beside
+them. Trained models do this with pairs of heads, one that matches tokens and one that attends at a fixed distance
+(induction heads: Olsson et al. 2022, https://arxiv.org/abs/2209.11895). The loss of a small encoder with independent
+random weights stays on a plateau for hundreds of steps before such heads emerge (`reports/experiments.md`), so they are
+part of the initial weights here; training may change them like all others:
 
-1. The first half of the heads of every layer has the same weights for queries and keys, so that a token attends to its
-   equals (Trockman & Kolter 2023, https://arxiv.org/abs/2305.09828). XLNet does not normalize its input; in the first
-   layer these weights are scaled until a token is expected to score `MATCH_SCORE` with itself.
-2. The other heads, from the second layer on, attend to one of the `DISTANCES`: their position keys are the encoding's
-   highest frequencies, and their position bias is the key of that distance.
+1. In every layer the first half of the heads has equal weights for queries and keys, so that a token attends to equal
+   tokens (Trockman & Kolter 2023, https://arxiv.org/abs/2305.09828). Since XLNet does not normalize its input, in the
+   first layer these weights are scaled such that the expected score of a token with itself is `MATCH_SCORE`.
+2. From the second layer on, each of the other heads attends to one of the `DISTANCES`: its position keys are the
+   highest frequencies of the encoding, and its position bias is the key of that distance.
 
 Shapes: H heads, h size of a head, d = H·h hidden size.
 """
@@ -23,16 +23,16 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import RelativeAttention, sinusoids
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 
-MATCH_SCORE = 5.0  # nats; a token that stands twice among 56 then gets more than half of its attention from itself
-DISTANCES = (1, -1, 2, -2)  # tokens back; dealt out to the heads in turn
-POSITION_SCORE = 2.0  # nats a frequency by which the right distance stands out at most
-POSITION_KEY_SIZE = 0.2  # of the position keys' entries: small, so that what a token holds disturbs little at first
-QUERY_SHARE = 0.2  # of their random size is left to the queries of heads that attend by distance
+MATCH_SCORE = 5.0  # nats; a token that occurs twice among 56 then attends to itself with more than half
+DISTANCES = (1, -1, 2, -2)  # tokens back; assigned to the heads in turn
+POSITION_SCORE = 2.0  # nats per frequency by which the score of the right distance exceeds others at most
+POSITION_KEY_SIZE = 0.2  # of the position keys' entries: small, so that token content matters little at first
+QUERY_SHARE = 0.2  # factor of the random query weights in heads that attend by distance
 
 
 @torch.no_grad()
 def start_with_induction_heads(model: GMMXLNetForQA) -> None:
-    """Set the heads of a freshly drawn model as this module says."""
+    """Set the attention heads of a newly initialized model as described above."""
     for i, layer in enumerate(model.encoder.layers):
         match_equal_tokens(layer.attention, model.config, first_layer=i == 0)
         if i > 0:
@@ -40,7 +40,7 @@ def start_with_induction_heads(model: GMMXLNetForQA) -> None:
 
 
 def match_equal_tokens(attention: RelativeAttention, config: GMMXLNetConfig, *, first_layer: bool) -> None:
-    """Point 1, for one layer."""
+    """Apply point 1 to one layer."""
     H, h = attention.num_heads, attention.head_dim
     query_Hhd, key_Hhd, _ = attention.qkv.weight.unflatten(0, (3, H, h))
     if first_layer:
@@ -50,7 +50,7 @@ def match_equal_tokens(attention: RelativeAttention, config: GMMXLNetConfig, *, 
 
 
 def attend_by_distance(attention: RelativeAttention, config: GMMXLNetConfig) -> None:
-    """Point 2, for one layer. The score of a distance is POSITION_SCORE · Σ_f cos(f · (distance - the head's own))."""
+    """Apply point 2 to one layer; a distance scores POSITION_SCORE · Σ_f cos(f · (distance - the head's distance))."""
     H, h, d = attention.num_heads, attention.head_dim, config.d_model
     highest = torch.cat([torch.arange(h // 2), d // 2 + torch.arange(h // 2)])  # sine and cosine of each frequency
     query_Hhd, _, _ = attention.qkv.weight.unflatten(0, (3, H, h))

@@ -1,4 +1,4 @@
-"""The parts of the training loss, each a pure function.
+"""The terms of the training loss, each a pure function.
 
 Shapes: B documents, S segments, L tokens, N routed segments (of all documents together), k experts, m slots, V words.
 """
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-SHARPNESS = 8.0  # nats by which a vector that is some word's embedding scores that word above an unrelated one
+SHARPNESS = 8.0  # nats by which a word's own embedding scores it above an unrelated word
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """16 bits to 32, so that sums over many values keep their digits; 64 stay 64."""
+    """Cast 16-bit tensors to float32, so that sums over many values stay accurate; float64 is kept."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def segment_span_loss(logits_NL: Tensor, positions_N: Tensor, candidates_NL: Tensor) -> Tensor:
-    """Mean cross-entropy of one boundary, a softmax a segment.
+    """Mean cross-entropy of one boundary (start or end), with one softmax per segment.
 
     Args:
         logits_NL: boundary logits of N segments.
-        positions_N: int64 index of the boundary; `<cls>` where the segment does not hold the answer.
-        candidates_NL: bool, the positions that may be chosen: context and `<cls>`.
+        positions_N: int64 index of the boundary; that of `<cls>` if the segment does not contain the answer.
+        candidates_NL: bool, the allowed positions: context and `<cls>`.
 
     Returns: scalar, in nats.
     """
@@ -31,15 +31,15 @@ def segment_span_loss(logits_NL: Tensor, positions_N: Tensor, candidates_NL: Ten
 
 
 def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL: Tensor, cls_BSL: Tensor) -> Tensor:
-    """Mean of -log P(boundary), one softmax over all tokens of all segments of a document.
+    """Mean of -log P(boundary), with one softmax over all tokens of all segments of a document.
 
-    The boundary's probability is summed over the segments that hold it (windows overlap; Clark & Gardner 2018,
-    https://arxiv.org/abs/1710.10723, section 3.2); a document without an answer sums over its `<cls>` tokens.
+    The boundary's probability is summed over the segments that contain it (windows overlap; Clark & Gardner 2018,
+    https://arxiv.org/abs/1710.10723, section 3.2), or over the `<cls>` tokens of a document without an answer.
 
     Args:
         logits_BSL: boundary logits.
-        positions_BS: int64; the segment's `<cls>` where it does not hold the answer, below 0 for none.
-        candidates_BSL: bool, the positions that may be chosen. cls_BSL: bool, where `<cls>` is.
+        positions_BS: int64; that of `<cls>` if the segment does not contain the answer, negative without a segment.
+        candidates_BSL: bool, the allowed positions. cls_BSL: bool, the positions of `<cls>`.
 
     Returns: scalar, in nats.
     """
@@ -53,16 +53,15 @@ def document_span_loss(logits_BSL: Tensor, positions_BS: Tensor, candidates_BSL:
 
 
 def load_balance_loss(probs: list[Tensor], shares: list[Tensor] | None = None) -> Tensor:
-    """k · Σ_j f_j P_j of each step of the recurrence, averaged over segments: 1 when balanced, k when collapsed.
+    """Load-balancing loss k · Σ_j f_j P_j of each step of the recurrence, averaged over segments.
 
-    Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4, over the documents that are active at the step: routing
-    that follows nothing but a segment's place in its document is not balanced.
-
+    Fedus et al. 2021, https://arxiv.org/abs/2101.03961, eq. 4. It is 1 for balanced and k for collapsed routing.
+    The sum is over the documents that are active at a step, so routing by the step's number alone is not balanced.
     f_j is the share of documents whose most probable expert is j, P_j the mean probability of j.
 
     Args:
-        probs: for each step the active documents' routing probabilities (n, k).
-        shares: f (k,) of each step where these are not all documents of the batch; found from `probs` when left out.
+        probs: routing probabilities (n, k) of the active documents of each step.
+        shares: f (k,) of each step, if `probs` has only a part of the batch; computed from `probs` by default.
     """
     total = 0.0
     for s, probs_nk in enumerate(probs):
@@ -73,25 +72,25 @@ def load_balance_loss(probs: list[Tensor], shares: list[Tensor] | None = None) -
 
 
 def routing_entropy(probs: Tensor) -> Tensor:
-    """Shannon entropy in nats of probabilities (..., k), 0 to log k: H = -Σ p log p, with 0 log 0 = 0."""
+    """Shannon entropy H = -Σ p log p of probabilities (..., k) in nats, from 0 to log k, with 0 log 0 = 0."""
     return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
 
 
 def reconstruction_loss(vectors_Nmd: Tensor, embedding_Vd: Tensor, targets_NV: Tensor, norm: Tensor) -> Tensor:
-    """Cross-entropy between the words that a memory is asked for and what it says.
+    """Cross-entropy between target words and the words that the memory predicts.
 
-    Tied form: every slot's injected vector is scored against the input embeddings, and the slots' softmaxes are
-    averaged: P(v) = mean_s softmax_v(SHARPNESS · vector_s · embedding_v / norm²). So the memory speaks the
-    language that the encoder already reads.
+    The prediction is tied to the input embeddings, which the encoder reads already: every slot's injected vector is
+    scored against them, and the slots' softmaxes are averaged,
+    P(v) = mean_s softmax_v(SHARPNESS · vector_s · embedding_v / norm²).
 
     Args:
-        vectors_Nmd: what the next segment's read tokens would carry.
-        embedding_Vd: word embeddings, memory tokens left out.
-        targets_NV: how much each word is asked for after each segment, >= 0 (`gmmxlnet.models.memory_targets`); a row
-            of zeros asks for nothing and costs nothing.
-        norm: scalar, the length of the vectors; its gradient is left to the span loss.
+        vectors_Nmd: the vectors that the next segment's read tokens would have.
+        embedding_Vd: word embeddings, without those of the memory tokens.
+        targets_NV: weight of each word after each segment, >= 0 (`gmmxlnet.models.memory_targets`); the loss of a row
+            of zeros is zero.
+        norm: scalar, the length of the vectors; detached, so that only the span loss trains it.
 
-    Returns: scalar, in nats per word asked for; each segment weighs the same.
+    Returns: scalar, in nats per target word; all segments have equal weight.
     """
     m = vectors_Nmd.shape[1]
     scores_NmV = at_least_float32(vectors_Nmd @ embedding_Vd.T) * (SHARPNESS / norm.detach() ** 2)
@@ -101,4 +100,4 @@ def reconstruction_loss(vectors_Nmd: Tensor, embedding_Vd: Tensor, targets_NV: T
     return -(weight_NV * log_probs_NV).sum(-1).mean()
 
 
-_LOWEST = torch.finfo(torch.float32).min  # not -inf: a row without candidates must not become NaN
+_LOWEST = torch.finfo(torch.float32).min  # not -inf, so that a row without candidates does not become NaN

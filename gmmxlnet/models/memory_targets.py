@@ -1,4 +1,4 @@
-"""Which words the reconstruction loss asks of a memory after a segment (`losses.reconstruction_loss`).
+"""Targets of the reconstruction loss: the words that a memory has to predict (`losses.reconstruction_loss`).
 
 Shapes: B documents, n documents that have a segment, L tokens, V words.
 """
@@ -15,7 +15,7 @@ from gmmxlnet.models.recurrence import Segment
 
 
 def content_of(segment: Segment, config: GMMXLNetConfig) -> Tensor:
-    """Which tokens are the document's own: neither structure, question, memory nor padding. (n, L) bool."""
+    """Return a mask (n, L) bool of the document's own tokens: no special, question or memory token, no padding."""
     return (
         segment.attention_mask_nL.bool()
         & (segment.token_type_ids_nL == 0)
@@ -25,10 +25,10 @@ def content_of(segment: Segment, config: GMMXLNetConfig) -> Tensor:
 
 
 def new_content(segments: list[Segment], config: GMMXLNetConfig) -> list[Tensor]:
-    """Of each segment, which tokens are content that the window before did not show; (n, L) bool each.
+    """Return for each segment a mask (n, L) bool of the content tokens that the previous window did not contain.
 
-    Windows overlap: without this every word at a window's end would seem to recur. Where the segments' offsets are not
-    known they are taken not to overlap.
+    Windows overlap, so otherwise every word at the end of a window would count as recurring. Segments without offsets
+    are assumed not to overlap.
     """
     end_n, new = None, []
     for segment in segments:
@@ -44,20 +44,20 @@ def new_content(segments: list[Segment], config: GMMXLNetConfig) -> list[Tensor]
 
 
 def word_counts(token_ids_nL: Tensor, counted_nL: Tensor, num_words: int) -> Tensor:
-    """How often each of the words 0 to `num_words` - 1 stands among the tokens that count (bool): (n, V) float32."""
+    """Count the words 0 to `num_words` - 1 among the tokens selected by `counted_nL` (bool): (n, V) float32."""
     counts_nV = counted_nL.new_zeros(len(token_ids_nL), num_words, dtype=torch.float32)
     return counts_nV.scatter_add_(1, token_ids_nL.masked_fill(~counted_nL, 0), counted_nL.float())
 
 
 @dataclass(frozen=True)
 class RecurringWords:
-    """Which words a memory is asked to keep, and until when: those that the document says again later.
+    """The words that recur in later segments of a document, which are the targets until their last occurrence.
 
-    What recurs in a later segment is what a reader could have used there. The targets come from the text alone.
+    Words that recur are those that a memory could have provided. The targets are computed from the text alone.
 
-    first_BV, last_BV: int64, the first and last segment in which a document says a word; last < first: it never does.
-    weight_V: float32, inverse segment frequency, log(segments / segments with the word): function words, which stand in
-        every segment, are not asked for.
+    first_BV, last_BV: int64, the first and last segment of a document with a word; last < first if it never occurs.
+    weight_V: float32, inverse segment frequency, log(segments / segments with the word), which is 0 for function words
+        that occur in every segment.
     """
 
     first_BV: Tensor
@@ -71,9 +71,9 @@ class RecurringWords:
         config: GMMXLNetConfig,
         sum_over_processes: Callable[[Tensor], Tensor] = lambda own: own,
     ) -> Self:
-        """From all segments of a batch's documents.
+        """Compute from all segments of a batch's documents.
 
-        `sum_over_processes` adds up how many segments there are, and have each word, in a batch that several share.
+        `sum_over_processes` sums the counts of segments and of segments with each word, for a batch that is shared.
         """
         B, V = segments[0].num_documents, config.read_token_id
         first_BV = torch.full((B, V), len(segments), device=segments[0].input_ids_nL.device)
@@ -88,6 +88,6 @@ class RecurringWords:
         return cls(first_BV, last_BV, (totals[-1] / totals[:-1].clamp(min=1)).log())
 
     def targets(self, segment: int, num_documents: int) -> Tensor:
-        """How much each word is asked for after a segment: its weight where it was said and will be again. (n, V)"""
+        """Return targets (n, V) after a segment: the weights of words that have occurred and will occur again."""
         first_nV, last_nV = self.first_BV[:num_documents], self.last_BV[:num_documents]
         return self.weight_V * ((first_nV <= segment) & (segment < last_nV))

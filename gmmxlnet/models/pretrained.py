@@ -1,4 +1,4 @@
-"""The pretrained XLNet that a model is built around: read from a folder or the Hub, or refused in one line."""
+"""Read the pretrained XLNet that a model is built around, from a folder or the Hub."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,23 +17,23 @@ from gmmxlnet.utils.tensors import UNREADABLE
 
 @dataclass(frozen=True)
 class Base:
-    """A pretrained XLNet, where it came from, and its commit if that is the Hub."""
+    """A pretrained XLNet, its source, and its commit if the source is the Hub."""
 
     name: str
     commit: str | None
     model: XLNetForQuestionAnsweringSimple
 
     def encoder_tensors(self) -> dict[str, Tensor]:
-        """The encoder's tensors under our names, float32; the span head is not among them."""
+        """Return the encoder's tensors (float32) under our names, without the span head."""
         ours = xlnet_tensors(self.model.state_dict())
         return {name: tensor for name, tensor in ours.items() if name.startswith("encoder.")}
 
 
 def read_base_config(name: str, revision: str | None, **hub: Any) -> XLNetConfig:
-    """The configuration of an XLNet checkpoint. Raises CheckpointError.
+    """Read the configuration of an XLNet checkpoint. Raises CheckpointError.
 
     Args:
-        hub: cache_dir, token and the like, as for transformers' `from_pretrained`.
+        hub: cache_dir, token and further arguments of transformers' `from_pretrained`.
     """
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, **hub)
@@ -45,9 +45,9 @@ def read_base_config(name: str, revision: str | None, **hub: Any) -> XLNetConfig
 
 
 def read_base(name: str, revision: str | None, **hub: Any) -> Base:
-    """An XLNet checkpoint in float32; only its span head may be missing, which is drawn then: seed before.
+    """Read an XLNet checkpoint in float32; a missing span head is initialized at random: set the seed first.
 
-    Raises CheckpointError where it cannot be read, is no XLNet, or lacks something of the encoder.
+    Raises CheckpointError if the checkpoint cannot be read, is not an XLNet, or lacks a tensor of the encoder.
     """
     read_base_config(name, revision, **hub)
     try:
@@ -58,7 +58,7 @@ def read_base(name: str, revision: str | None, **hub: Any) -> Base:
     except (*UNREADABLE, SafetensorError, HTTPError) as error:
         raise _unreadable(name, error) from None
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith("qa_outputs."))
-    if missing:  # transformers would draw them at random
+    if missing:  # transformers would initialize them at random
         raise CheckpointError(
             f"base_model {name!r} lacks {len(missing)} of the encoder's tensors, such as {missing[0]}"
         )

@@ -1,9 +1,9 @@
-"""Reading documents segment by segment: the loop, and what a memory has to offer to travel through it.
+"""The loop that reads documents segment by segment, and the `Recurrence` protocol that a memory implements for it.
 
-The loop knows no kind of memory by name. Each kind has its `Recurrence` in its file in `memories/`.
+The loop is the same for all kinds of memory. Each kind defines its `Recurrence` in its file in `memories/`.
 
 Shapes: B documents, S segments, n documents that have a segment, L tokens, m slots, k experts, d hidden size.
-Documents are sorted by their number of segments, so that those still being read are always the first rows.
+Documents are sorted by their number of segments, so that those still being read are always the first rows of the batch.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ S = TypeVar("S", bound="State")
 class Segment:
     """One segment of the n documents that have it.
 
-    labels_n2: first and last token of the answer, where known. offsets_n: index in the context of the segment's first
-    context token, where known. number: which segment of its documents this is, from 0.
+    labels_n2: first and last token of the answer, if known. offsets_n: index in the context of the segment's first
+    context token, if known. number: index of the segment in its documents, from 0.
     """
 
     input_ids_nL: Tensor
@@ -37,13 +37,13 @@ class Segment:
 
     @property
     def num_documents(self) -> int:
-        """n."""
+        """Number of documents that have this segment, n."""
         return self.input_ids_nL.shape[0]
 
 
 @dataclass
 class Routing:
-    """How the active documents' segment was written: logits and probabilities (B, k), at least float32."""
+    """Routing of one segment's write: logits and probabilities (B, k) of the active documents, at least float32."""
 
     logits_Bk: Tensor
     probs_Bk: Tensor
@@ -51,10 +51,10 @@ class Routing:
 
 @dataclass
 class Reading:
-    """What reading a segment gave.
+    """The result of reading a segment.
 
-    hidden_nLd: the encoder's last hidden states. routing: None without router.
-    read_nmd: the memory as it stands afterwards, for those kinds that can tell of it what was read.
+    hidden_nLd: the encoder's last hidden states. routing: None without a router.
+    read_nmd: the memory after the segment, for kinds with a speaker (`gmmxlnet.models.memories.Speaker`).
     """
 
     hidden_nLd: Tensor
@@ -64,9 +64,9 @@ class Reading:
 
 @dataclass
 class Kept:
-    """What is kept of a reading until the document ends: no hidden states, which are a thousand times larger.
+    """The part of a `Reading` that is kept until the document ends: logits instead of the far larger hidden states.
 
-    logits_nL2: start and end logits. routing, read_nmd: as in `Reading`; the latter only for a loss that asks for it.
+    logits_nL2: start and end logits. routing, read_nmd: as in `Reading`; read_nmd only if the loss needs it.
     """
 
     logits_nL2: Tensor
@@ -74,26 +74,26 @@ class Kept:
     read_nmd: Tensor | None = None
 
     def detach(self) -> Self:
-        """Logits and routing without what they were computed from, and nothing else."""
+        """Return logits and routing detached from the graph, without `read_nmd`."""
         routing = self.routing and Routing(self.routing.logits_Bk.detach(), self.routing.probs_Bk.detach())
         return type(self)(self.logits_nL2.detach(), routing)
 
 
 @dataclass
 class State:
-    """What travels from segment to segment: tensors with one row a document."""
+    """The state passed from segment to segment: tensors with one row per document."""
 
     def rows(self, index: Tensor | slice) -> Self:
-        """The state of some documents."""
+        """Return the state of some documents."""
         return type(self)(*(x[index] for x in vars(self).values()))
 
     def followed_by(self, rest: Self) -> Self:
-        """These documents' state, then the rest's."""
+        """Concatenate these documents' state and the rest's."""
         pairs = zip(vars(self).values(), vars(rest).values(), strict=True)
         return type(self)(*(torch.cat(pair) for pair in pairs))
 
     def detach(self) -> Self:
-        """The same values, through which no gradient flows."""
+        """Return the state detached from the graph."""
         return type(self)(*(x.detach() for x in vars(self).values()))
 
 
@@ -101,22 +101,22 @@ class Recurrence(Protocol[S]):
     """One kind of memory during one call of the model."""
 
     def start(self, num_documents: int) -> S:
-        """The state before the first segment, the same for every document."""
+        """Return the state before the first segment, the same for every document."""
 
     def read(self, segment: Segment, state: S, *, zeroed: bool = False) -> tuple[Reading, S]:
-        """Encode a segment with what the state holds, or with nothing when `zeroed`; and the state after it.
+        """Encode a segment with the memory of `state` (an empty memory if `zeroed`); return the result and new state.
 
-        With gradient checkpointing it is called once more, and must do the same then: what segments share is computed
-        when the recurrence is made, and nothing is left in it.
+        Gradient checkpointing calls it a second time with the same arguments and expects the same result, so it must
+        not store anything in the recurrence; what all segments share is computed in the constructor.
         """
 
 
 @dataclass
 class SortedDocuments:
-    """A batch in reading order: sorted by falling number of segments.
+    """A batch in reading order: sorted by number of segments, descending.
 
-    segments: each segment of the documents that have it. order_B: which row of the batch is read as which; rank_B: the
-    way back. shape: (B, S) of the batch.
+    segments: each segment of the documents that have it. order_B: the batch's row of each document in reading order;
+    rank_B: the inverse permutation. shape: (B, S) of the batch.
     """
 
     segments: list[Segment]
@@ -133,7 +133,7 @@ def sort_documents(
     labels: tuple[Tensor, Tensor] | None = None,
     segment_offsets: Tensor | None = None,
 ) -> SortedDocuments:
-    """Documents (B, S, L) with their numbers of segments (B,), labels and offsets (B, S) each, in reading order."""
+    """Sort documents (B, S, L) with numbers of segments (B,), labels and offsets (B, S) each into reading order."""
     order_B = num_segments.argsort(descending=True, stable=True)
     counts = num_segments.tolist()
     active = [sum(count > s for count in counts) for s in range(max(counts))]
@@ -166,16 +166,16 @@ def read_in_turn(
     bptt_segments: int | None = None,
     recompute: bool = False,
 ) -> tuple[list[Kept], S]:
-    """Read all segments; a document that has ended keeps its state.
+    """Read all segments in order; a document that has ended keeps its state.
 
     Args:
-        head: hidden states (n, L, d) to logits (n, L, 2), taken at once.
-        keep_memory: whether the memory as it stands after each segment is kept, for a loss.
+        head: maps hidden states (n, L, d) to logits (n, L, 2).
+        keep_memory: whether to keep the memory after each segment, for a loss.
         ablation: one of `MEMORY_ABLATIONS`.
-        donor_B: for `shuffled`, the row whose memory each document is handed before every segment. What comes of it is
-            in the reading alone: each goes on with its own.
-        bptt_segments: gradients cross at most this many segments, less one; None for no limit.
-        recompute: keep for the backward pass only the state before each segment, and read the segment again then.
+        donor_B: for `shuffled`, the row whose memory each document reads instead of its own; its own state is still
+            updated from its own memory.
+        bptt_segments: gradients flow through at most this many consecutive segments; None for no limit.
+        recompute: save only the state before each segment, and recompute the segment in the backward pass.
     """
 
     def read(segment: Segment, state: S, donors: S | None) -> tuple[Kept, S]:
@@ -200,16 +200,16 @@ def read_in_turn(
 
 
 def computed_again(compute: Callable[[], T], device_of: Tensor) -> T:
-    """`compute()`, which keeps nothing for the backward pass: that computes it once more, with the same draws and bits.
+    """Call `compute()` with gradient checkpointing (Chen et al. 2016, https://arxiv.org/abs/1604.06174).
 
-    Gradient checkpointing, after Chen et al. 2016 (https://arxiv.org/abs/1604.06174). `device_of` is any tensor of the
-    device whose draws are repeated.
+    The backward pass calls it again with the same random numbers. `device_of` is any tensor on the device whose random
+    generator is restored for this.
     """
     return checkpoint(lambda _: compute(), device_of, use_reentrant=False)
 
 
 def padded(per_segment: list[Tensor], shape: tuple[int, int], fill: int = 0) -> Tensor:
-    """Values (n, ...) of each segment's n documents as one tensor (B, S, ...), `fill` where there is none."""
+    """Stack values (n, ...) of each segment's n documents into one tensor (B, S, ...), padded with `fill`."""
     B, S = shape
     rows = [torch.cat([x, x.new_full((B - len(x), *x.shape[1:]), fill)]) for x in per_segment]
     return torch.stack(rows + [torch.full_like(rows[0], fill)] * (S - len(rows)), dim=1)

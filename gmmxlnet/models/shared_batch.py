@@ -1,8 +1,8 @@
-"""A batch that several processes share: each reads some of its documents, and adds its share of the loss.
+"""The loss of a batch shared by several processes, each of which reads some of its documents.
 
-Gradients are averaged over the processes afterwards (DDP, FSDP). That average is the whole batch's gradient because a
-mean over a process's own segments is weighed by how many of all segments they are, and because the load balance
-counts over all processes which expert is chosen how often, a count through which no gradient flows.
+DDP and FSDP average the gradients over the processes. This average equals the gradient of the whole batch because each
+process weights the mean over its own segments by their share of all segments, and because the load balance counts each
+expert's choices over all processes (no gradient flows through these counts).
 
 Shapes: S segments of the longest document of all processes, n own documents that have a segment, k experts.
 """
@@ -15,11 +15,11 @@ from gmmxlnet.utils.processes import Processes
 
 
 def choices_of_all(probs: list[Tensor], active_S: Tensor) -> list[Tensor]:
-    """For each own segment the share of all processes' documents that choose each expert, (k,).
+    """Return for each segment of this process the shares (k,) of all processes' documents that choose each expert.
 
     Args:
-        probs: for each segment the own documents' routing probabilities (n, k).
-        active_S: how many documents of all processes have each segment.
+        probs: routing probabilities (n, k) of this process's documents, for each segment.
+        active_S: number of documents of all processes that have each segment.
     """
     counts_Sk = probs[0].new_zeros(len(active_S), probs[0].shape[1])
     for s, probs_nk in enumerate(probs):
@@ -31,7 +31,7 @@ def choices_of_all(probs: list[Tensor], active_S: Tensor) -> list[Tensor]:
 def share_of_loss(
     parts: dict[str, Tensor], segments: list[Segment], active_S: Tensor, span_loss: str
 ) -> dict[str, Tensor]:
-    """The parts, means over the own segments, as what the mean over all processes takes them for."""
+    """Scale loss terms that are means over this process's segments, so that their mean over all processes is right."""
     count, active_S = Processes.current().count, active_S.to(parts["span"].dtype)
     of_segments = count * sum(segment.num_documents for segment in segments) / active_S.sum()
     weight = dict.fromkeys(parts, of_segments)

@@ -1,4 +1,4 @@
-"""From a Hugging Face XLNet to ours: the configuration with memory added, and the weights."""
+"""Convert a Hugging Face XLNet to ours: the configuration, extended by a memory, and the weights."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ _NOT_ARCHITECTURE = ("architectures", "model_type", "transformers_version", "_na
 
 
 def extended_config(base: XLNetConfig, *, memory_type: str, memory_slots: int = 0, **memory: object) -> GMMXLNetConfig:
-    """An XLNet's configuration with a memory: `vocab_size` grows by the 2·m memory tokens.
+    """Extend an XLNet's configuration by a memory; `vocab_size` grows by the 2·m memory tokens.
 
-    Raises CheckpointError where the encoder is one whose attention ours does not compute.
+    Raises CheckpointError if our encoder does not support the attention of the base model.
     """
     if base.attn_type != "bi" or base.bi_data:
         raise CheckpointError(
@@ -25,16 +25,16 @@ def extended_config(base: XLNetConfig, *, memory_type: str, memory_slots: int = 
             "XLNet's own checkpoints have attn_type 'bi' and bi_data false"
         )
     keys = {name: value for name, value in base.to_dict().items() if name not in _NOT_ARCHITECTURE}
-    if memory_type in KINDS:  # what is no kind is refused with all other values
+    if memory_type in KINDS:  # an unknown kind is refused below, with all other invalid values
         keys["vocab_size"] = base.vocab_size + KINDS[memory_type].num_token_ids(memory_slots)
     return GMMXLNetConfig(**{**keys, "memory_type": memory_type, "memory_slots": memory_slots, **memory})
 
 
 def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an `XLNetForQuestionAnsweringSimple` under our names and shapes.
+    """Map the tensors of an `XLNetForQuestionAnsweringSimple` to our names and shapes.
 
-    XLNet keeps q, k, v, o, r as (d, heads, head size) products; ours are `nn.Linear` weights (out, in), q, k and v in
-    one. The query stream's mask embedding is left out: the content stream never uses it.
+    XLNet stores q, k, v, o, r as (d, heads, head size); ours are `nn.Linear` weights (out, in), with q, k and v
+    concatenated. The mask embedding of the query stream is dropped, since the content stream never uses it.
     """
     ours: dict[str, Tensor] = {"encoder.word_embedding.weight": state["transformer.word_embedding.weight"]}
     num_layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("transformer.layer."))
@@ -59,9 +59,9 @@ def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: Any) -> None:
-    """Copy encoder and head into `model` (a `GMMXLNetForQA`), casting to its dtype; memory tokens keep theirs.
+    """Copy encoder and head into `model` (a `GMMXLNetForQA`), cast to its dtype; memory tokens are not changed.
 
-    Raises CheckpointError where a shape differs.
+    Raises CheckpointError if a shape differs.
     """
     own = model.state_dict()
     for name, tensor in xlnet_tensors(base_model.state_dict()).items():
@@ -72,5 +72,5 @@ def convert_xlnet_weights(base_model: XLNetForQuestionAnsweringSimple, model: An
             raise CheckpointError(f"base model: {name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}")
         target.copy_(tensor)
     speaker = model.memory.speaker(model)
-    if speaker is not None:  # what is read is to be as long as the words that the encoder knows
+    if speaker is not None:  # scale what is read to the mean norm of the encoder's word embeddings
         speaker.norm.copy_(base_model.get_input_embeddings().weight.norm(dim=-1).mean())

@@ -1,11 +1,11 @@
-"""A corpus as token arrays: paragraphs tokenized once, end to end, a share of them held out to score on.
+"""A corpus as token arrays: paragraphs are tokenized once and concatenated; a part is held out for evaluation.
 
     corpus/corpus.json               format, sizes, sources, the hash of every file
-    corpus/train.npy, heldout.npy    (T,) uint16, or int32 for large vocabularies, mapped into memory
+    corpus/train.npy, heldout.npy    (T,) uint16, or int32 for large vocabularies, memory-mapped
     corpus/tokenizer/                without memory tokens
 
-Small enough to be carried to where a GPU is: two bytes a token. Which paragraphs are held out depends on their text and
-the seed alone.
+At two bytes per token it is small enough to copy to a GPU machine. The choice of the held-out paragraphs depends only
+on their text and the seed.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def prepare_corpus(
     Args:
         sources: SQuAD files (.json, their paragraphs), text files (paragraphs between blank lines), or folders of .txt.
         tokenizer: a folder or a Hub id, or `scratch`: a vocabulary of whole words made from the text.
-        heldout_fraction: share of the paragraphs that training never sees.
+        heldout_fraction: fraction of the paragraphs that is not used in training.
 
     Raises DataError.
     """
@@ -66,7 +66,7 @@ def prepare_corpus(
 
 
 def read_paragraphs(sources: Sequence[str | Path]) -> list[str]:
-    """Every paragraph of the sources once, in their order; DataError where there are not two, or one cannot be read."""
+    """Read the sources' distinct paragraphs in order. Raises DataError for fewer than two or an unreadable source."""
     found: dict[str, None] = {}
     for source in sources:
         for path in _text_files(Path(source)):
@@ -90,7 +90,7 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
-        """Open a folder; DataError where it is none, is damaged or of another version."""
+        """Open a folder. Raises DataError if it is not a corpus, is damaged or has another version."""
         folder = Path(folder)
         try:
             manifest = read_json(folder / MANIFEST)
@@ -106,16 +106,16 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest, hence of every token."""
+        """SHA-256 of the manifest, which includes the hash of every file."""
         return digest_of(self.manifest)
 
     def tokenizer(self) -> XLNetTokenizerFast:
-        """The tokenizer that made the tokens."""
+        """Load the tokenizer of the corpus."""
         return load_tokenizer(str(self.folder / "tokenizer"))
 
 
 def _hold_out(paragraphs: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """(train, held out), each in the order given; neither is empty."""
+    """Split into (train, held out), each in the given order; neither is empty."""
     ranked = sorted(paragraphs, key=lambda text: (keyed_hash(seed, "held out", text), text))
     chosen = set(ranked[: min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)])
     return [text for text in paragraphs if text not in chosen], [text for text in paragraphs if text in chosen]
@@ -135,7 +135,7 @@ def _squad_paragraphs(path: Path) -> list[str]:
 
 
 def _text_paragraphs(path: Path) -> list[str]:
-    """What stands between blank lines, white space squeezed."""
+    """Read the paragraphs between blank lines; runs of white space become one space."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

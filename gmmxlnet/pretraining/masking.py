@@ -1,13 +1,13 @@
-"""Windows of a corpus with spans masked: batches for masked-span prediction.
+"""Windows of a corpus with masked spans: batches for masked-span prediction.
 
-Spans of up to 10 tokens, their lengths geometric with p = 0.2, are drawn until 15% of a window is chosen; of the spans
-80% become `<mask>`, 10% random tokens, and 10% stay as they are, so that a reader never sees whether a word is true
-(SpanBERT: Joshi et al. 2020, https://arxiv.org/abs/1907.10529, section 3.1). A window is cut in two as XLNet's own
-pretraining does, `A <sep> B <sep> <cls>`, the shorter part where questions will stand.
+Spans of up to 10 tokens, with geometric lengths (p = 0.2), are drawn until 15% of a window is selected. 80% of the
+spans are replaced by `<mask>`, 10% by random tokens, and 10% are kept, so that the model cannot tell which tokens are
+original (SpanBERT: Joshi et al. 2020, https://arxiv.org/abs/1907.10529, section 3.1). As in XLNet's pretraining, a
+window is split in two, `A <sep> B <sep> <cls>`; the shorter part B is where questions are later.
 
-Every draw is a function of seed, epoch and window: nothing to store, nothing to replay on resume.
+All random numbers are a function of seed, epoch and window, so there is no state to store or replay on resume.
 
-Shapes: B windows of a batch, L tokens of a window with the three special ones, C = L - 3 of the corpus, T of it all.
+Shapes: B windows in a batch, L tokens of a window with the three special ones, C = L - 3 without, T of the corpus.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ from gmmxlnet.data.collator import CLS_TYPE, CONTEXT_TYPE, IGNORED, QUESTION_TYP
 from gmmxlnet.errors import ConfigError
 
 SPAN_P, LONGEST_SPAN = 0.2, 10
-MASKED, RANDOM = 0.8, 0.1  # of the spans; the rest stay
+MASKED, RANDOM = 0.8, 0.1  # fractions of the spans; the rest is kept
 NUM_SPECIAL_TOKENS = 3  # two <sep> and <cls>
 
 
 def count_windows(num_tokens: int, length: int) -> int:
-    """Windows of a corpus of so many tokens, when the first may begin anywhere in the first window."""
+    """Return the number of windows in a corpus of this many tokens, if the first starts at a random offset."""
     return num_tokens // (length - NUM_SPECIAL_TOKENS) - 1
 
 
 def choose_spans(rng: np.random.Generator, num_tokens: int, share: float) -> list[tuple[int, int]]:
-    """Spans (first token, the one after the last) that cover `share` of the tokens, at least one; they may touch."""
+    """Draw spans [first, end) that cover `share` of the tokens, at least one; spans may be adjacent."""
     wanted = max(1, round(share * num_tokens))
     chosen = np.zeros(num_tokens, bool)
     spans: list[tuple[int, int]] = []
@@ -47,10 +47,10 @@ def choose_spans(rng: np.random.Generator, num_tokens: int, share: float) -> lis
 
 @dataclass(kw_only=True)
 class MaskedSpanCollator:
-    """Collate function: indices of windows -> batch.
+    """Collate function: maps indices of windows to a batch.
 
     input_ids, token_type_ids, attention_mask  (B,L) int64
-    labels                                     (B,L) int64: the token that stood there; -100 where none was chosen
+    labels                                     (B,L) int64: the original token; -100 outside the selected spans
     """
 
     tokens: np.ndarray  # (T,) the corpus
@@ -74,7 +74,7 @@ class MaskedSpanCollator:
     def of(
         cls, tokens: np.ndarray, tokenizer: XLNetTokenizerFast, *, length: int, mask_share: float, seed: int
     ) -> "MaskedSpanCollator":
-        """The collator for a part of a corpus."""
+        """Create the collator for one part of a corpus."""
         return cls(
             tokens=tokens,
             length=length,
@@ -88,13 +88,13 @@ class MaskedSpanCollator:
 
     @property
     def num_windows(self) -> int:
-        """Windows to draw from."""
+        """Number of windows."""
         return count_windows(len(self.tokens), self.length)
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """The batch of these windows."""
+        """Return the batch of these windows."""
         size = self.length - NUM_SPECIAL_TOKENS
-        shift = int(np.random.default_rng([self.seed, self.epoch]).integers(size))  # windows begin elsewhere each epoch
+        shift = int(np.random.default_rng([self.seed, self.epoch]).integers(size))  # another offset in each epoch
         rows = [self._window(index, shift + index * size, size) for index in indices]
         batch = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
         names = ("input_ids", "token_type_ids", "labels")
@@ -111,7 +111,7 @@ class MaskedSpanCollator:
                 shown_C[first:end] = self.mask_id
             elif fate < MASKED + RANDOM:
                 shown_C[first:end] = rng.integers(self.vocab_size, size=end - first)
-        cut = int(rng.integers(size // 2, size))  # the second part is the shorter one, as a question is
+        cut = int(rng.integers(size // 2, size))  # the second part is shorter, like a question
         marks, none = np.array([self.sep_id, self.cls_id]), np.array([IGNORED, IGNORED])
         types = np.repeat([CONTEXT_TYPE, QUESTION_TYPE, CLS_TYPE], [cut + 1, size - cut + 1, 1])
         return (

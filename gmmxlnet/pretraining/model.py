@@ -1,11 +1,11 @@
-"""`MaskedSpanXLNet`: our encoder with a word-prediction head tied to its embeddings, and its way to transformers.
+"""`MaskedSpanXLNet`: our encoder with a tied language modeling head, and its conversion to transformers.
 
-Masked-span prediction, not permutation language modelling: XLNet's permutations need a second stream of queries with
-its own attention (Yang et al. 2019, section 2.3), which neither question answering nor our encoder has, and they cost
-twice the work. The content stream that is kept afterwards is bidirectional, which is what predicting masked tokens from
-both sides trains (BERT: Devlin et al. 2019, https://arxiv.org/abs/1810.04805), and whole spans suit the finding of
-spans better than single tokens (SpanBERT: Joshi et al. 2020, https://arxiv.org/abs/1907.10529). What is paid: the model
-sees `<mask>` in pretraining only.
+The objective is masked-span prediction instead of permutation language modeling: permutations need a query stream with
+its own attention (Yang et al. 2019, section 2.3), which neither question answering nor our encoder has, at twice the
+cost. The content stream that is kept is bidirectional, which predicting masked tokens from both sides trains (BERT:
+Devlin et al. 2019, https://arxiv.org/abs/1810.04805), and whole spans suit span extraction better than single tokens
+(SpanBERT: Joshi et al. 2020, https://arxiv.org/abs/1907.10529). The drawback is that `<mask>` occurs in pretraining
+only.
 
 Shapes: B windows, L tokens, N masked tokens of all windows, V words, d hidden size, H heads, h size of a head.
 """
@@ -21,7 +21,7 @@ from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 from gmmxlnet.models.outputs import GMMXLNetOutput
 
-# The keys of the configuration that transformers' XLNet shares.
+# Keys of the configuration shared with transformers' XLNet.
 SHARED_KEYS = (
     *("vocab_size", "d_model", "n_layer", "n_head", "d_inner", "ff_activation", "dropout", "initializer_range"),
     *("layer_norm_eps", "clamp_len", "pad_token_id", "bos_token_id", "eos_token_id"),
@@ -29,18 +29,18 @@ SHARED_KEYS = (
 
 
 class MaskedSpanXLNet(PreTrainedModel):
-    """Says which words stood where spans were masked.
+    """Predicts the tokens of masked spans.
 
-    1. Encode the window: hidden states (B, L, d), the content stream of XLNet, bidirectional.
-    2. At the masked tokens: scores (N, V) are hidden · word embedding + a bias a word, in float32.
-    3. Loss: mean cross-entropy over them; beside it the share of them that score highest (accuracy).
+    1. Encode the window with XLNet's bidirectional content stream: hidden states (B, L, d).
+    2. Score the masked tokens: scores (N, V) are hidden · word embedding + a bias per word, in float32.
+    3. Compute the loss, their mean cross-entropy, and their accuracy.
     """
 
     config_class = GMMXLNetConfig
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
     accepts_loss_kwargs = False
-    _init_weights = GMMXLNetForQA._init_weights  # the encoder's is the same
+    _init_weights = GMMXLNetForQA._init_weights  # the encoder is initialized in the same way
     is_custom_code = GMMXLNetForQA.is_custom_code
 
     def __init__(self, config: GMMXLNetConfig) -> None:
@@ -52,7 +52,7 @@ class MaskedSpanXLNet(PreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, labels: Tensor
     ) -> GMMXLNetOutput:
-        """The loss on a batch of `MaskedSpanCollator`; `loss_parts` has the accuracy."""
+        """Return the loss on a batch of `MaskedSpanCollator`, with the accuracy in `loss_parts`."""
         encoder, L = self.encoder, input_ids.shape[1]
         embedding_BLd = encoder.word_embedding(input_ids)
         hidden_BLd = encoder(embedding_BLd, attention_mask, token_type_ids, encoder.position_keys(L, L))
@@ -65,9 +65,9 @@ class MaskedSpanXLNet(PreTrainedModel):
 
 @torch.no_grad()
 def as_xlnet(model: MaskedSpanXLNet) -> XLNetLMHeadModel:
-    """The same model for transformers: XLNet with its language model's head, as its own checkpoints are.
+    """Convert to transformers' XLNet with a language modeling head, like XLNet's own checkpoints.
 
-    Its mask embedding, which only the query stream reads, is as transformers draws it: seed before.
+    The mask embedding, used only by the query stream, is initialized at random by transformers; set the seed first.
     """
     xlnet = XLNetLMHeadModel(XLNetConfig(**{name: getattr(model.config, name) for name in SHARED_KEYS}))
     d, H, h = model.config.d_model, model.config.n_head, model.config.d_head

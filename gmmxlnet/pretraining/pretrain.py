@@ -1,7 +1,7 @@
-"""`pretrain`: from a corpus of tokens to a folder that `base_model` in params.yaml can name.
+"""`pretrain`: trains an encoder on a corpus and writes a folder that can be the `base_model` in params.yaml.
 
-The steps are the project's trainer's, which is transformers' Trainer: optimizer, schedule, mixed precision, progress,
-and checkpoints that a killed pretraining goes on from, bit for bit. What is pretraining's own is the batches.
+It uses `GMMTrainer`, and hence transformers' Trainer, for optimizer, schedule, mixed precision, progress, and
+checkpoints from which an interrupted run resumes bitwise. Only the batches are specific to pretraining.
 """
 
 import math
@@ -35,7 +35,7 @@ DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 def training_config(
     settings: PretrainingSettings, num_windows: int, resume_dir: Path, num_workers: int, save_steps: int | None
 ) -> TrainingConfig:
-    """What the trainer takes; epochs are as many as the steps need. Raises ConfigError."""
+    """Return the trainer's configuration, with as many epochs as the steps need. Raises ConfigError."""
     steps_an_epoch = math.ceil(math.ceil(num_windows / settings.batch_size) / settings.gradient_accumulation_steps)
     names = ("batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_fraction", "weight_decay")
     return TrainingConfig(
@@ -51,11 +51,11 @@ def training_config(
 
 
 class PretrainingTrainer(GMMTrainer):
-    """The project's trainer on windows of a corpus instead of documents.
+    """`GMMTrainer` for windows of a corpus instead of documents.
 
     Args:
-        windows: makes the batches; its epoch is set as the epochs begin.
-        described: what else decides the training's numbers, for its checkpoints to know.
+        windows: the collator; its epoch is set at the beginning of each epoch.
+        described: further values that affect the result, saved in the checkpoints' identity.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PretrainingTrainer(GMMTrainer):
         return super()._identity() | self.described
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of windows in an order that seed and epoch decide."""
+        """Return the loader of batches of windows, in an order given by seed and epoch."""
         equal_N = np.ones(self.windows.num_windows, np.int64)
         self._curriculum.loader = DataLoader(
             self.train_documents,
@@ -97,13 +97,13 @@ def pretrain(
     save_steps: int | None = None,
     callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Pretrain, score on the held-out paragraphs and write the folder; returns its report, `pretraining.json`.
+    """Pretrain, evaluate on the held-out paragraphs and write the folder; returns its report, `pretraining.json`.
 
-    A pretraining that was killed goes on from its newest checkpoint in `.<output>.resume` beside the output.
+    An interrupted run resumes from its newest checkpoint in `.<output>.resume` next to the output.
 
     Args:
-        num_workers: processes that make batches. save_steps: between two checkpoints; None: as often as 1% of the time
-            allows. Neither changes a number.
+        num_workers: processes that prepare batches. save_steps: steps between two checkpoints; None: as often as 1% of
+            the time allows. Neither affects the result.
         callbacks: further `TrainerCallback`s.
 
     Raises ConfigError, CheckpointError.
@@ -151,7 +151,7 @@ def pretrain(
 
 @torch.inference_mode()
 def score(model: MaskedSpanXLNet, heldout: MaskedSpanCollator, settings: PretrainingSettings) -> dict[str, float]:
-    """Loss in nats, perplexity and accuracy on the masked tokens of held-out windows, the same ones every time."""
+    """Compute loss (nats), perplexity and accuracy on the masked tokens of a fixed set of held-out windows."""
     device, dtype = choose_device(settings.device), DTYPES[settings.precision]
     model = model.to(device).eval()
     loss = correct = num_masked = 0.0
@@ -168,10 +168,10 @@ def score(model: MaskedSpanXLNet, heldout: MaskedSpanCollator, settings: Pretrai
 
 
 def unigram_floor(train_T: np.ndarray, heldout: MaskedSpanCollator) -> dict[str, float]:
-    """What knowing the frequencies of the training tokens alone reaches on the same masked tokens."""
+    """Compute loss (nats) and accuracy of the training tokens' unigram frequencies on the same masked tokens."""
     labels = heldout(range(heldout.num_windows))["labels"].numpy()
     truth_N = labels[labels >= 0]
-    counts_V = np.bincount(train_T, minlength=heldout.vocab_size) + 1  # one more each: none is impossible
+    counts_V = np.bincount(train_T, minlength=heldout.vocab_size) + 1  # add-one smoothing
     return {
         "unigram_loss": float(-np.log(counts_V[truth_N] / counts_V.sum()).mean()),
         "unigram_accuracy": float((truth_N == counts_V.argmax()).mean()),

@@ -1,11 +1,11 @@
-"""`PretrainingSettings`: everything a pretraining varies, with defaults for one GPU and a few million tokens."""
+"""`PretrainingSettings`: the options of pretraining, with defaults for one GPU and a few million tokens."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gmmxlnet.options import ENCODER, RUN, TRAINING, Flag, Integer, Number, OneOf, require
 
-if TYPE_CHECKING:  # torch comes with them, and the command line's help needs none
+if TYPE_CHECKING:  # these import torch, which the command line's help does not need
     from transformers import XLNetTokenizerFast
 
     from gmmxlnet.models.configuration import GMMXLNetConfig
@@ -30,9 +30,9 @@ def _setting(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingSettings:
-    """The size of the encoder and how it is trained; 25 million parameters with XLNet's vocabulary as it stands.
+    """The encoder's size and its training; the defaults give 25 million parameters with XLNet's vocabulary.
 
-    Raises ConfigError where a value is impossible.
+    Raises ConfigError if a value is invalid.
     """
 
     _argument_group_name = "the encoder and its training"  # in the command line's help
@@ -60,7 +60,7 @@ class PretrainingSettings:
         require(RULES, vars(self))
 
     def encoder_config(self, tokenizer: "XLNetTokenizerFast") -> "GMMXLNetConfig":
-        """The encoder's configuration, without memory. Raises ConfigError for an impossible size."""
+        """Return the encoder's configuration, without memory. Raises ConfigError for an invalid size."""
         from gmmxlnet.models.configuration import GMMXLNetConfig
 
         names = ("n_layer", "d_model", "n_head", "d_inner", "dropout", "initializer_range")

@@ -1,4 +1,4 @@
-"""Training: configuration, batches, and a Trainer for documents."""
+"""Training: configuration, batches, and a Trainer for segmented documents."""
 
 from gmmxlnet.training.config import (
     GMMTrainingConfig,

@@ -1,15 +1,14 @@
-"""Training on long documents in constant memory: the backward pass of `bptt_segments` segments at a time.
+"""Training on long documents in constant memory: one backward pass for every `bptt_segments` segments.
 
-The same loss and the same gradients as `model(**batch).loss.backward()` gives, for every kind of memory: with
-`bptt_segments` set no gradient crosses from one chunk of segments to the next, so each chunk's graph can be walked
-back, and let go, before the next chunk is read. What grows with a document is its input, its logits and its routing.
+Loss and gradients equal those of `model(**batch).loss.backward()`, for every kind of memory: with `bptt_segments` set
+no gradient flows between chunks of segments, so the backward pass of a chunk can run, and its graph be freed, before
+the next chunk is read. Only inputs, logits and routing grow with the length of a document.
 
-The loss is a mean over segments, of which a chunk has a share: span, load balance (of each step of the recurrence),
-entropy and reconstruction alike. Only `span_loss: document`, one softmax over all segments, couples them. With it the
-documents are read twice, as Gao et al. 2021 (https://arxiv.org/abs/2101.06983) read batches for a contrastive loss:
-first to know all logits, and with them the exact gradient of the softmax with respect to each; then again, chunk by
-chunk, to hand these gradients on. That costs one more forward pass, about a third of a step. Both passes draw the same
-dropout.
+All loss terms are means over segments, so that each chunk contributes its share: span, load balance (for each step of
+the recurrence), entropy and reconstruction. The exception is `span_loss: document`, whose softmax spans all segments.
+For it the documents are read twice, as in gradient caching (Gao et al. 2021, https://arxiv.org/abs/2101.06983): first
+to compute all logits and the gradient of the loss with respect to them; then chunk by chunk, to backpropagate these
+gradients. This costs one more forward pass, about a third of a step. Both passes use the same dropout masks.
 
 Shapes: B documents, S segments, n documents that have a segment, L tokens, k experts.
 """
@@ -38,12 +37,12 @@ def backward_in_chunks(
     """Add the gradients of a batch's loss to the parameters, `config.bptt_segments` segments at a time.
 
     Args:
-        batch: what the model takes to train, (B, S, L) with labels and `num_segments`.
-        backward: what is done with each chunk's loss. It must retain the graph: what all segments share (position keys,
-            stacked weights) is walked once for each chunk. The chunks' own graphs are let go all the same.
-        autocast: makes the context in which the forward passes run.
+        batch: the model's inputs in training, (B, S, L) with labels and `num_segments`.
+        backward: runs the backward pass of a chunk's loss. It must retain the graph, since the chunks share part of it
+            (position keys, stacked weights). The chunks' own graphs are freed all the same.
+        autocast: creates the context in which the forward passes run.
 
-    Returns: what `model(**batch)` does, without gradients.
+    Returns: the output of `model(**batch)`, without gradients.
     """
     documents = sort_documents(
         batch["input_ids"],
@@ -76,7 +75,7 @@ def backward_in_chunks(
 
 
 class _Reader:
-    """Reads chunks one after the other; no gradient goes back from one to the one before."""
+    """Reads chunks one after the other; no gradient flows between them."""
 
     def __init__(self, model: GMMXLNetForQA, documents: SortedDocuments, autocast: Context) -> None:
         self.model, self.autocast = model, autocast
@@ -98,11 +97,11 @@ def _learn(
     pulls: list[Tensor] | None,
     backward: Callable[[Tensor], None],
 ) -> tuple[list[Kept], dict[str, Tensor]]:
-    """Read a chunk and walk back through it; a function of its own, so that its graph ends with it.
+    """Run the forward and backward pass of a chunk; its graph is freed when this function returns.
 
-    Args: `share`: the chunk's part of all segments. `pulls`: of each segment, for a span loss that couples them.
+    Args: `share`: the chunk's share of all segments. `pulls`: `_pulls` of its segments, for `span_loss: document`.
 
-    Returns: what is kept of it, and its share of the unweighted parts; without gradients.
+    Returns: the chunk's results and its share of the unweighted loss terms, both detached.
     """
     model = reader.model
     kept = reader.read(chunk)
@@ -119,10 +118,10 @@ def _learn(
 def _pulls(
     model: GMMXLNetForQA, documents: SortedDocuments, chunks: list[list[Segment]], autocast: Context
 ) -> list[Tensor]:
-    """The gradient of the span loss with respect to each segment's logits (n, L, 2).
+    """Compute the gradient of the span loss with respect to each segment's logits (n, L, 2).
 
-    The documents are read with graphs, which are dropped at once: so the second pass runs the same kernels. Logits of
-    16 bits are seen in 32, in which small gradients do not vanish.
+    Gradients are enabled, so that the second pass runs the same kernels, but each chunk's graph is freed at once.
+    16-bit logits are cast to float32, so that small gradients do not underflow.
     """
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         reader = _Reader(model, documents, autocast)

@@ -1,13 +1,13 @@
-"""Resume checkpoints on disk: complete or absent, every file hashed, only the newest few kept.
+"""Checkpoints for resuming a training: written atomically, with a hash of every file; only the newest few are kept.
 
     store = CheckpointStore(folder, limit=2)
-    if store.claim():                       # False: another process trains here
-        newest = store.newest()             # a folder whose files have the bytes they were saved with, or None
-        with store.write(step) as scratch:  # written beside its place, hashed, synced, renamed; then older ones go
+    if store.claim():                       # False if another process uses the folder
+        newest = store.newest()             # the newest checkpoint whose files match their hashes, or None
+        with store.write(step) as scratch:  # written to a temporary folder, hashed, synced, renamed; old ones removed
             …
-        store.remove()                      # once nobody will go on from here
+        store.remove()                      # when the training is complete
 
-What stands in a checkpoint is `gmmxlnet.training.resume`'s affair.
+`gmmxlnet.training.resume` defines the contents of a checkpoint.
 """
 
 import fcntl
@@ -30,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints of one training: `step-00000120/` and so on in `folder`, at most `limit` of them."""
+    """The checkpoints of one training: folders such as `step-00000120/` in `folder`, at most `limit` of them."""
 
     def __init__(self, folder: str | Path, limit: int) -> None:
         self.folder, self.limit = Path(folder), limit
         self._lock: TextIO | None = None
 
     def claim(self) -> bool:
-        """Make the folder and take it for this process, until it ends or removes it; False where another has it.
+        """Create the folder and lock it for this process; returns False if another process holds the lock.
 
-        Raises CheckpointError where the folder cannot be made. A lock by `lockf` belongs to a process: it ends with it,
-        even by kill -9, and the processes that prepare batches do not inherit it.
+        Raises CheckpointError if the folder cannot be created. The lock (`lockf`) belongs to the process: it is
+        released when the process ends, even by kill -9, and data-loading workers do not inherit it.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,12 +54,12 @@ class CheckpointStore:
         except (BlockingIOError, PermissionError):
             self._lock.close()
             return False
-        for scratch in self.folder.glob(".*.partial"):  # of a process that was killed while it wrote
+        for scratch in self.folder.glob(".*.partial"):  # left by a process that was killed while writing
             shutil.rmtree(scratch)
         return True
 
     def newest(self) -> Path | None:
-        """The newest complete checkpoint; damaged ones on the way to it are named in a warning and removed."""
+        """Return the newest intact checkpoint; newer damaged ones are removed with a warning."""
         for checkpoint in reversed(self._checkpoints()):
             damage = _damage(checkpoint)
             if damage is None:
@@ -74,9 +74,9 @@ class CheckpointStore:
 
     @contextmanager
     def write(self, step: int) -> Iterator[Path]:
-        """Yield an empty folder to fill; it becomes the checkpoint of `step` if the block ends well.
+        """Yield an empty folder to fill; it becomes the checkpoint of `step` if the block raises no exception.
 
-        Raises CheckpointError where something cannot be written; the checkpoints before it are untouched then.
+        Raises CheckpointError if writing fails; earlier checkpoints are not changed in this case.
         """
         place = self.folder / f"step-{step:08d}"
         try:
@@ -95,8 +95,8 @@ class CheckpointStore:
             shutil.rmtree(old)
 
     def remove(self) -> None:
-        """Remove the folder and give it up."""
-        for checkpoint in self._checkpoints():  # the oldest first, so that what a kill leaves is the newest
+        """Remove the folder and release the lock."""
+        for checkpoint in self._checkpoints():  # oldest first, so that the newest survives if the process is killed
             shutil.rmtree(checkpoint)
         shutil.rmtree(self.folder)
         if self._lock is not None:
@@ -107,12 +107,12 @@ class CheckpointStore:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a checkpoint but the manifest."""
+    """Return the SHA-256 of every file in a checkpoint except the manifest."""
     return {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None: nothing."""
+    """Describe what is wrong with a checkpoint's files; None if they are intact."""
     try:
         manifest = read_json(checkpoint / MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:

@@ -1,4 +1,4 @@
-"""`TrainingConfig` and `GMMTrainingConfig`: everything a training run varies, and the guide's three presets."""
+"""`TrainingConfig` and `GMMTrainingConfig`: the options of a training run, and the presets of docs/guide.md."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -40,61 +40,61 @@ RULES = (
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """How to train, whatever the memory.
+    """Training options for any kind of memory.
 
-    Raises ConfigError when a value, or two together, cannot work.
+    Raises ConfigError if a value, or a combination of values, is invalid.
     """
 
     output_dir: str = "outputs/gmm-xlnet"
-    """Folder for what the trainer leaves."""
+    """Output folder of the Trainer."""
     seed: int = 13
-    """Of the initial weights, the order of documents and dropout."""
+    """Seed of the initial weights, the order of documents and dropout."""
     memory_num_tokens: int = 16
     """m: memory slots per expert, and read and write tokens per segment."""
     use_differentiable_memory: bool = False
-    """The model trained has the memory without special tokens, for which `memory_num_tokens` may be 0."""
+    """Train a `differentiable` memory, which needs no special tokens; `memory_num_tokens` may be 0."""
     num_epochs: int = 3
     """Passes over the documents."""
     max_steps: int | None = None
-    """Stop after so many optimizer steps; None: after `num_epochs`."""
+    """Number of optimizer steps after which training stops; None: `num_epochs` decides."""
     batch_size: int = 4
-    """Documents of a batch, whatever the number of processes that share it."""
+    """Documents per batch, in all processes together."""
     gradient_accumulation_steps: int = 1
-    """Batches added up before the optimizer steps."""
+    """Batches whose gradients are accumulated for one optimizer step."""
     learning_rate: float = 5e-5
-    """Peak of the schedule: a linear rise, a plateau, a linear fall to zero."""
+    """Peak learning rate; the schedule is linear warmup, constant, linear decay to zero."""
     warmup_fraction: float = 0.1
-    """Share of the steps in which the learning rate rises."""
+    """Fraction of the steps used for warmup."""
     decay_fraction: float = 0.9
-    """Share of the steps, the last ones, in which it falls."""
+    """Fraction of the steps, at the end, used for decay."""
     weight_decay: float = 0.01
-    """AdamW's decoupled decay; biases and norms are spared."""
+    """AdamW's weight decay; not applied to biases and normalization layers."""
     max_grad_norm: float = 1.0
-    """Gradients are clipped to this Euclidean norm."""
+    """Maximum norm of the gradients, to which they are clipped."""
     progressive_segments: list[int] | None = None
-    """Most segments of a document in each stage of the curriculum; stages share the epochs evenly. None: never cut."""
+    """Maximum segments per document in each curriculum stage; stages share the epochs evenly. None: no limit."""
     gradient_checkpointing: bool = False
-    """Keep of each segment only the memory before it, and read it again in the backward pass: less room, more time."""
+    """Save only the memory state before each segment and recompute it in the backward pass: less memory, more time."""
     precision: str = "float32"
-    """`float32`, `bfloat16` or `float16`: of the encoder's products; routing and losses stay in float32."""
+    """`float32`, `bfloat16` or `float16`: autocast dtype of the encoder; routing and losses stay in float32."""
     fp16: bool = False
-    """The guide's name for precision float16."""
+    """Alias of `precision="float16"`, used in docs/guide.md."""
     num_workers: int = 0
-    """Processes that make batches; 0: the training process does."""
+    """Processes that prepare batches; 0: the training process does."""
     device: str = "auto"
-    """`auto`: a GPU where torch sees one; `cpu`; `cuda`."""
+    """`cpu`, `cuda`, or `auto`: a GPU if one is available."""
     logging_steps: int = 10
-    """Steps between two lines of log."""
+    """Steps between two log entries."""
     hub_model_id: str | None = None
-    """Model repository to share the model in: `upload_checkpoint(folder, config.hub_model_id)`, or `push_to_hub`."""
+    """Model repository on the Hub, for `upload_checkpoint(folder, config.hub_model_id)` or `push_to_hub`."""
     hub_dataset_id: str | None = None
-    """Dataset repository with prepared chunks: `documents_from_hub(config.hub_dataset_id, "train", folder)`."""
+    """Dataset repository with prepared chunks, for `documents_from_hub(config.hub_dataset_id, "train", folder)`."""
     resume_dir: str | None = None
-    """Folder of the checkpoints that a killed training goes on from, of this training alone; None: none are kept."""
+    """Folder of this training's checkpoints, from which it resumes after an interruption; None: none are saved."""
     save_steps: int | None = None
-    """Steps between two of them; None: as often as saving takes 1% of the time, at most every 15 s."""
+    """Steps between two checkpoints; None: as often as 1% of the time allows, at most every 15 s."""
     save_total_limit: int = 2
-    """How many of them are kept."""
+    """Number of checkpoints to keep."""
 
     def __post_init__(self) -> None:
         require(RULES, vars(self))
@@ -103,20 +103,20 @@ class TrainingConfig:
             raise ConfigError("fp16 and precision bfloat16 contradict each other; set one of them")
 
     def stage_of(self, epoch: int) -> int:
-        """Index into `progressive_segments` of an epoch; the epochs are shared out evenly over the stages."""
+        """Return an epoch's index into `progressive_segments`; stages share the epochs evenly."""
         return epoch * len(self.progressive_segments or [0]) // self.num_epochs
 
     def max_segments_at(self, epoch: int) -> int | None:
-        """Most segments of a document in an epoch; None: no limit."""
+        """Return the maximum segments per document in an epoch; None: no limit."""
         return self.progressive_segments[self.stage_of(epoch)] if self.progressive_segments else None
 
     def to_json(self, path: str | Path) -> None:
-        """Write all fields."""
+        """Write all fields to a JSON file."""
         write_json(path, asdict(self))
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
-        """Read what `to_json` wrote. Raises ConfigError where it is something else."""
+        """Read a file written by `to_json`. Raises ConfigError if it is anything else."""
         try:
             values = read_json(path)
         except OSError as error:
@@ -133,34 +133,34 @@ class TrainingConfig:
 
 @dataclass(kw_only=True)
 class GMMTrainingConfig(TrainingConfig):
-    """A training run with gated memories. Raises ConfigError as `TrainingConfig` and `GMMXLNetConfig` do."""
+    """Training options for the gated mixture. Raises ConfigError like `TrainingConfig` and `GMMXLNetConfig`."""
 
     use_gmm_memory: bool = False
-    """Must be True for GMM training; False trains without memory."""
+    """True trains a mixture; False trains without memory."""
     num_memory_experts: int = 4
-    """k, from 2 to 8."""
+    """Number of experts, k, from 2 to 8."""
     routing_temperature: float = 1.0
-    """Above 1 softer, below 1 sharper."""
+    """Temperature of the routing softmax: above 1 softer, below 1 sharper."""
     routing_mode: str = "write-based"
-    """`write-based`: reads reuse the write routing; `read-based`: a second router reads."""
+    """`write-based`: reads use the write routing; `read-based`: reads use a second router."""
     pooling_method: str = "mean"
-    """How the write states become one vector: `mean`, `max` or `attention`."""
+    """Pooling of the write states for the router: `mean`, `max` or `attention`."""
     entropy_regularization_weight: float = 0.0
-    """Of the routing's entropy, which it raises."""
+    """Weight of the routing's entropy, which is maximized."""
     load_balance_weight: float = 0.01
-    """Of the Switch loss."""
+    """Weight of the load-balancing loss."""
     memory_reconstruction_weight: float = 0.0
-    """Of the loss that makes the memory tell what it has read."""
+    """Weight of the loss for predicting words that were read from the memory."""
     memory_reconstruction_target: str = "recurring"
-    """What it tells: `recurring`, the words so far that come again later, or `segment`, the words just read."""
+    """Its targets: `recurring`, the words so far that occur again later, or `segment`, the words of the segment."""
     bptt_segments: int | None = None
-    """Gradients cross at most this many segments, less one; None: all."""
+    """Gradients flow through at most this many consecutive segments; None: no limit."""
     span_loss: str = "segment"
-    """`segment` or `document`: what one softmax spans."""
+    """`segment` or `document`: the tokens over which one softmax is computed."""
     expert_init_strategies: list[str] | str | None = None
-    """`learned`, `zeros`, `uniform` or `orthogonal`, for all experts or a list with one for each; None: all learned."""
+    """`learned`, `zeros`, `uniform` or `orthogonal`, one for all experts or a list; None: `learned`."""
     expert_dropout: float = 0.0
-    """In training, the probability with which a document does without an expert; one always remains."""
+    """In training, probability of dropping an expert for a document; one is always kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,7 +172,7 @@ class GMMTrainingConfig(TrainingConfig):
             check_strategies(self.expert_init_strategies, self.num_memory_experts)
 
     def memory_settings(self) -> dict[str, Any]:
-        """The memory's part as `GMMXLNetConfig` takes it."""
+        """Return the memory's options as arguments of `GMMXLNetConfig`."""
         settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name in MEMORY | LOSS}
         settings |= {"memory_type": "gmm", "memory_slots": settings.pop("memory_num_tokens")}
         if not self.use_gmm_memory:
@@ -182,15 +182,15 @@ class GMMTrainingConfig(TrainingConfig):
 
 
 def gmm_small_config(**overrides: Any) -> GMMTrainingConfig:
-    """Two experts: prototyping, little GPU memory."""
+    """Two experts, for prototyping or little GPU memory."""
     return GMMTrainingConfig(**{"use_gmm_memory": True, "num_memory_experts": 2, **overrides})
 
 
 def gmm_balanced_config(**overrides: Any) -> GMMTrainingConfig:
-    """Four experts: the default."""
+    """Four experts, the default."""
     return GMMTrainingConfig(**{"use_gmm_memory": True, "num_memory_experts": 4, **overrides})
 
 
 def gmm_large_config(**overrides: Any) -> GMMTrainingConfig:
-    """Eight experts: the most memory."""
+    """Eight experts, the largest capacity."""
     return GMMTrainingConfig(**{"use_gmm_memory": True, "num_memory_experts": 8, **overrides})

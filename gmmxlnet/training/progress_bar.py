@@ -1,4 +1,4 @@
-"""The Trainer's progress as everywhere else in this project: loss, tokens per second, time left."""
+"""Progress bar of the Trainer, in the style of the other commands: loss, tokens per second, time left."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from gmmxlnet.utils.progress import Progress
 
 
 class ProgressCallback(TrainerCallback):
-    """Takes the place of the Trainer's own bar and of its printed dictionaries."""
+    """Replaces the Trainer's own progress bar and printed logs."""
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
@@ -17,12 +17,12 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Called once, resumed or not: the steps still to be done are counted."""
+        """Start a progress bar for the remaining steps."""
         if state.is_world_process_zero:
             self.progress = Progress("train", total=state.max_steps - state.global_step, unit="steps")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called after every optimizer step."""
+        """Advance by one optimizer step."""
         if self.progress is not None:
             self.progress.advance(tokens=round(self._tokens_per_step))
 
@@ -34,7 +34,7 @@ class ProgressCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Called when the Trainer logs means over some steps."""
+        """Show the logged loss."""
         if self.progress is not None and logs and "loss" in logs:
             self._tokens_per_step = float(logs.get("tokens", 0.0))
             self.progress.figures["loss"] = float(logs["loss"])
@@ -42,6 +42,6 @@ class ProgressCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Called when all steps are done."""
+        """Close the progress bar."""
         if self.progress is not None:
             self.progress.close()

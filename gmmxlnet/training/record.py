@@ -1,4 +1,4 @@
-"""`StepRecord`: what every step of a training was, written as `training.csv`."""
+"""`StepRecord`: the values of every training step, written to `training.csv`."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from gmmxlnet.utils.tables import write_csv
 
 @dataclass
 class StepRecord:
-    """Values of every step, kept on the device until somebody asks, so that recording does not hold up the device.
+    """Values of every step, kept on the device until they are read, so that recording does not synchronize it.
 
-    `seconds` are wall-clock times, which no run repeats; they are written to a file of their own.
+    `seconds` are wall-clock times, which are not reproducible and hence written to a separate file.
     """
 
     names: list[str] = field(default_factory=list)
@@ -24,13 +24,13 @@ class StepRecord:
     seconds: list[float] = field(default_factory=list)
 
     def add(self, values: dict[str, Tensor], seconds: float) -> None:
-        """Append one step's scalars (the same names every time) and its end on the clock."""
+        """Append one step's scalars (always the same names) and the time at its end."""
         self.names = list(values)
         self.rows.append(torch.stack([value.detach().float() for value in values.values()]))
         self.seconds.append(seconds)
 
     def means(self, num_steps: int) -> dict[str, float]:
-        """Each value's mean over the last steps; and tokens per second over them."""
+        """Return each value's mean over the last steps, and their tokens per second."""
         rows, clock = torch.stack(self.rows[-num_steps:]), self.seconds[-num_steps - 1 :]
         means = dict(zip(self.names, rows.mean(0).tolist(), strict=True))
         if len(clock) > 1:
@@ -38,25 +38,25 @@ class StepRecord:
         return means
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps beside `names`: rows (N, values) and seconds since the last step (N,), all <= 0."""
+        """Return the tensors for a checkpoint: rows (N, values) and seconds relative to the last step (N,), <= 0."""
         seconds = torch.tensor(self.seconds, dtype=torch.float64)
         return {"rows": torch.stack(self.rows), "seconds": seconds - seconds[-1]}
 
     @classmethod
     def of(cls, names: list[str], tensors: dict[str, Tensor], device: torch.device) -> "StepRecord":
-        """The record that `tensors` was taken from; its last step ends now, on this process's clock."""
+        """Restore a record from `names` and `tensors()`; the time of its last step is set to now."""
         seconds = tensors["seconds"] + time.perf_counter()
         return cls(names, list(tensors["rows"].to(device)), seconds.tolist())
 
     def write_csv(self, path: str | Path) -> None:
-        """A line a step: all values, the same bits in every run on the same machine."""
+        """Write one line per step with all values; reproducible on the same machine."""
         rows = torch.stack(self.rows).double().numpy(force=True) if self.rows else np.empty((0, len(self.names)))
         table = pd.DataFrame(rows, columns=self.names)
         table.insert(0, "step", range(1, len(rows) + 1))
         write_csv(path, table, line_terminator="\r\n")
 
     def write_throughput_csv(self, path: str | Path) -> None:
-        """A line a step, from the second on: seconds that it took, and tokens per second."""
+        """Write one line per step, from the second on, with its duration in seconds and tokens per second."""
         seconds = np.diff(self.seconds)
         tokens = np.array([row[self.names.index("tokens")].item() for row in self.rows[1:]])
         columns = {"step": range(2, len(seconds) + 2), "seconds": seconds, "tokens_per_second": tokens / seconds}

@@ -1,14 +1,14 @@
-"""What a training is at a moment, as files: all that its next step depends on, in safetensors and JSON.
+"""Save and restore the complete state of a training, in safetensors and JSON.
 
-A training that is killed and goes on from here ends with the same bits as one that was not. Batches need no state: the
-sampler is a function of seed, epoch and position. A checkpoint is written between two steps, so it holds no gradients.
+A resumed training gives bitwise the same result as an uninterrupted one. Batches need no state: the sampler is a
+function of seed, epoch and position. Checkpoints are written between two steps, so they contain no gradients.
 
     model.safetensors        every parameter and buffer
-    training.safetensors     optimizer/<parameter>/<what AdamW keeps>, rng/<process>/<generator>, record/<rows, seconds>
-    training.json            learning rates, schedule, gradient scaler, the generators' other numbers, what is trained
-    trainer_state.json       the Trainer's own: step, epoch, log
+    training.safetensors     optimizer/<parameter>/<AdamW's state>, rng/<process>/<generator>, record/<rows, seconds>
+    training.json            identity of the training, learning rates, schedule, gradient scaler, generators' scalars
+    trainer_state.json       the Trainer's own state: step, epoch, log
 
-Several processes hold the same weights and optimizer; the main one writes them, and the generators of all.
+All processes have the same weights and optimizer; the main process writes them, and every process's generators.
 """
 
 import json
@@ -34,22 +34,22 @@ from gmmxlnet.utils.files import read_json, write_json
 from gmmxlnet.utils.processes import Processes
 
 MODEL, TENSORS, VALUES = "model.safetensors", "training.safetensors", "training.json"
-# Fields of a configuration that no number depends on.
+# Fields of a configuration that do not affect the result.
 NOT_TRAINED_WITH = {
     *("output_dir", "num_workers", "logging_steps", "hub_model_id"),
     *("resume_dir", "save_steps", "save_total_limit"),
 }
 FIRST_SAVE_SECONDS = 15.0
-SHARE_OF_TIME = 0.01  # that saving may take
+SHARE_OF_TIME = 0.01  # that may be spent on saving
 STEPS_BETWEEN_ASKING = 10
-Generators = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and the other numbers
+Generators = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and scalars
 
 
 class SaveSchedule(TrainerCallback):
-    """Asks for a checkpoint every `save_steps` steps, or as often as saving takes 1% of the time.
+    """Requests a checkpoint every `save_steps` steps, or as often as 1% of the time allows.
 
-    After the last step none is needed: the outputs are about to be written. Several processes go by the main one's
-    clock, which they ask now and then only, since asking is waiting for each other.
+    None is saved after the last step, when the outputs are written. With several processes the main one's clock
+    decides; it is broadcast only every few steps, since this synchronizes the processes.
     """
 
     def __init__(self, save_steps: int | None, processes: Processes) -> None:
@@ -64,7 +64,7 @@ class SaveSchedule(TrainerCallback):
         self.last = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called after every step of the optimizer."""
+        """Request a checkpoint if one is due."""
         if self.save_steps is None:
             due = time.perf_counter() - self.last >= self.pause
             if self.processes.count > 1:
@@ -74,13 +74,13 @@ class SaveSchedule(TrainerCallback):
         control.should_save = due and state.global_step < state.max_steps
 
     def saved(self, seconds: float) -> None:
-        """A checkpoint was written in so many seconds."""
+        """Adjust the schedule to the seconds that writing a checkpoint took."""
         self.last = time.perf_counter()
         self.pause = max(FIRST_SAVE_SECONDS, seconds / SHARE_OF_TIME)
 
 
 def surroundings() -> dict[str, Any]:
-    """What else decides the bits of a training on one machine: libraries, processor, threads, processes."""
+    """Return what else affects the result bitwise: libraries, processor, threads, processes."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -94,7 +94,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def training_identity(config: TrainingConfig, model: transformers.PreTrainedModel, num_documents: int) -> dict:
-    """Which training this is, flat and JSON-able; one that differs in it would not go on as it began."""
+    """Return the identity of a training, a flat JSON object; a checkpoint of another identity is not resumed from."""
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_TRAINED_WITH}
     of_model = {f"model.{name}": value for name, value in model.config.to_dict().items() if not name.startswith("_")}
     identity = {"documents": num_documents, **settings, **of_model, **surroundings()}
@@ -112,7 +112,7 @@ def write_state(
     record: StepRecord,
     generators: list[Generators],
 ) -> None:
-    """Write everything but the Trainer's own state; `generators` are those of every process."""
+    """Write everything except the Trainer's own state; `generators` are those of every process."""
     tensors = {
         **_under("optimizer", _optimizer_tensors(optimizer, model)),
         **_under("record", record.tensors()),
@@ -133,7 +133,7 @@ def write_state(
 
 
 def check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
-    """Raise CheckpointError where a checkpoint belongs to another training, naming the first difference."""
+    """Raise CheckpointError with the first difference if a checkpoint belongs to another training."""
     found = read_values(checkpoint)["identity"]
     for name in sorted({*identity, *found}):
         if identity.get(name) != found.get(name):
@@ -144,12 +144,12 @@ def check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
 
 
 def read_values(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's `training.json`."""
+    """Read a checkpoint's `training.json`."""
     return read_json(checkpoint / VALUES)
 
 
 def load_model(checkpoint: Path, model: torch.nn.Module) -> None:
-    """Give every parameter and buffer the bits it had."""
+    """Restore every parameter and buffer. Raises CheckpointError if their names differ."""
     saved, own = load_file(checkpoint / MODEL), _named_tensors(model)
     if saved.keys() != own.keys():
         name = sorted(saved.keys() ^ own.keys())[0]
@@ -160,7 +160,7 @@ def load_model(checkpoint: Path, model: torch.nn.Module) -> None:
 
 
 def load_optimizer(checkpoint: Path, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> None:
-    """Give the optimizer its moments and step counts, and the schedule its place."""
+    """Restore the state of the optimizer and of the learning rate schedule."""
     values, names = read_values(checkpoint), _parameter_names(model)
     kept: dict[str, dict[str, Tensor]] = {}
     for key, tensor in _read_below("optimizer", checkpoint).items():
@@ -176,12 +176,12 @@ def load_optimizer(checkpoint: Path, model: torch.nn.Module, optimizer: Any, sch
 
 
 def load_record(checkpoint: Path, device: torch.device) -> StepRecord:
-    """The steps so far."""
+    """Restore the record of the steps so far."""
     return StepRecord.of(read_values(checkpoint)["record"], _read_below("record", checkpoint), device)
 
 
 def load_generators(checkpoint: Path, index: int) -> None:
-    """Give Python's, NumPy's and torch's random generators the state they had in the process with this index."""
+    """Restore the random generators of Python, NumPy and torch for the process with this index."""
     values, tensors = read_values(checkpoint)["rng"][index], _read_below(f"rng/{index}", checkpoint)
     random.setstate((values["python_version"], tuple(tensors["python"].tolist()), values["python_gauss"]))
     keys = tensors["numpy"].to(torch.int64).numpy().astype(np.uint32)
@@ -192,7 +192,7 @@ def load_generators(checkpoint: Path, index: int) -> None:
 
 
 def read_generators() -> Generators:
-    """The states of this process's random generators."""
+    """Return the states of this process's random generators."""
     python_version, python_keys, python_gauss = random.getstate()
     numpy_state: Any = np.random.get_state()
     _, numpy_keys, *numpy_rest = numpy_state
@@ -220,7 +220,7 @@ def _parameter_names(model: torch.nn.Module) -> dict[int, str]:
 
 
 def _named_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers; one that has several names comes once."""
+    """Return all parameters and buffers; shared ones once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -234,5 +234,5 @@ def _under(folder: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_below(folder: str, checkpoint: Path) -> dict[str, Tensor]:
     with safe_open(checkpoint / TENSORS, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(f"{folder}/")]  # noqa: SIM118  # it is no mapping
+        names = [name for name in file.keys() if name.startswith(f"{folder}/")]  # noqa: SIM118  # not a mapping
         return {name.removeprefix(f"{folder}/"): file.get_tensor(name) for name in names}

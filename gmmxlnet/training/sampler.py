@@ -1,6 +1,6 @@
-"""Which documents make up which batch: a keyed permutation of (seed, epoch, index), bucketed by length.
+"""Batch sampler: a keyed permutation of (seed, epoch, index), bucketed by length.
 
-Nothing is stored and nothing replayed: batch n of epoch e is a function of the seed alone.
+It has no state to store or replay: batch n of epoch e is a function of the seed.
 """
 
 from collections.abc import Iterator
@@ -8,24 +8,24 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-POOL_BATCHES = 32  # documents of so many batches are sorted together; larger pads less and shuffles less
+POOL_BATCHES = 32  # batches whose documents are sorted together; larger pools pad less and shuffle less
 
 
 class DocumentBatchSampler(Sampler[list[int]]):
-    """Batches of documents of like length in random order.
+    """Yields batches of documents of similar length in random order.
 
-    Each epoch permutes the documents, sorts pools of them by number of segments and then of tokens, cuts the pools into
-    batches and permutes the batches, so that a batch is padded little while neither its mates nor its place are fixed.
+    Each epoch permutes the documents, sorts pools of them by number of segments and then of tokens, splits the pools
+    into batches and permutes the batches, which limits padding while batches and their order change every epoch.
     """
 
     def __init__(self, num_segments: np.ndarray, num_tokens: np.ndarray, batch_size: int, seed: int) -> None:
         super().__init__()
         self.num_segments, self.num_tokens = num_segments, num_tokens
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
-        self.drop_last = False  # accelerate asks
+        self.drop_last = False  # required by accelerate
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration walks through."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:

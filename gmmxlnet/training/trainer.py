@@ -1,8 +1,8 @@
-"""`GMMTrainer`: transformers' Trainer, for documents.
+"""`GMMTrainer`: transformers' Trainer for segmented documents.
 
-It adds the batches (documents of like length, cut by the curriculum), the losses' parts in the log, a record of every
-step, and checkpoints that a killed training goes on from, bit for bit. Optimizer, schedule, mixed precision, devices
-and the progress bar are the Trainer's.
+It adds batches of documents of similar length, truncated by the curriculum; loss terms in the log; a record of every
+step; and checkpoints from which an interrupted training resumes bitwise. Optimizer, schedule, mixed precision and
+devices are the Trainer's.
 """
 
 import logging
@@ -41,15 +41,15 @@ logger = logging.getLogger(__name__)
 
 
 class CurriculumCallback(TrainerCallback):
-    """Cuts documents as the stage of the epoch that begins says, and tells the sampler which epoch it is."""
+    """Sets the sampler's epoch and the maximum segments per document of the curriculum stage."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.loader: DataLoader | None = None
-        self.most_segments: int | None = None  # in any stage
+        self.most_segments: int | None = None  # limit for all stages
 
     def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called before the epoch's first batch is made."""
+        """Update sampler and collator before the epoch's first batch."""
         epoch = int(state.epoch or 0)
         self.loader.batch_sampler.set_epoch(epoch)
         collator = self.loader.collate_fn
@@ -62,18 +62,18 @@ class GMMTrainer(Trainer):
     """Trains a `GMMXLNetForQA` on `Documents`.
 
     Args:
-        model: keeps its own loss weights, `span_loss` and `bptt_segments`, unless `config` is a `GMMTrainingConfig`.
-        config: how to train.
+        model: its loss weights, `span_loss` and `bptt_segments` are replaced if `config` is a `GMMTrainingConfig`.
+        config: the training options.
         train_dataset: `Documents`, or a `ChunkedSquadDataset`; may be given to `train` instead.
         callbacks: further `TrainerCallback`s.
 
-    Started in several processes (`accelerate launch`) each takes its share of every batch, and the weights, the log and
-    the record are those of one process to float's precision, but for dropout, of which each draws its own.
+    With several processes (`accelerate launch`) each processes its share of every batch; weights, log and record equal
+    those of a single process up to floating-point precision, except that each process draws its own dropout.
 
-    After training, `record` holds a line a step: loss, its parts, learning rate, tokens, expert utilization. With
-    `config.resume_dir`, `train` goes on from the newest complete checkpoint there; call `remove_checkpoints` once what
-    was trained is saved. Processes on several machines need that folder in the same place; where FSDP has spread the
-    weights none are kept.
+    After training, `record` has one row per step: loss, its terms, learning rate, tokens, expert utilization. With
+    `config.resume_dir`, `train` resumes from the newest intact checkpoint there; call `remove_checkpoints` once the
+    trained model is saved. Processes on several machines need this folder under the same path. No checkpoints are saved
+    with FSDP.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class GMMTrainer(Trainer):
         train_dataset: Any = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        config.__post_init__()  # what was set since it was made counts too
+        config.__post_init__()  # validate fields that were changed after construction
         if config.use_differentiable_memory and model.config.memory_type != "differentiable":
             raise ConfigError(
                 f"use_differentiable_memory is set, but the model's memory_type is {model.config.memory_type}; "
@@ -93,9 +93,9 @@ class GMMTrainer(Trainer):
         self.record = StepRecord()
         self._micro_batches: list[dict[str, Tensor]] = []
         self._curriculum = CurriculumCallback(config)
-        self._checkpoints: CheckpointStore | None = None  # of the process that writes them
+        self._checkpoints: CheckpointStore | None = None  # only in the process that writes them
         if isinstance(config, GMMTrainingConfig):
-            for name in LOSS_SETTINGS:  # the guide sets them here, the model reads them from its own configuration
+            for name in LOSS_SETTINGS:  # docs/guide.md sets them here, the model reads its own configuration
                 setattr(model.config, name, getattr(config, name))
         model.gradient_checkpointing = config.gradient_checkpointing
         callbacks = [self._curriculum, ProgressCallback(), *(callbacks or [])]
@@ -107,10 +107,10 @@ class GMMTrainer(Trainer):
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None) -> Any:
-        """Train on `train_dataset`, or on the one given at the start.
+        """Train on `train_dataset`, or on the dataset given to the constructor.
 
-        Raises ConfigError where there is neither, CheckpointError where a checkpoint cannot be written or is of another
-        training.
+        Raises ConfigError if there is no dataset, CheckpointError if a checkpoint cannot be written or belongs to
+        another training.
         """
         if train_dataset is not None:
             self._train_on(train_dataset)
@@ -120,21 +120,21 @@ class GMMTrainer(Trainer):
         self.record = StepRecord()
         newest = self._claim_checkpoints() if self.config.resume_dir is not None else None
         if self.processes.count > 1:
-            torch.manual_seed(self.config.seed + self.processes.index)  # of dropout: each draws its own
+            torch.manual_seed(self.config.seed + self.processes.index)  # each process draws its own dropout
         result = super().train(resume_from_checkpoint=None if newest is None else str(newest))
-        # accelerate leaves its autocast around `forward`: the model would compute otherwise than once it is loaded.
+        # accelerate leaves its autocast wrapper around `forward`, so outputs would differ from those after loading.
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return result
 
     def remove_checkpoints(self) -> None:
-        """Remove what a killed training would go on from, because what was trained is saved elsewhere by now."""
+        """Remove the checkpoints for resuming; call it once the trained model is saved elsewhere."""
         if self._checkpoints is not None:
             self._checkpoints.remove()
             self._checkpoints = None
             self.remove_callback(self._save_schedule)
 
     def _claim_checkpoints(self) -> Path | None:
-        """Take the folder of checkpoints; return the newest that is complete."""
+        """Lock the folder of checkpoints and return the newest intact one. Raises CheckpointError."""
         if self.is_fsdp_enabled:
             if self.processes.is_main:
                 logger.warning("FSDP spreads the weights: no checkpoints are kept; if killed, begin anew")
@@ -165,7 +165,7 @@ class GMMTrainer(Trainer):
         return resume.training_identity(self.config, self.model, len(self.train_documents))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """The Trainer's hook, called between two steps when a callback has asked for it."""
+        """Save a checkpoint; the Trainer calls this between two steps if a callback requested it."""
         start = time.perf_counter()
         self.store_flos()
         generators = self.processes.gather(resume.read_generators())
@@ -186,25 +186,25 @@ class GMMTrainer(Trainer):
         self._save_schedule.saved(time.perf_counter() - start)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """The Trainer's hook, called before it prepares the model and reads its own state."""
+        """Restore model and record; the Trainer calls this before it prepares the model."""
         resume.load_model(Path(resume_from_checkpoint), self.model)
         self.record = resume.load_record(Path(resume_from_checkpoint), self.args.device)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The Trainer's hook, called once both exist."""
+        """Restore optimizer and scheduler; the Trainer calls this once both exist."""
         resume.load_optimizer(Path(checkpoint), self.model, self.optimizer, self.lr_scheduler)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        """The Trainer's hook: float16 scales its gradients by a number that depends on the steps before."""
+        """Restore the gradient scaler of float16, whose scale depends on earlier steps; called by the Trainer."""
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(resume.read_values(Path(checkpoint))["scaler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """The Trainer's hook, called when the next step's batches are there, or before an epoch's first are made."""
+        """Restore the random generators; the Trainer calls this before the next step or the epoch's first batch."""
         resume.load_generators(Path(checkpoint), self.processes.index)
 
     def _train_on(self, dataset: Any) -> None:
-        """Take documents as they are, or those behind a `ChunkedSquadDataset`, of which `max_n_segs` holds here too."""
+        """Set the training documents; for a `ChunkedSquadDataset`, its documents and its `max_n_segs`."""
         self.train_documents: Documents | None = dataset
         if isinstance(dataset, ChunkedSquadDataset):
             self.train_documents = dataset.documents
@@ -213,7 +213,7 @@ class GMMTrainer(Trainer):
             self.model.config.segment_layout = self.train_documents.layout.lengths()
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of documents, ready for the device."""
+        """Return the loader of batches of documents."""
         documents = self.train_documents
         sampler = DocumentBatchSampler(
             documents.num_segments(), documents.num_tokens(), self.config.batch_size, self.config.seed
@@ -231,14 +231,14 @@ class GMMTrainer(Trainer):
             num_workers=self.config.num_workers,
             pin_memory=self.args.device.type == "cuda",
         )
-        # Every process walks through all batches, of which the collator takes its part: accelerate is to share nothing.
+        # Every process iterates over all batches and the collator selects its part, so accelerate must not split them.
         return prepare_data_loader(
             self._curriculum.loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The learning rate's rise, plateau and fall, now that the number of steps is known."""
-        most = num_training_steps - self.args.get_warmup_steps(num_training_steps)  # which is rounded up
+        """Create the schedule (linear warmup, constant, linear decay) for this number of steps."""
+        most = num_training_steps - self.args.get_warmup_steps(num_training_steps)  # warmup steps are rounded up
         falling = min(round(self.config.decay_fraction * num_training_steps), most)
         self.args.lr_scheduler_kwargs = {"num_decay_steps": falling, "decay_type": "linear"}
         return super().create_scheduler(num_training_steps, optimizer)
@@ -246,7 +246,7 @@ class GMMTrainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """The model's own loss; its parts are kept for the record."""
+        """Return the model's loss, and record its terms."""
         output = model(**inputs)
         self._record(output, inputs)
         return (output.loss, output) if return_outputs else output.loss
@@ -254,9 +254,9 @@ class GMMTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """The Trainer's; on documents of more than `bptt_segments` segments the backward pass runs chunk by chunk.
+        """Like the Trainer's, but documents of more than `bptt_segments` segments are processed chunk by chunk.
 
-        Several processes go the plain way: the same gradients, in memory that grows with S.
+        Not with several processes: the gradients are the same, but memory use grows with S.
         """
         limit = self.model.config.bptt_segments
         if not (self.processes.count == 1 and limit and inputs["input_ids"].shape[1] > limit):
@@ -273,9 +273,9 @@ class GMMTrainer(Trainer):
         return output.loss / steps
 
     def _record(self, output: GMMXLNetOutput, inputs: dict[str, Tensor]) -> None:
-        """Note a batch's values, and the step's when it is complete.
+        """Record a batch's values, and the step's if it is complete.
 
-        Of a batch that processes share, each notes what the mean over them takes for the whole batch's.
+        For a batch shared by several processes, values are scaled so that their mean is that of the whole batch.
         """
         shared = self.processes.count > 1
         num_tokens = inputs["num_tokens"] if shared else inputs["attention_mask"].sum()
@@ -289,7 +289,7 @@ class GMMTrainer(Trainer):
             self._record_step()
 
     def _record_step(self) -> None:
-        """One line from the step's batches: tokens are added up, everything else is averaged."""
+        """Add a row for the step to the record: tokens are summed over its batches, other values are averaged."""
         step, self._micro_batches = self._micro_batches, []
         values = {name: torch.stack([batch[name].float() for batch in step]).mean() for name in step[0]}
         if self.processes.count > 1:
@@ -300,9 +300,9 @@ class GMMTrainer(Trainer):
         self.record.add(values, time.perf_counter())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the means of the loss and its parts since the last log, beside what the Trainer logs.
+        """Log the means of the loss and its terms since the last log, in addition to the Trainer's values.
 
-        The Trainer's own mean would know only the steps since a checkpoint that training went on from.
+        The Trainer's own mean would cover only the steps since training was resumed.
         """
         if "loss" in logs:
             logs = {**logs, **self.record.means(self.config.logging_steps)}
@@ -312,18 +312,18 @@ class GMMTrainer(Trainer):
 
 
 def whole_model(model: GMMXLNetForQA) -> GMMXLNetForQA:
-    """A trained model with all its weights in this process; where FSDP has spread them, every process must call."""
+    """Return the model with all weights in this process; gathers them under FSDP, where every process must call."""
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return model
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     whole = GMMXLNetForQA(model.config).to(model.dtype)
-    if Processes.current().is_main:  # the others are told nothing
+    if Processes.current().is_main:  # only the main process receives the full state
         whole.load_state_dict(state)
     return whole
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
-    """The Trainer's arguments for a configuration; deterministic algorithms are the caller's choice."""
+    """Return the Trainer's arguments for a configuration; the caller decides on deterministic algorithms."""
     precision = "float16" if config.fp16 else config.precision
     device = choose_device(config.device)
     if precision == "float16" and device.type == "cpu":
@@ -337,21 +337,21 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_fraction,  # below 1 the Trainer takes it as a share of all steps
+        warmup_steps=config.warmup_fraction,  # values below 1 are a fraction of all steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        ddp_find_unused_parameters=True,  # a document of one segment teaches the memory nothing
+        ddp_find_unused_parameters=True,  # documents of one segment do not use the memory
         optim="adamw_torch_fused",
-        lr_scheduler_type="warmup_stable_decay",  # `create_scheduler` adds how many steps it falls
+        lr_scheduler_type="warmup_stable_decay",  # `create_scheduler` sets the number of decay steps
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=device.type == "cpu",
         logging_steps=config.logging_steps,
-        save_strategy="no",  # `SaveSchedule` asks for checkpoints
+        save_strategy="no",  # `SaveSchedule` requests checkpoints
         report_to="none",
         remove_unused_columns=False,
-        disable_tqdm=True,  # `ProgressCallback` shows how far it has come
+        disable_tqdm=True,  # replaced by `ProgressCallback`
         dataloader_num_workers=config.num_workers,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # further GPUs are further processes', never this one's threads'
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one GPU per process, no DataParallel
     return arguments

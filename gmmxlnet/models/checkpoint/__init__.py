@@ -1,9 +1,9 @@
-"""Checkpoints: what was saved is what is loaded, or a CheckpointError says why not.
+"""Save and load checkpoints; anything that differs from what was saved raises a CheckpointError.
 
     save_model(model, folder)                  config.json, model.safetensors (or shards), checkpoint.json
     load_model(GMMXLNetForQA, folder_or_hub_id)
 
-`GMMXLNetForQA.save_pretrained` and `.from_pretrained` are these. `manifest.py` describes `checkpoint.json`.
+`GMMXLNetForQA.save_pretrained` and `.from_pretrained` call these. `manifest.py` describes `checkpoint.json`.
 """
 
 from gmmxlnet.models.checkpoint.load import Opened, empty_model, load_model, open_checkpoint, read_config

@@ -1,12 +1,12 @@
-"""A checkpoint with an adapter: PEFT's two files, memory and head beside them, and the name of the base it needs.
+"""The files of an adapter's checkpoint: PEFT's two files, and one with the memory and the head.
 
-    config.json                 the model, and under `adapter` the base: its name, its commit, the hash of its weights
-    adapter_config.json         PEFT's
-    adapter_model.safetensors   PEFT's: LoRA's A and B of every projection
+    config.json                 the model; `adapter` has the name, commit and weights' hash of the base model
+    adapter_config.json         PEFT's configuration
+    adapter_model.safetensors   PEFT's weights: LoRA's A and B of every projection
     memory_and_head.safetensors memory, router, head and the memory tokens' embeddings
-    checkpoint.json             the manifest, as of every checkpoint
+    checkpoint.json             the manifest, as in every checkpoint
 
-The base itself is not in it. Loading fetches it by name, and takes no other than the one that was trained on.
+The base model is not included. Loading fetches it by name and checks its hash.
 """
 
 import json
@@ -36,19 +36,19 @@ from gmmxlnet.models.pretrained import read_base
 from gmmxlnet.utils.files import read_object
 from gmmxlnet.utils.tensors import weights_hash
 
-# What decides what the adapter computes; the rest of the file may differ from one version of peft to the next.
+# Keys that determine the adapter's outputs; the others may differ between versions of peft.
 NEEDED_KEYS = ("base_model_name_or_path", "lora_alpha", "lora_dropout", "peft_type", "r", "revision", "target_modules")
 
 Value = TypeVar("Value")
 
 
 def saved_part(config: GMMXLNetConfig, tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """What a checkpoint holds of a model's tensors: all, or with an adapter all but the base's."""
+    """Return the tensors that a checkpoint contains: all, or with an adapter all except those of the base model."""
     return {name: x for name, x in tensors.items() if config.adapter is None or not is_frozen(name)}
 
 
 def write_adapter(folder: Path, config: GMMXLNetConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Write the adapter and what was trained beside it."""
+    """Write the adapter and the other trained tensors."""
     lora_config(config).save_pretrained(str(folder))
     lora = {name_in_file(name): tensor for name, tensor in tensors.items() if is_lora(name)}
     own = {name: tensor for name, tensor in tensors.items() if not is_lora(name)}
@@ -57,7 +57,7 @@ def write_adapter(folder: Path, config: GMMXLNetConfig, tensors: Mapping[str, Te
 
 
 def check_adapter_config(folder: Path, config: GMMXLNetConfig) -> None:
-    """Refuse an `adapter_config.json` that says otherwise than `config.json`. Raises CheckpointError."""
+    """Raise CheckpointError if `adapter_config.json` contradicts `config.json`."""
     file = folder / ADAPTER_CONFIG
     found = read_object(file, missing="an adapter's checkpoint has it")
     expected = json.loads(json.dumps(lora_config(config).to_dict()))
@@ -73,17 +73,17 @@ def check_adapter_config(folder: Path, config: GMMXLNetConfig) -> None:
 def base_tensors(
     folder: Path, config: GMMXLNetConfig, base_model: str | None = None, *, dtype: torch.dtype, **download: Any
 ) -> dict[str, Tensor]:
-    """The frozen tensors by their names in the model, from the base that was trained on and no other.
+    """Read the frozen tensors, by their names in the model, from the base model that the adapter was trained on.
 
-    Nothing for a model without adapter.
+    Empty for a model without an adapter.
 
     Args:
-        base_model: where the base is: a folder or a Hub id; by default what the environment variable
-            GMMXLNET_BASE_MODEL says, or else the checkpoint.
+        base_model: the base model's folder or Hub id; defaults to the environment variable GMMXLNET_BASE_MODEL, then to
+            the checkpoint's entry.
         dtype: of the model.
-        download: cache_dir, token and local_files_only, as for transformers' `from_pretrained`.
+        download: cache_dir, token and local_files_only, as in transformers' `from_pretrained`.
 
-    Raises CheckpointError where it cannot be had, or is another.
+    Raises CheckpointError if the base model cannot be read or has other weights.
     """
     if config.adapter is None:
         return {}
@@ -91,7 +91,7 @@ def base_tensors(
     where = base_model or os.environ.get(BASE_VARIABLE) or settings.base_model
     revision = settings.base_revision if where == settings.base_model else None
     try:
-        with torch.random.fork_rng(devices=[]):  # a head that the base lacks is drawn, and not used
+        with torch.random.fork_rng(devices=[]):  # a missing head is initialized at random, but not used
             tensors = read_base(where, revision, **download).encoder_tensors()
     except CheckpointError as error:
         raise CheckpointError(

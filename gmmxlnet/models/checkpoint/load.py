@@ -1,7 +1,7 @@
-"""Load a model strictly: what was saved is what is loaded, or a CheckpointError says why not.
+"""Load a model strictly: any difference from what was saved raises a CheckpointError.
 
-Loading checks, in this order: the folder, its config.json, what the caller asked for, the tensors' names, shapes and
-dtypes in the files' headers, then hashes, then values. A folder of transformers' own XLNet for question answering loads
+Checked are, in this order: the folder, its config.json, the caller's requirements, the names, shapes and dtypes of
+tensors in the files' headers, hashes, and values. A folder of transformers' own XLNet for question answering is loaded
 as a model without memory (`plain_xlnet.py`).
 """
 
@@ -46,14 +46,14 @@ def load_model(
     base_model: str | None = None,
     **source: Any,
 ) -> Any:
-    """A `GMMXLNetForQA` from a folder or the Hub, in evaluation mode.
+    """Load a `GMMXLNetForQA` from a folder or the Hub, in evaluation mode.
 
     Args:
-        asked: what the model is to be, by the names of `GMMXLNetConfig` and of the model's constructor; `apply_asked`.
-        dtype: to cast to; None for the one it is stored in.
-        use_safetensors: False reads `pytorch_model.bin`, which older versions of transformers wrote.
-        base_model: where an adapter's base is, if not where the checkpoint says; a folder or a Hub id.
-        source: `locate`'s.
+        asked: required properties, named as in `GMMXLNetConfig` and the model's constructor; see `apply_asked`.
+        dtype: dtype to cast to; None for the stored one.
+        use_safetensors: False reads `pytorch_model.bin`, the format of older versions of transformers.
+        base_model: folder or Hub id of an adapter's base model, which overrides the checkpoint's entry.
+        source: further arguments of `locate`.
     """
     folder = locate(name, use_safetensors=use_safetensors, **source)
     values = config_values(folder)
@@ -63,7 +63,7 @@ def load_model(
         download = {key: source[key] for key in ("cache_dir", "token", "local_files_only") if key in source}
         model = _load_own(cls, folder, asked, use_safetensors, base_model, **download)
     model.name_or_path = model.config.name_or_path = str(name)
-    model.config._commit_hash = extract_commit_hash(str(folder / CONFIG), None)  # as transformers notes it
+    model.config._commit_hash = extract_commit_hash(str(folder / CONFIG), None)  # as transformers does
     if dtype not in (None, "auto"):
         model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     return model.eval()
@@ -92,7 +92,7 @@ def _load_own(
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A checkpoint of which everything was checked but the bytes of its files."""
+    """A checkpoint whose configuration, headers and manifest were checked, but not the bytes of its files."""
 
     config: GMMXLNetConfig
     stored: dict[str, Stored]
@@ -100,7 +100,7 @@ class Opened:
 
 
 def open_checkpoint(cls: type, folder: Path) -> Opened:
-    """Check config.json, headers and manifest against each other; reads no weights. Raises CheckpointError."""
+    """Check config.json, headers and manifest against each other without reading weights. Raises CheckpointError."""
     config, stored, manifest = read_config(folder), read_headers(folder), Manifest.read(folder)
     check_sizes(folder, config, with_shared(stored, manifest.shared))
     check_headers(folder, config, stored, manifest.shared, empty_model(cls, config).state_dict())
@@ -111,17 +111,17 @@ def open_checkpoint(cls: type, folder: Path) -> Opened:
 
 
 def with_shared(held: Mapping[str, Any], shared: Mapping[str, str]) -> dict[str, Any]:
-    """What is held by name, under the names that share it too."""
+    """Add the shared names to a mapping by name."""
     return {**held, **{name: held[first] for name, first in shared.items() if first in held}}
 
 
 def config_values(folder: Path) -> dict[str, Any]:
-    """What `config.json` says. Raises CheckpointError."""
+    """Read the values of `config.json`. Raises CheckpointError."""
     return read_object(folder / CONFIG, missing="a checkpoint has config.json and weights")
 
 
 def read_config(folder: Path) -> GMMXLNetConfig:
-    """The configuration of a checkpoint of ours. Raises CheckpointError."""
+    """Read the configuration of a gmmxlnet checkpoint. Raises CheckpointError."""
     values = config_values(folder)
     kind = values.get("model_type")
     if kind != GMMXLNetConfig.model_type:
@@ -136,7 +136,7 @@ def read_config(folder: Path) -> GMMXLNetConfig:
 
 
 def _check_config(folder: Path, config: GMMXLNetConfig, manifest: Manifest) -> None:
-    """`config.json` must mean what was saved; `memory_type` may be left out or `standard` where that is `none`."""
+    """Check that `config.json` is equivalent to the saved one; a missing `memory_type` or `standard` means `none`."""
     found = config_values(folder)
     if found.get("memory_type") == "standard":
         found["memory_type"] = "none"
@@ -151,7 +151,7 @@ def _check_config(folder: Path, config: GMMXLNetConfig, manifest: Manifest) -> N
 
 
 def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Stored | Tensor]) -> None:
-    """The sizes that `config.json` gives must be those of the weights; before a model of them is made."""
+    """Check the sizes in `config.json` against the weights, before a model of these sizes is built."""
     for key, size in sizes_in(stored, config.kind).items():
         if size is not None and getattr(config, key) != size:
             raise CheckpointError(
@@ -161,7 +161,7 @@ def check_sizes(folder: Path, config: GMMXLNetConfig, stored: Mapping[str, Store
 
 
 def sizes_in(stored: Mapping[str, Stored | Tensor], kind: MemoryKind) -> dict[str, int | None]:
-    """The keys of a configuration that can be seen from weights, None where the tensor that shows it is not there."""
+    """Return the configuration values that follow from the weights; None if the tensor for one is missing."""
 
     def size(name: str, dimension: int) -> int | None:
         shape = stored[name].shape if name in stored else ()
@@ -183,7 +183,7 @@ def sizes_in(stored: Mapping[str, Stored | Tensor], kind: MemoryKind) -> dict[st
 
 
 def empty_model(cls: type, config: GMMXLNetConfig) -> Any:
-    """The model, without memory for its tensors."""
+    """Build the model on the meta device, without allocating its tensors."""
     with torch.device("meta"), no_init_weights():
         return cls(config)
 
@@ -195,7 +195,7 @@ def check_headers(
     shared: Mapping[str, str],
     expected: Mapping[str, Tensor],
 ) -> None:
-    """Names, shapes and dtypes of what the files hold against the model that `config.json` describes."""
+    """Check names, shapes and dtypes of the stored tensors against the model that `config.json` describes."""
     own = {name: tensor for name, tensor in saved_part(config, expected).items() if name not in shared}
     where = next(iter(stored.values())).file.name if len({x.file for x in stored.values()}) == 1 else "the weights"
     check_names(stored, own, f"{folder}: {where}", f"expected the tensors of a {_kind(config)} model")
@@ -238,7 +238,7 @@ def _check_shapes(found: Mapping[str, Any], expected: Mapping[str, Any], where: 
 
 
 def _check_dtypes(folder: Path, dtypes: Mapping[str, str]) -> torch.dtype:
-    """The dtype of all tensors, by name as in safetensors; there must be one, and a known one."""
+    """Check that all tensors have one supported dtype, given by its safetensors name, and return it."""
     most = sorted(set(dtypes.values()))
     if len(most) > 1 or most[0] not in DTYPES:
         odd = next(name for name, dtype in dtypes.items() if dtype != most[0] or most[0] not in DTYPES)
@@ -247,7 +247,7 @@ def _check_dtypes(folder: Path, dtypes: Mapping[str, str]) -> torch.dtype:
 
 
 def filled(folder: Path, model: Any, tensors: Mapping[str, Tensor], shared: Mapping[str, str]) -> Any:
-    """The model around these tensors, which must be numbers; shared ones are one parameter again."""
+    """Load these tensors, which must be finite, into the model, and tie the shared parameters again."""
     bad = first_not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{folder}: {bad} holds NaN or infinity, expected numbers; get the checkpoint again")

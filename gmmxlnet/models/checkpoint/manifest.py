@@ -1,15 +1,15 @@
-"""`checkpoint.json`: what a checkpoint's folder holds, so that whoever opens it knows whether it is what was saved.
+"""`checkpoint.json`: the manifest of a checkpoint, which shows whether its folder is unchanged since it was saved.
 
     format, version    gmmxlnet-checkpoint, the version of config.json
     made_with          versions of gmmxlnet, torch, transformers, safetensors and Python
-    config             config.json, as it was written
-    tensors            dtype, shape and SHA-256 of every tensor of the model as it stood in memory
-    shared             names under which a tensor is used once more, and the name it is saved under
+    config             contents of config.json
+    tensors            dtype, shape and SHA-256 of every tensor of the model
+    shared             further names of shared tensors, and the name each is saved under
     files              size and SHA-256 of every file
-    sha256             of all this, so that the manifest cannot change unnoticed either
+    sha256             SHA-256 of all other entries
 
-`save_pretrained` writes it last. `seal` adds what was put beside the weights afterwards (tokenizer, experiment.json);
-`adopt` writes it anew for a folder that was edited on purpose. README.md stays out: model cards are edited on the Hub.
+`save_pretrained` writes it last. `seal` adds files that were saved later (tokenizer, experiment.json); `adopt` writes a
+new one for a folder that was edited on purpose. README.md is not listed, since model cards are edited on the Hub.
 """
 
 import platform
@@ -33,7 +33,7 @@ _UNSET = object()
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What `checkpoint.json` says; see the module."""
+    """The contents of `checkpoint.json`, described in the module's docstring."""
 
     version: str
     config: dict[str, Any]
@@ -44,7 +44,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """The manifest of a checkpoint. Raises CheckpointError where it is missing, damaged or altered."""
+        """Read the manifest of a checkpoint. Raises CheckpointError if it is missing, damaged or altered."""
         path = folder / MANIFEST
         values = read_object(
             path,
@@ -61,12 +61,12 @@ class Manifest:
         return cls(**{key: values[key] for key in _KEYS if key not in ("format", "sha256")})
 
     def write(self, folder: Path) -> None:
-        """Write `checkpoint.json`, complete or absent."""
+        """Write `checkpoint.json` atomically."""
         values = {"format": FORMAT} | {key: getattr(self, key) for key in _KEYS if key not in ("format", "sha256")}
         write_json(folder / MANIFEST, values | {"sha256": digest_of(values)})
 
     def check_config(self, folder: Path, found: dict[str, Any]) -> None:
-        """Every value in `config.json` must be the one that was saved; the caller checks what left-out ones mean."""
+        """Check every value in `config.json` against the saved one; the caller checks missing values."""
         for key, value in found.items():
             saved = self.config.get(key, _UNSET)
             if saved is _UNSET or type(saved) is not type(value) or saved != value:
@@ -77,7 +77,7 @@ class Manifest:
                 )
 
     def check_files(self, folder: Path, *, hashes: bool = True) -> None:
-        """All files must be there with the bytes that were saved, `config.json` aside. Raises CheckpointError."""
+        """Check that all files except `config.json` exist and are unchanged. Raises CheckpointError."""
         for name, saved in self.files.items():
             path = folder / name
             try:
@@ -87,7 +87,7 @@ class Manifest:
                 raise CheckpointError(f"{path}: is missing, but was saved; get the checkpoint again") from None
             except OSError as error:
                 raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-            if name == CONFIG:  # compared by its values
+            if name == CONFIG:  # its values are compared instead
                 continue
             if size != saved["size"]:
                 raise CheckpointError(
@@ -100,13 +100,13 @@ class Manifest:
 
 
 def versions() -> dict[str, str]:
-    """Of what makes a checkpoint here."""
+    """Return the versions of gmmxlnet, Python and the libraries that write checkpoints."""
     libraries = {name: installed(name) for name in _LIBRARIES}
     return {"gmmxlnet": gmmxlnet.__version__, **libraries, "python": platform.python_version()}
 
 
 def seal(folder: str | Path) -> None:
-    """Add files that lie beside a saved model to its manifest; those it lists already must be as they were saved."""
+    """Add new files in a saved model's folder to its manifest; those already listed must be unchanged."""
     folder = Path(folder)
     manifest = Manifest.read(folder)
     manifest.check_files(folder)
@@ -114,19 +114,19 @@ def seal(folder: str | Path) -> None:
 
 
 def listed_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below a folder that a manifest lists."""
+    """Return size and SHA-256 of every file in a folder that a manifest has to list."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
     named = ((path.relative_to(folder).as_posix(), path) for path in paths)
     return {name: file_record(path) for name, path in named if name not in NOT_LISTED}
 
 
 def file_record(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
+    """Return size and SHA-256 of a file."""
     return {"size": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def adopt_command(folder: Path) -> str:
-    """What to type to have a folder taken as it is."""
+    """Return the shell command that adopts a folder as it is."""
     return f"python -c \"from gmmxlnet.models import GMMXLNetForQA; GMMXLNetForQA.adopt('{folder}')\""
 
 
@@ -148,6 +148,6 @@ def _is_record(value: Any, **kinds: type) -> bool:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name leads to a place below the checkpoint's folder."""
+    """Whether a relative path stays inside the checkpoint's folder."""
     parts = name.split("/")
     return "\0" not in name and "\\" not in name and not {"", ".", ".."} & set(parts)

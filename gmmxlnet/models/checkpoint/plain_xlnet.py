@@ -1,6 +1,6 @@
-"""Checkpoints of transformers' own `XLNetForQuestionAnsweringSimple`: they load as a model without memory.
+"""Load checkpoints of transformers' own `XLNetForQuestionAnsweringSimple` as a model without memory.
 
-They have no manifest, so nothing can be said of altered values; names, shapes and dtypes are checked as strictly.
+They have no manifest, so altered values cannot be detected; names, shapes and dtypes are checked strictly.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _INSTEAD = "GMMXLNetForQA(base_model=XLNetForQuestionAnsweringSimple.from_pretra
 
 
 def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[str, Any], use_safetensors: bool) -> Any:
-    """The model of memory type `none` with the same weights and scores. Raises CheckpointError."""
+    """Load a model of memory type `none` with the same weights and outputs. Raises CheckpointError."""
     base, config = _configs(folder, values)
     if asked.get("memory_type", "none") not in ("none", "standard") or asked.get("use_gmm_memory"):
         raise CheckpointError(
@@ -52,14 +52,14 @@ def load_xlnet(cls: type, folder: Path, values: dict[str, Any], *, asked: dict[s
 
 
 def _configs(folder: Path, values: dict[str, Any]) -> tuple[XLNetConfig, GMMXLNetConfig]:
-    """The XLNet's own configuration, and ours without memory."""
+    """Return the XLNet's own configuration, and ours without memory."""
     own = {**values, "model_type": GMMXLNetConfig.model_type}
     for key in ("memory_type", "version"):
         if own.pop(key, "standard") not in ("standard", "none"):
             raise CheckpointError(
                 f"{folder}: its model_type is 'xlnet', yet config.json has {key} {values[key]!r}; expected 'gmmxlnet'"
             )
-    config = GMMXLNetConfig.from_dict(own)  # checks all values that count
+    config = GMMXLNetConfig.from_dict(own)  # checks all values
     try:
         base = XLNetConfig.from_dict(values)
     except (StrictDataclassError, *BY_TRANSFORMERS) as error:
@@ -68,7 +68,7 @@ def _configs(folder: Path, values: dict[str, Any]) -> tuple[XLNetConfig, GMMXLNe
 
 
 def _check(folder: Path, base: XLNetConfig, found: Any) -> None:
-    """Names, shapes and dtypes against transformers' class."""
+    """Check names, shapes and dtypes against transformers' class."""
     with torch.device("meta"), no_init_weights():
         expected: dict[str, Tensor] = XLNetForQuestionAnsweringSimple(base).state_dict()
     if not any(name.startswith("qa_outputs.") for name in found):

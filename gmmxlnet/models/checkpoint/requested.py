@@ -1,4 +1,4 @@
-"""What a caller may ask of a checkpoint, and what is refused because the checkpoint is something else."""
+"""Check the properties that a caller of `from_pretrained` requires of a checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from gmmxlnet.errors import CheckpointError, ConfigError
 from gmmxlnet.models.configuration import ALIASES, BOOKKEEPING, LOSS_SETTINGS, GMMXLNetConfig
 
-FREE = (*LOSS_SETTINGS, "dropout", "routing_temperature")  # what trains the model on, rather than what it is
+FREE = (*LOSS_SETTINGS, "dropout", "routing_temperature")  # settings of further training
 
 
 def apply_asked(config: GMMXLNetConfig, asked: dict[str, Any], folder: Path | str) -> GMMXLNetConfig:
-    """The configuration to load with: the checkpoint's, with what was asked for among `FREE`.
+    """Return the checkpoint's configuration with the requested values of the keys in `FREE`.
 
-    Everything else that is asked for must be what the checkpoint is. One exception: a token memory asked for as `gmm`
-    is loaded as what it is, a mixture of one expert.
+    All other requested values must equal the checkpoint's. Exception: a token memory may be requested as `gmm`, a
+    mixture of one expert.
 
-    Raises CheckpointError: what was found, what was expected, what to call instead.
+    Raises CheckpointError with what was found, what was expected and what to call instead.
     """
     given = asked.pop("config", None)
     if given is not None:
@@ -37,7 +37,7 @@ def apply_asked(config: GMMXLNetConfig, asked: dict[str, Any], folder: Path | st
 
 
 def _check_kind(config: GMMXLNetConfig, asked: dict[str, Any], folder: Path | str) -> None:
-    """Settle `memory_type`, `use_gmm_memory` and the number of experts; they leave `asked`."""
+    """Check `memory_type`, `use_gmm_memory` and the number of experts, and remove them from `asked`."""
     found = config.memory_type
     use_gmm = asked.pop("use_gmm_memory", None)
     wanted = asked.pop("memory_type", None)
@@ -58,7 +58,7 @@ def _check_kind(config: GMMXLNetConfig, asked: dict[str, Any], folder: Path | st
 
 
 def _differences(config: GMMXLNetConfig, given: Any, folder: Path | str) -> dict[str, Any]:
-    """Where a configuration that was passed in differs from the checkpoint's."""
+    """Return the values in which a configuration that was passed in differs from the checkpoint's."""
     if not isinstance(given, GMMXLNetConfig):
         raise CheckpointError(
             f"{folder}: was to be loaded with a {type(given).__name__}, expected a GMMXLNetConfig; leave config out"

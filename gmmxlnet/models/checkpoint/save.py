@@ -1,4 +1,4 @@
-"""Save a model: config.json, safetensors (one file or shards) and the manifest, whole or not at all."""
+"""Save a model atomically: config.json, safetensors (one file or shards) and the manifest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,13 +30,13 @@ from gmmxlnet.utils.tensors import first_not_finite, tensor_hash
 def save_model(
     model: nn.Module, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, max_shard_size: int | str
 ) -> None:
-    """Write a `GMMXLNetForQA`; a checkpoint that lies there is replaced once the new one is complete.
+    """Save a `GMMXLNetForQA`; an existing checkpoint is replaced once the new one is complete.
 
     Args:
         state_dict: the tensors to save instead of the model's own, under the same names.
-        max_shard_size: of a file, in bytes or as "5GB".
+        max_shard_size: largest size of a file, in bytes or as "5GB".
 
-    Raises CheckpointError where tensors hold NaN, differ in dtype or are not the model's, or where writing fails.
+    Raises CheckpointError if tensors contain NaN, differ in dtype or are not the model's, or if writing fails.
     """
     folder = Path(folder)
     tensors = {name: tensor.detach() for name, tensor in (state_dict or model.state_dict()).items()}
@@ -71,7 +71,7 @@ def _write(
 ) -> None:
     if folder.is_file():
         raise CheckpointError(f"{folder}: is a file, expected a folder to save into")
-    # A view of a larger tensor, or two views of one, are saved as tensors of their own.
+    # safetensors refuses tensors that share storage, such as views of one tensor.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     with files_at_once(folder, last=MANIFEST, stale=is_weights) as scratch:
         (scratch / CONFIG).write_text(config.to_json_string(use_diff=True), encoding="utf-8")
@@ -89,7 +89,7 @@ def _write(
 
 
 def adopt(cls: type, folder: str | Path, *, base_model: str | None = None) -> None:
-    """Write the manifest of a folder as it stands: for a checkpoint edited on purpose. What does not fit is refused.
+    """Write a new manifest for a checkpoint that was edited on purpose; inconsistent files are refused.
 
     Args:
         base_model: as in `load_model`.
@@ -120,7 +120,7 @@ def _record(tensor: Tensor) -> dict[str, Any]:
 
 
 def _shared_names(model: nn.Module) -> dict[str, str]:
-    """Names of parameters that are a parameter of an earlier name, and that name."""
+    """Map each further name of a shared parameter to its first name."""
     first: dict[int, str] = {}
     names = model.named_parameters(remove_duplicate=False)
     return {name: first[id(p)] for name, p in names if first.setdefault(id(p), name) != name}

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a folder here, or a repository of the Hub, fetched whole into its cache."""
+"""Locate a checkpoint: a local folder, or a repository on the Hub, which is downloaded to the cache."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ def locate(
     use_safetensors: bool = True,
     **download: Any,
 ) -> Path:
-    """The folder of a checkpoint that is named by a path or a Hub id (at a commit, branch or tag).
+    """Return the folder of a checkpoint given by a path or a Hub id (at a commit, branch or tag).
 
     Args:
-        use_safetensors: False for `pytorch_model.bin`, which is not downloaded otherwise.
+        use_safetensors: False also downloads `pytorch_model.bin`.
         download: `cache_dir`, `token`, `local_files_only` and `force_download` of `snapshot_download`.
 
     Raises CheckpointError.

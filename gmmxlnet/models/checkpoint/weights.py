@@ -1,7 +1,7 @@
-"""Tensors in files: safetensors, in one file or in shards with an index, and (on request) older pickled ones.
+"""Read and write tensors: safetensors, in one file or in shards with an index, and (on request) older pickled files.
 
-What a header says about a tensor is known before any of its bytes is read, so that a file that lies about its sizes is
-refused before memory is spent on it.
+The header of a file is read before any of its tensors, so that a file with wrong sizes is refused before memory is
+allocated for it.
 """
 
 import re
@@ -32,16 +32,16 @@ _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 
 @dataclass(frozen=True)
 class Stored:
-    """What a header says of a tensor."""
+    """A tensor's entry in a file's header."""
 
     dtype: str  # a safetensors name, such as F32
     shape: tuple[int, ...]
     file: Path
-    key: str  # its name in the file, which is another than in the model for an adapter's
+    key: str  # its name in the file, which for an adapter differs from that in the model
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: one, or the shards that its index names. Raises CheckpointError."""
+    """Return the safetensors files of a checkpoint: one, or the shards listed in its index. Raises CheckpointError."""
     shards = sorted(path for path in folder.glob("model-*.safetensors") if _SHARD.fullmatch(path.name))
     single, index = folder / WEIGHTS, folder / INDEX
     adapter = [folder / ADAPTER_WEIGHTS, folder / OWN_WEIGHTS]
@@ -94,7 +94,7 @@ def _check_shards(folder: Path, named: list[Path], there: list[Path]) -> None:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Which file each tensor lies in, as an index says."""
+    """Read an index: the file of each tensor."""
     weight_map = read_object(index, missing="get the checkpoint again").get("weight_map")
     if (
         not isinstance(weight_map, dict)
@@ -109,7 +109,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def read_headers(folder: Path) -> dict[str, Stored]:
-    """What the files say they hold, by tensor; no tensor is read. Raises CheckpointError."""
+    """Read the entries of all tensors from the files' headers, without reading tensors. Raises CheckpointError."""
     stored: dict[str, Stored] = {}
     for path in weight_files(folder):
         for name, tensor in _header(path).items():
@@ -137,7 +137,7 @@ _NOWHERE = "no file"
 def _header(path: Path) -> dict[str, Stored]:
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return {
                 name_in_model(key) if path.name == ADAPTER_WEIGHTS else key: Stored(
                     x.get_dtype(), tuple(x.get_shape()), path, key
@@ -149,7 +149,7 @@ def _header(path: Path) -> dict[str, Stored]:
 
 
 def read_tensors(stored: Mapping[str, Stored]) -> dict[str, Tensor]:
-    """The tensors themselves, in memory of their own. Raises CheckpointError."""
+    """Read the tensors into newly allocated memory. Raises CheckpointError."""
     tensors: dict[str, Tensor] = {}
     for path in dict.fromkeys(tensor.file for tensor in stored.values()):
         try:
@@ -162,7 +162,7 @@ def read_tensors(stored: Mapping[str, Stored]) -> dict[str, Tensor]:
 
 
 def read_old_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of `pytorch_model.bin` (or its shards), unpickled with `weights_only`. Raises CheckpointError."""
+    """Read `pytorch_model.bin` (or its shards), unpickled with `weights_only`. Raises CheckpointError."""
     index = folder / OLD_INDEX
     paths = [folder / name for name in sorted(set(_weight_map(index).values()))] if index.exists() else []
     tensors: dict[str, Tensor] = {}
@@ -181,7 +181,7 @@ def read_old_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor has its numbers in memory, all of them."""
+    """Whether a tensor is dense, on the CPU and not quantized."""
     return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
@@ -193,7 +193,7 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: int | str) -> None:
-    """Write tensors (contiguous, none sharing memory) as one file or shards."""
+    """Write tensors (contiguous, not sharing memory) as one file or as shards."""
     split = split_torch_state_dict_into_shards(
         dict(tensors), filename_pattern="model{suffix}.safetensors", max_shard_size=max_shard_size
     )
@@ -205,7 +205,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: i
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file's name is one that `write_tensors` or `write_adapter` gives."""
+    """Whether `write_tensors` or `write_adapter` writes files of this name."""
     return name in (WEIGHTS, INDEX, *ADAPTER_FILES) or (
         name.endswith(".safetensors") and _SHARD.fullmatch(name) is not None
     )

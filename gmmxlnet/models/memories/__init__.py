@@ -1,7 +1,7 @@
-"""The kinds of memory, one file each: its modules, its recurrence, the rules for its options, its sentence for people.
+"""The kinds of memory, one file each: its modules, recurrence, checks of its options, and its description.
 
-`KINDS` names them. `Memory` is what the model, checkpoints and reports ask of a kind; a new one is a file here with a
-subclass, and a line in `KINDS` (`gmmxlnet/memory_kinds.py`, which needs no torch).
+`Memory` is the interface that the model, checkpoints and reports use. A new kind is a file here with a subclass of it,
+and a line in the registry `KINDS` (`gmmxlnet/memory_kinds.py`, which does not import torch).
 """
 
 from gmmxlnet.memory_kinds import KINDS, MemoryKind

@@ -1,9 +1,9 @@
-"""A bank of slots per document that every token may read: MemXLNet's second kind of memory, without special tokens.
+"""A bank of slots per document that every token reads: MemXLNet's second kind of memory, without special tokens.
 
-Addressing by content, and writing with erase and add vectors, are those of Neural Turing Machines (Graves et al. 2014,
-https://arxiv.org/abs/1410.5401, sections 3.1 to 3.3). Before a segment is encoded each token's embedding queries the
-bank; after it one vector, pooled from the hidden states, writes to it. The bank's heads are as attention's: each has a
-slice of every slot, and addresses, reads and writes it by itself.
+Content-based addressing and writing with erase and add vectors follow Neural Turing Machines (Graves et al. 2014,
+https://arxiv.org/abs/1410.5401, sections 3.1 to 3.3). Before a segment is encoded, each token's embedding queries the
+bank; afterwards one vector, pooled from the hidden states, is written to it. The heads are like those of attention:
+each addresses, reads and writes its own slice of every slot.
 
 Shapes: B documents, L tokens, N slots, H heads, h = d / H size of a slice, d hidden size.
 """
@@ -25,38 +25,38 @@ from gmmxlnet.options import check_heads
 
 
 class BankMemory(Memory):
-    """`differentiable`."""
+    """Memory type `differentiable`."""
 
     description = "a bank of {memory_num_tokens} slots that every token reads, {memory_heads} heads"
 
     def check(self) -> None:
-        """Raise ConfigError where the heads do not divide the slots."""
+        """Raise ConfigError if the number of heads does not divide the hidden size."""
         check_heads("memory_heads", self.config.memory_heads, self.config.d_model)
 
     def modules(self) -> dict[str, nn.Module]:
-        """The bank."""
+        """Return the bank."""
         return {"memory_bank": MemoryBank(self.config)}
 
     def recurrence(self, model: Any, num_documents: int, length: int) -> "BankRecurrence":
-        """The bank as documents are read."""
+        """Return the recurrence that reads and writes the bank."""
         return BankRecurrence(model.encoder, model.memory_bank, length=length)
 
     def speaker(self, model: Any) -> "MemoryBank":
-        """The bank: its slots' values are what tokens read."""
+        """Return the bank: tokens read the values of its slots."""
         bank: MemoryBank = model.memory_bank
         return bank
 
     @staticmethod
     def sizes(size: Callable[[str, int], int | None], count: Callable[[str], int]) -> dict[str, int | None]:
-        """The number of slots."""
+        """Return the number of slots."""
         return {"memory_slots": size("memory_bank.initial_slots", 0)}
 
 
 @dataclass
 class BankState(State):
-    """What travels from segment to segment, one row a document.
+    """The state passed from segment to segment, one row per document.
 
-    slots_BNd: the bank. usage_BHN: how much each head has written to each slot, 0 to 1; zeros where it is not tracked.
+    slots_BNd: the bank. usage_BHN: how much each head has written to each slot, 0 to 1; zeros if it is not tracked.
     """
 
     slots_BNd: Tensor
@@ -64,7 +64,7 @@ class BankState(State):
 
 
 class TokenPooling(nn.Module):
-    """(B, L, d) hidden states to one (B, d), padding left out: their mean, their maximum, or a learned weighting."""
+    """Pools hidden states (B, L, d) to (B, d) without padding: mean, maximum, or a learned weighted mean."""
 
     def __init__(self, method: str, d_model: int) -> None:
         super().__init__()
@@ -83,15 +83,15 @@ class TokenPooling(nn.Module):
 
 
 class MemoryBank(MemoryModule):
-    """The initial slots, how tokens read them, and how a segment is written.
+    """The initial slots, and how they are read by tokens and written after a segment.
 
     Reading: w_i = softmax_i(β cos(query, slot_i)) for each token and head; Σ_i w_i value_i is added to the token's
-    embedding through `projection`, which starts at zero, so that a new bank leaves a trained encoder as it is. The
-    values are the slots as vectors in the space of word embeddings, all of length `norm`.
+    embedding through `projection`, which starts at zero, so that a new bank does not change a trained encoder's output.
+    The values are the slots projected to the space of word embeddings, all of length `norm`.
 
     Writing: w_i = softmax_i(β (cos(key, slot_i) - usage_i)); slot_i <- slot_i (1 - w_i erase) + w_i add, with erase in
-    (0, 1) and add in (-1, 1). With `usage_tracking` usage_i <- usage_i + (1 - usage_i) w_i, else it stays 0: slots that
-    hold nothing yet are preferred.
+    (0, 1) and add in (-1, 1). With `usage_tracking`, usage_i <- usage_i + (1 - usage_i) w_i, so that empty slots are
+    preferred; without it usage stays 0.
     """
 
     def __init__(self, config: GMMXLNetConfig) -> None:
@@ -104,7 +104,7 @@ class MemoryBank(MemoryModule):
         )
         self.initial_slots = nn.Parameter(torch.empty(config.memory_slots, d))
         self.query = nn.Linear(d, d)
-        self.value = nn.Linear(d, d, bias=False)  # no bias: an empty bank says nothing
+        self.value = nn.Linear(d, d, bias=False)  # no bias, so that an empty bank is read as zero
         self.norm = nn.Parameter(torch.empty(1))
         self.projection = nn.Linear(d, d, bias=False)
         self.pooling = TokenPooling(config.pooling_method, d)
@@ -113,9 +113,9 @@ class MemoryBank(MemoryModule):
         self.add = nn.Linear(d, d)
 
     def initialize(self, config: GMMXLNetConfig) -> None:
-        """Slots N(0, std); what is written starts as tanh of what was pooled, and what is said as what was written.
+        """Draw slots from N(0, std) and start `add` and `value` near the identity.
 
-        `projection` starts at zero; the values start with the length of a new word embedding.
+        `projection` starts at zero, the values with the length of a newly initialized word embedding.
         """
         init.normal_(self.initial_slots, std=config.initializer_range)
         near_identity(self.add)
@@ -124,7 +124,7 @@ class MemoryBank(MemoryModule):
         init.constant_(self.norm, config.initializer_range * config.d_model**0.5)
 
     def forward(self, num_documents: int) -> BankState:
-        """The state before the first segment: every document starts from the same slots, all unused."""
+        """Return the state before the first segment: every document starts from the same unused slots."""
         N = len(self.initial_slots)
         return BankState(
             self.initial_slots.expand(num_documents, -1, -1),
@@ -132,17 +132,17 @@ class MemoryBank(MemoryModule):
         )
 
     def as_embeddings(self, slots_BNd: Tensor) -> Tensor:
-        """Slots as vectors in the space of word embeddings, all of length `norm`; zeros remain zeros."""
+        """Project slots to the space of word embeddings, all of length `norm`; zero vectors stay zero."""
         return F.normalize(self.value(slots_BNd), dim=-1) * self.norm
 
     def read(self, embedding_BLd: Tensor, slots_BNd: Tensor) -> Tensor:
-        """What is added to the embeddings: (B, L, d)."""
+        """Return what is added to the embeddings, (B, L, d)."""
         weight_BHLN = self._scores(self.query(embedding_BLd), slots_BNd).softmax(-1)
         value_BHNh = self._by_head(self.as_embeddings(slots_BNd))
         return self.projection((weight_BHLN @ value_BHNh).transpose(1, 2).flatten(2))
 
     def write(self, hidden_BLd: Tensor, attention_mask_BL: Tensor, state: BankState) -> BankState:
-        """The state after a segment with these hidden states."""
+        """Return the state after a segment with these hidden states."""
         pooled_B1d = self.pooling(hidden_BLd, attention_mask_BL)[:, None]
         scores_BHN = self._scores(self.key(pooled_B1d), state.slots_BNd)[:, :, 0]
         weight_BHN = (scores_BHN - self.sharpness * state.usage_BHN).softmax(-1)
@@ -156,28 +156,28 @@ class MemoryBank(MemoryModule):
         return BankState(slots_BHNh.transpose(1, 2).flatten(2), usage_BHN)
 
     def _scores(self, queries_BLd: Tensor, slots_BNd: Tensor) -> Tensor:
-        """β cos(query, slot) for each head: (B, H, L, N)."""
+        """Return β cos(query, slot) for each head, (B, H, L, N)."""
         queries_BHLh = F.normalize(self._by_head(queries_BLd), dim=-1)
         return self.sharpness * (queries_BHLh @ F.normalize(self._by_head(slots_BNd), dim=-1).transpose(2, 3))
 
     def _by_head(self, x_BNd: Tensor) -> Tensor:
-        """(B, N, d) to (B, H, N, h)."""
+        """Reshape (B, N, d) to (B, H, N, h)."""
         return x_BNd.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class BankRecurrence:
-    """`differentiable` as a document is read: (1) its tokens read the bank; (2) it is encoded; (3) it is written."""
+    """For each segment: (1) its tokens read the bank; (2) it is encoded; (3) the bank is written."""
 
     def __init__(self, encoder: XLNetEncoder, bank: MemoryBank, *, length: int) -> None:
         self.encoder, self.bank = encoder, bank
         self.position_keys = encoder.position_keys(length, length)
 
     def start(self, num_documents: int) -> BankState:
-        """The learned initial slots."""
+        """Return the learned initial slots."""
         return self.bank(num_documents)
 
     def read(self, segment: Segment, state: BankState, *, zeroed: bool = False) -> tuple[Reading, BankState]:
-        """One segment; when `zeroed` nothing is read."""
+        """Read one segment; if `zeroed`, tokens read nothing from the bank."""
         embedding_nLd = self.encoder.word_embedding(segment.input_ids_nL)
         if not zeroed:
             embedding_nLd = embedding_nLd + self.bank.read(embedding_nLd, state.slots_BNd)

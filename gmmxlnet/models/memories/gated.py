@@ -1,8 +1,8 @@
 """The gated mixture of memories: experts, router, gated update, weighted read.
 
-One step: the segment's write states are pooled and routed, each expert is updated through its own gate and candidate,
-and the experts are read as one memory, which is projected into the space of word embeddings, where the next segment's
-read tokens will carry it.
+In each step the segment's write states are pooled and routed, each expert is updated through its own gate and
+candidate, and the experts are read as one memory, which is projected to the space of word embeddings and replaces the
+embeddings of the next segment's read tokens.
 
 Shapes: B documents, k experts, m slots, d hidden size.
 """
@@ -23,16 +23,16 @@ from gmmxlnet.models.memories.interface import Memory, MemoryModule, near_identi
 from gmmxlnet.models.memories.routing_ablation import RoutingAblation
 from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
 
-GATE_BIAS = 1.0  # gates start open, σ(1) = 0.73: a memory that is not written to cannot learn to be read
+GATE_BIAS = 1.0  # gates start open, σ(1) = 0.73: reading cannot be learned while nothing is written
 
 
 class GatedMemory(Memory):
-    """`token`: one expert, no router."""
+    """Memory type `token`: one expert, no router."""
 
     description = "one memory of {memory_num_tokens} slots, without a router"
 
     def modules(self) -> dict[str, nn.Module]:
-        """Experts, their update, their reader."""
+        """Return experts, updater and reader."""
         return {
             "expert_mixture": GatedMemoryMixture(self.config),
             "expert_updater": ExpertUpdater(self.config),
@@ -40,7 +40,7 @@ class GatedMemory(Memory):
         }
 
     def recurrence(self, model: Any, num_documents: int, length: int) -> "GatedRecurrence":
-        """The experts as documents are read; in training with some of them dropped."""
+        """Return the recurrence of the experts; in training, with expert dropout."""
         config, kept_Bk = self.config, None
         if model.training and config.expert_dropout > 0:
             kept_Bk = draw_kept_experts(num_documents, config.num_memory_experts, config.expert_dropout, model.device)
@@ -56,13 +56,13 @@ class GatedMemory(Memory):
         )
 
     def speaker(self, model: Any) -> "AggregatedMemoryReader":
-        """The reader."""
+        """Return the reader."""
         reader: AggregatedMemoryReader = model.memory_reader
         return reader
 
     @staticmethod
     def sizes(size: Callable[[str, int], int | None], count: Callable[[str], int]) -> dict[str, int | None]:
-        """The number of experts and of their slots."""
+        """Return the number of experts and of their slots."""
         return {
             "num_memory_experts": count("expert_mixture."),
             "memory_slots": size("expert_mixture.expert_0", 0),
@@ -70,7 +70,7 @@ class GatedMemory(Memory):
 
 
 class GatedMixtureMemory(GatedMemory):
-    """`gmm`: several experts and a router."""
+    """Memory type `gmm`: several experts and a router."""
 
     description = (
         "{num_memory_experts} memory experts of {memory_num_tokens} slots, {routing_mode} routing, "
@@ -78,15 +78,15 @@ class GatedMixtureMemory(GatedMemory):
     )
 
     def modules(self) -> dict[str, nn.Module]:
-        """As with one expert, and the router."""
+        """Return the modules of `GatedMemory` and the router."""
         return super().modules() | {"routing_network": MemoryGatingNetwork(self.config)}
 
 
 @dataclass
 class MemoryState(State):
-    """What travels from segment to segment, one row a document.
+    """The state passed from segment to segment, one row per document.
 
-    experts_Bkmd: the experts' memories. read_Bmd: the memory last read, in the experts' space.
+    experts_Bkmd: the experts' memories. read_Bmd: the last read memory, in the experts' space.
     """
 
     experts_Bkmd: Tensor
@@ -94,7 +94,7 @@ class MemoryState(State):
 
 
 def draw_kept_experts(num_documents: int, num_experts: int, dropout: float, device: torch.device) -> Tensor:
-    """Which experts each document keeps, (B, k) bool: each is dropped with probability `dropout`, but never all."""
+    """Draw the experts that each document keeps, (B, k) bool; each is dropped with probability `dropout`, never all."""
     draw_Bk = torch.rand(num_documents, num_experts, device=device)
     return (draw_Bk >= dropout) | (draw_Bk == draw_Bk.amax(-1, keepdim=True))
 
@@ -110,15 +110,15 @@ class GatedMemoryMixture(MemoryModule):
 
     @property
     def expert_memories(self) -> list[Tensor]:
-        """The initial memory (m, d) of each expert."""
+        """Initial memory (m, d) of each expert."""
         return [getattr(self, f"expert_{j}") for j in range(len(self.strategies))]
 
     def initialize(self, config: GMMXLNetConfig) -> None:
         """Initialize every expert by its strategy.
 
-        `learned` draws N(0, std), `uniform` U(-√3·std, √3·std), `orthogonal` orthogonal rows
-        (m <= d) of the norm that `learned` has.
-        `zeros` draws N(0, 0.01·std): were experts born equal, only their gates would tell them apart.
+        `learned` draws from N(0, std), `uniform` from U(-√3·std, √3·std), `orthogonal` draws orthogonal rows (m <= d)
+        with the expected norm of `learned`. `zeros` draws from N(0, 0.01·std), since only their gates could
+        differentiate experts with equal initial memories.
         """
         std = config.initializer_range
         for strategy, expert in zip(self.strategies, self.expert_memories, strict=True):
@@ -132,7 +132,7 @@ class GatedMemoryMixture(MemoryModule):
                 init.normal_(expert, std=0.01 * std)
 
     def forward(self, num_documents: int) -> MemoryState:
-        """The state before the first segment: every document starts from the same memories; read as their mean."""
+        """Return the state before the first segment, equal for all documents; the read memory is the experts' mean."""
         experts_kmd = torch.stack(self.expert_memories)
         return MemoryState(
             experts_kmd.expand(num_documents, -1, -1, -1), experts_kmd.mean(0).expand(num_documents, -1, -1)
@@ -140,7 +140,7 @@ class GatedMemoryMixture(MemoryModule):
 
 
 class SlotPooling(nn.Module):
-    """(B, m, d) states of m tokens to one (B, d): their mean, their maximum, or a learned weighting."""
+    """Pools the states (B, m, d) of m tokens to (B, d): mean, maximum, or a learned weighted mean."""
 
     def __init__(self, method: str, d_model: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class SlotPooling(nn.Module):
 
 
 class MemoryGatingNetwork(MemoryModule):
-    """The router: p = softmax(W_gate · pool(states) / T), computed in float32 where the model has 16 bits."""
+    """The router: p = softmax(W_gate · pool(states) / T), computed in float32 for 16-bit models."""
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
@@ -167,12 +167,12 @@ class MemoryGatingNetwork(MemoryModule):
         self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
 
     def initialize(self, config: GMMXLNetConfig) -> None:
-        """Logits of a tenth of unit variance, whatever the encoder's initialization: routing starts almost even."""
+        """Initialize with logits of standard deviation about 0.1, so that routing starts almost uniform."""
         init.normal_(self.W_gate.weight, std=0.1 * self.W_gate.in_features**-0.5)
         init.zeros_(self.W_gate.bias)
 
     def forward(self, states_Bmd: Tensor, kept_Bk: Tensor | None = None) -> Routing:
-        """Route each document by the states of its m tokens, among the experts it keeps (bool; all when left out)."""
+        """Route each document by the states of its m tokens, among the experts it keeps (bool; default: all)."""
         with torch.autocast(states_Bmd.device.type, enabled=False):
             pooled = self.pooling(states_Bmd.to(self.W_gate.weight.dtype))
             logits = F.linear(*map(at_least_float32, (pooled, self.W_gate.weight, self.W_gate.bias))) / self.temperature
@@ -183,7 +183,7 @@ class MemoryGatingNetwork(MemoryModule):
 class ExpertUpdater(MemoryModule):
     """Each expert's gate and candidate: E_j <- (1 - p_j g_j) E_j + p_j g_j u_j.
 
-    g_j = σ(G_j [E_j; W]) and u_j = tanh(U_j [E_j; W]), slot by slot. The k networks are applied as one batched product.
+    g_j = σ(G_j [E_j; W]) and u_j = tanh(U_j [E_j; W]) for each slot. One batched product applies all k networks.
     """
 
     def __init__(self, config: GMMXLNetConfig) -> None:
@@ -193,14 +193,14 @@ class ExpertUpdater(MemoryModule):
         self.update_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
 
     def initialize(self, config: GMMXLNetConfig) -> None:
-        """Candidates start as tanh of the write states, gates open and indifferent."""
+        """Initialize candidates to about tanh of the write states, and gates to be open."""
         for gate, update in zip(self.gate_networks, self.update_networks, strict=True):
             init.normal_(gate.weight, std=gate.in_features**-0.5)
             init.constant_(gate.bias, GATE_BIAS)
             near_identity(update)
 
     def stacked(self) -> tuple[Tensor, Tensor]:
-        """Weights (k, 2d, 2d) and biases (k, 1, 2d) of gates and candidates side by side; once a batch."""
+        """Concatenate weights (k, 2d, 2d) and biases (k, 1, 2d) of gates and candidates, once per batch."""
         pairs = list(zip(self.gate_networks, self.update_networks, strict=True))
         weight = torch.stack([torch.cat([gate.weight, update.weight]).T for gate, update in pairs])
         bias = torch.stack([torch.cat([gate.bias, update.bias])[None] for gate, update in pairs])
@@ -209,56 +209,56 @@ class ExpertUpdater(MemoryModule):
     def forward(
         self, experts_Bkmd: Tensor, write_Bmd: Tensor, probs_Bk: Tensor, stacked: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """The experts (B, k, m, d) after the segment whose write states and routing are given."""
+        """Return the experts (B, k, m, d) updated with a segment's write states and routing."""
         B, k, m, _ = experts_Bkmd.shape
         both = torch.cat([experts_Bkmd, write_Bmd[:, None].expand(-1, k, -1, -1)], dim=-1)  # (B, k, m, 2d)
         weight, bias = stacked
         out = torch.baddbmm(bias, both.transpose(0, 1).flatten(1, 2), weight)  # (k, B·m, 2d)
         gate, candidate = out.unflatten(1, (B, m)).transpose(0, 1).chunk(2, dim=-1)
-        gate, candidate = gate.to(experts_Bkmd.dtype), candidate.to(experts_Bkmd.dtype)  # autocast gives 16 bits
+        gate, candidate = gate.to(experts_Bkmd.dtype), candidate.to(experts_Bkmd.dtype)  # 16 bits under autocast
         step = probs_Bk[:, :, None, None].to(gate.dtype) * gate.sigmoid()
         return torch.lerp(experts_Bkmd, candidate.tanh(), step)
 
 
 class AggregatedMemoryReader(MemoryModule):
-    """The experts read as one memory, R = Σ q_j E_j, and R as vectors that a segment can carry.
+    """Reads the experts as one memory, R = Σ q_j E_j, and projects R to vectors for the read tokens.
 
-    q is the write routing (`write-based`) or a second router's, over the read tokens' hidden states (`read-based`).
+    q is the write routing (`write-based`) or that of a second router on the read tokens' hidden states (`read-based`).
 
-    Injected vectors are P·R, scaled to the norm that word embeddings have: XLNet does not normalize its input, and
-    hidden states are several times longer than embeddings.
+    The injected vectors are P·R, scaled to the norm of word embeddings: XLNet does not normalize its input, and hidden
+    states are several times longer than embeddings.
     """
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
         self.projection = nn.Linear(config.d_model, config.d_model)
-        self.norm = nn.Parameter(torch.empty(1))  # of one dimension: FSDP spreads no scalars
+        self.norm = nn.Parameter(torch.empty(1))  # one-dimensional, since FSDP does not shard scalars
         reads_apart = config.has_router and config.routing_mode == "read-based"
         self.read_gating_network = MemoryGatingNetwork(config) if reads_apart else None
 
     def initialize(self, config: GMMXLNetConfig) -> None:
-        """P starts near the identity; injected vectors have the length of a new word embedding."""
+        """Initialize P near the identity, and the norm to that of a newly initialized word embedding."""
         near_identity(self.projection)
         init.constant_(self.norm, config.initializer_range * config.d_model**0.5)
 
     def forward(self, experts_Bkmd: Tensor, probs_Bk: Tensor) -> Tensor:
-        """R (B, m, d)."""
+        """Return R (B, m, d)."""
         return torch.einsum("bk,bkmd->bmd", probs_Bk.to(experts_Bkmd.dtype), experts_Bkmd)
 
     def as_embeddings(self, read_Bmd: Tensor) -> Tensor:
-        """R (B, m, d) as vectors (B, m, d) in the space of word embeddings, all of length `norm`."""
+        """Project R (B, m, d) to the space of word embeddings (B, m, d), all of length `norm`."""
         return F.normalize(self.projection(read_Bmd), dim=-1) * self.norm
 
 
 class GatedRecurrence:
-    """The gated mixture as a document is read: `token` with one expert and no router, `gmm` with several.
+    """The recurrence of `token` (one expert, no router) and `gmm` (several experts).
 
-    A segment is read so: (1) the memory last read replaces the read tokens' embeddings; (2) the segment is encoded; (3)
-    the write tokens' hidden states are (4) routed, (5) gated into the experts, and (6) the experts are read.
+    For each segment: (1) the last read memory replaces the read tokens' embeddings; (2) the segment is encoded; (3) the
+    write tokens' hidden states are (4) routed and (5) written to the experts through gates; (6) the experts are read.
 
     Args:
         router: None for a single expert.
-        reroute (attribute): a `RoutingAblation`, which replaces the routing; None for the router's own.
+        reroute (attribute): a `RoutingAblation` that replaces the router's probabilities, or None.
         length: L. kept_Bk: `draw_kept_experts` of the documents in reading order, or None to keep all.
     """
 
@@ -281,11 +281,11 @@ class GatedRecurrence:
         self.reroute: RoutingAblation | None = None
 
     def start(self, num_documents: int) -> MemoryState:
-        """The learned initial memories."""
+        """Return the learned initial memories."""
         return self.mixture(num_documents)
 
     def read(self, segment: Segment, state: MemoryState, *, zeroed: bool = False) -> tuple[Reading, MemoryState]:
-        """One segment; `zeroed` injects zeros."""
+        """Read one segment; if `zeroed`, zeros are injected instead of the memory."""
         ids = segment.input_ids_nL
         carried_nmd = self.reader.as_embeddings(state.read_Bmd)
         if zeroed:
@@ -305,7 +305,7 @@ class GatedRecurrence:
     def _update(
         self, hidden_nLd: Tensor, write_nmd: Tensor, read_states_nmd: Tensor, state: MemoryState
     ) -> tuple[Reading, MemoryState]:
-        """Route, write and read, after encoding."""
+        """Route, write and read after the segment is encoded."""
         kept_nk = None if self.kept_Bk is None else self.kept_Bk[: len(write_nmd)]
         if self.router is None:
             routing, write_probs_nk = None, write_nmd.new_ones(len(write_nmd), 1)
@@ -321,10 +321,10 @@ class GatedRecurrence:
         return Reading(hidden_nLd, routing, read_nmd), MemoryState(experts_nkmd, read_nmd)
 
     def _rerouted(self, routing: Routing) -> Routing:
-        """The routing that is used: an ablation's in place of the router's."""
+        """Return the router's routing, or that of an ablation if one is set."""
         return routing if self.reroute is None else Routing(routing.logits_Bk, self.reroute(routing.probs_Bk))
 
     def _slots(self, ids_nL: Tensor, first_id: int, dtype: torch.dtype) -> Tensor:
-        """Which slot's token stands where: (n, L, m) of 0 and 1. A product with it gathers or scatters m tokens."""
+        """Return the one-hot positions (n, L, m) of the slots' tokens; products with it gather or scatter m tokens."""
         slot_m = torch.arange(first_id, first_id + self.config.memory_slots, device=ids_nL.device)
         return (ids_nL[..., None] == slot_m).to(dtype)

@@ -1,4 +1,4 @@
-"""What a kind of memory offers to the rest of the library: `Memory`, to be subclassed in a file beside this one."""
+"""`Memory`: the interface of a kind of memory, to be subclassed in a file of this package."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -12,11 +12,11 @@ from gmmxlnet.models.recurrence import Recurrence
 if TYPE_CHECKING:
     from gmmxlnet.models.configuration import GMMXLNetConfig
 
-NOISE = 0.3  # of near-identity initial weights, relative to a random matrix that preserves lengths
+NOISE = 0.3  # in near-identity initial weights, relative to a random matrix that preserves lengths
 
 
 class MemoryModule(nn.Module):
-    """A module of a memory that initializes itself; its children are initialized before it."""
+    """A memory's module, which initializes itself after its children were initialized."""
 
     def initialize(self, config: "GMMXLNetConfig") -> None:
         """Draw the initial parameters from torch's generator."""
@@ -24,37 +24,37 @@ class MemoryModule(nn.Module):
 
 
 class Speaker(Protocol):
-    """The module that turns what is read from memory into vectors in the space of word embeddings."""
+    """The module that projects what is read from memory to the space of word embeddings."""
 
     norm: nn.Parameter
-    """(1,): the length of these vectors; a pretrained encoder sets it to that of its word embeddings."""
+    """(1,): the length of these vectors; with a pretrained encoder, the mean norm of its word embeddings."""
 
     def as_embeddings(self, read_Bmd: Tensor) -> Tensor:
-        """(B, m, d) as read to (B, m, d) as injected."""
+        """Map what was read (B, m, d) to the vectors that are injected (B, m, d)."""
 
 
 class Memory:
     """A kind of memory, for one configuration.
 
-    The model calls `modules` once, when it is built, and `recurrence` once a forward pass. Nothing here is saved:
-    parameters belong to the modules, what travels belongs to the recurrence's `State`.
+    The model calls `modules` once when it is built, and `recurrence` once per forward pass. This object holds no state:
+    parameters belong to the modules, and the recurrence's `State` is passed from segment to segment.
     """
 
     description: ClassVar[str]
-    """For people; its {fields} are parameters of an experiment: memory_num_tokens, num_memory_experts, …"""
+    """Human-readable; its {fields} are parameters of an experiment: memory_num_tokens, num_memory_experts, …"""
 
     def __init__(self, config: "GMMXLNetConfig") -> None:
         self.config = config
 
     def check(self) -> None:
-        """Raise ConfigError where options contradict each other."""
+        """Raise ConfigError if options contradict each other."""
 
     def modules(self) -> dict[str, nn.Module]:
-        """New modules by their names in the model, which are the prefixes of their tensors in a checkpoint."""
+        """Return new modules by their names in the model, which prefix their tensors in a checkpoint."""
         return {}
 
     def recurrence(self, model: Any, num_documents: int, length: int) -> Recurrence[Any] | None:
-        """The memory as one batch of documents is read; None where segments are read independently.
+        """Return the recurrence for one batch of documents; None if segments are read independently.
 
         Args:
             model: the `GMMXLNetForQA`, with this memory's modules.
@@ -63,24 +63,24 @@ class Memory:
         raise NotImplementedError
 
     def speaker(self, model: Any) -> Speaker | None:
-        """The module that says in word embeddings what was read; None where nothing can be read that way."""
+        """Return the module that maps what was read to word embeddings; None if the memory has no such module."""
         return None
 
     @staticmethod
     def sizes(size: Callable[[str, int], int | None], count: Callable[[str], int]) -> dict[str, int | None]:
-        """Configuration keys that a checkpoint's tensors reveal, to be compared with its config.json.
+        """Return the configuration values that follow from a checkpoint's tensors, to compare with its config.json.
 
         Args:
-            size: (tensor's name, dimension) to its size; None where there is no such tensor.
-            count: prefix to the number of different names below it.
+            size: maps (tensor's name, dimension) to its size; None if there is no such tensor.
+            count: maps a prefix to the number of different names below it.
         """
         return {}
 
 
 def near_identity(linear: nn.Linear, *, bias: float = 0.0) -> None:
-    """Initialize (d, ≥ d) weights to the identity on the last d inputs plus noise N(0, 0.3²/inputs).
+    """Initialize weights (d, ≥ d) to the identity on the last d inputs plus noise N(0, 0.3²/inputs).
 
-    The output is mostly a copy of the last d inputs, so no gate or tanh starts saturated.
+    The output is about a copy of the last d inputs, so no gate or tanh starts saturated.
     """
     outputs, inputs = linear.weight.shape
     noise = torch.randn(outputs, inputs) * NOISE * inputs**-0.5

@@ -1,12 +1,12 @@
-"""XLNet's own segment recurrence: each layer also attends to its cached input of the segments before.
+"""XLNet's own segment recurrence: each layer also attends to its cached inputs of the previous segments.
 
-After Dai et al. 2019 (https://arxiv.org/abs/1901.02860) and Yang et al. 2019 (https://arxiv.org/abs/1906.08237). The
-cache holds a document's last `mem_len` tokens as the layers saw them, with whole inputs: context, question and special
-tokens of each segment. It has no parameters, and no gradient enters it.
+From Dai et al. 2019 (https://arxiv.org/abs/1901.02860) and Yang et al. 2019 (https://arxiv.org/abs/1906.08237). The
+cache holds every layer's inputs at a document's last `mem_len` tokens, including the question and special tokens of
+each segment. It has no parameters and no gradient flows into it.
 
-Two things differ from `transformers`, where padding in the cache is attended to and cached tokens forget their segment
-ids: here padding is masked, and the ids are kept. Besides, a document's cache ends where its next segment begins,
-however much padding that has: distances are those of the tokens one after another.
+Unlike in `transformers`, padding in the cache is masked, and cached tokens keep their segment ids. The cache is placed
+directly before the first token of the next segment, whatever its padding, so that distances are those of consecutive
+tokens.
 
 Shapes: B documents, n documents that have a segment, L tokens, M cached tokens, K = M + L, l layers, d hidden size.
 """
@@ -26,23 +26,23 @@ from gmmxlnet.models.recurrence import Reading, Segment, State
 
 
 class SegmentCache(Memory):
-    """`mems`."""
+    """Memory type `mems`."""
 
     description = "XLNet's own recurrence: each layer sees its inputs of the segment before"
 
     def check(self) -> None:
-        """Raise ConfigError where the cache has no length."""
+        """Raise ConfigError if the cache has no length."""
         if not (self.config.mem_len or 0) >= 1:
             raise ConfigError(f"mem_len must be an integer >= 1 when memory_type is mems, not {self.config.mem_len}")
 
     def recurrence(self, model: Any, num_documents: int, length: int) -> "CacheRecurrence":
-        """The cache, empty."""
+        """Return the recurrence with the cache."""
         return CacheRecurrence(self.config, model.encoder, length=length)
 
 
 @dataclass
 class CacheState(State):
-    """Each layer's input at the last M <= `mem_len` tokens, one row a document; shorter ones are padded on the left.
+    """Each layer's input at the last M <= `mem_len` tokens, one row per document, padded on the left.
 
     inputs_BMld: the layers' inputs. attention_mask_BM: 0 for padding. token_type_ids_BM: segment ids.
     """
@@ -52,16 +52,16 @@ class CacheState(State):
     token_type_ids_BM: Tensor
 
     def followed_by(self, rest: Self) -> Self:
-        """These documents' state, then the rest's, which may have ended when less was cached."""
+        """Concatenate these documents' state and the rest's, which is padded to the same length."""
         missing = self.attention_mask_BM.shape[1] - rest.attention_mask_BM.shape[1]
         return super().followed_by(type(rest)(*(_padded_left(x, missing) for x in vars(rest).values())))
 
 
 class CacheRecurrence:
-    """`mems` as a document is read.
+    """The recurrence of `mems`.
 
-    A segment is read so: (1) the cache is moved up to the segment's first token; (2) each layer attends to its cached
-    inputs and to its own; (3) the last `mem_len` of both are the new cache.
+    For each segment: (1) the cache is moved to directly before the segment's first token; (2) each layer attends to its
+    cached and its current inputs; (3) the last `mem_len` of both are the new cache.
     """
 
     def __init__(self, config: GMMXLNetConfig, encoder: XLNetEncoder, *, length: int) -> None:
@@ -70,13 +70,13 @@ class CacheRecurrence:
         self.position_keys = encoder.position_keys(length, config.mem_len + length)
 
     def start(self, num_documents: int) -> CacheState:
-        """An empty cache: M = 0."""
+        """Return an empty cache, M = 0."""
         weight = self.encoder.word_embedding.weight
         nothing_B0 = torch.zeros(num_documents, 0, dtype=torch.int64, device=weight.device)
         return CacheState(weight.new_zeros(num_documents, 0, self.num_layers, weight.shape[1]), nothing_B0, nothing_B0)
 
     def read(self, segment: Segment, state: CacheState, *, zeroed: bool = False) -> tuple[Reading, CacheState]:
-        """One segment; `zeroed` hides the cache."""
+        """Read one segment; if `zeroed`, with an empty cache."""
         if zeroed:
             state = self.start(segment.num_documents)
         joint = _Joint(segment.attention_mask_nL, state)
@@ -96,22 +96,22 @@ class CacheRecurrence:
         return Reading(hidden_nLd), new
 
     def _keys(self, num_keys: int) -> list[Tensor]:
-        """Of the distances that occur, the last of all: the cache grows until it holds mem_len tokens."""
+        """Select the position keys for this many keys: the cache grows until it holds mem_len tokens."""
         return [keys_HPh[:, -(num_keys + self.length - 1) :] for keys_HPh in self.position_keys]
 
 
 class _Joint:
-    """Where cached tokens and a segment's go when they are put in a row: padding, then the cache, then the segment."""
+    """Joins cached and current tokens into one sequence: padding, then the cache, then the segment."""
 
     def __init__(self, attention_mask_nL: Tensor, state: CacheState) -> None:
         self.M, self.L = state.attention_mask_BM.shape[1], attention_mask_nL.shape[1]
         padding_n1 = (attention_mask_nL.cumsum(-1) == 0).sum(-1, keepdim=True)
         column_K = torch.arange(self.M + self.L, device=attention_mask_nL.device)
         self.is_segment_nK = column_K >= self.M + padding_n1
-        self.source_nK = (column_K - padding_n1) % (self.M + self.L)  # the cache, followed by L zeros, turned right
+        self.source_nK = (column_K - padding_n1) % (self.M + self.L)  # rotates (cache, L zeros) right
 
     def of(self, cached_nM: Tensor, segment_nL: Tensor) -> Tensor:
-        """(n, M, ...) and (n, L, ...) to (n, K, ...); the cached part carries no gradient."""
+        """Join (n, M, ...) and (n, L, ...) to (n, K, ...); no gradient flows into the cached part."""
         shape = self.source_nK.shape + (1,) * (segment_nL.dim() - 2)
         cached_nK = F.pad(cached_nM, (0, 0) * (segment_nL.dim() - 2) + (0, self.L))
         moved_nK = cached_nK.take_along_dim(self.source_nK.view(shape), dim=1)
@@ -119,5 +119,5 @@ class _Joint:
 
 
 def _padded_left(x_BM: Tensor, count: int) -> Tensor:
-    """(B, M, ...) with `count` zeros before dimension 1."""
+    """Prepend `count` zeros to (B, M, ...) along dimension 1."""
     return F.pad(x_BM, (0, 0) * (x_BM.dim() - 2) + (count, 0))

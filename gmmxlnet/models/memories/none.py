@@ -1,4 +1,4 @@
-"""No memory: each segment is read alone. The baseline of every comparison."""
+"""No memory: each segment is read independently. The baseline of every comparison."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from gmmxlnet.models.memories.interface import Memory
 
 
 class NoMemory(Memory):
-    """`none`."""
+    """Memory type `none`."""
 
     description = "no memory: each segment is read alone"
 
     def recurrence(self, model: Any, num_documents: int, length: int) -> None:
-        """None: no segment waits for another."""
+        """Return None: segments are independent."""
         return None

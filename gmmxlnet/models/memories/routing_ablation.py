@@ -1,4 +1,4 @@
-"""Routing replaced at evaluation, to measure what the router is worth: a mixture that loses nothing under `uniform`
+"""Replaces the routing at evaluation to measure the router's contribution: a mixture that loses nothing under `uniform`
 routing uses its experts as one memory.
 
 Shapes: B documents, n documents that have a segment, k experts.
@@ -16,19 +16,19 @@ WITHOUT = "without_expert_"
 
 
 def routing_ablations(num_experts: int) -> tuple[str, ...]:
-    """Names of all routings: `learned`, `uniform`, `shuffled`, `hardened`, and one without each expert."""
+    """Return all names: `learned`, `uniform`, `shuffled`, `hardened`, and `without_expert_j` for each expert."""
     return (LEARNED, "uniform", "shuffled", "hardened", *(f"{WITHOUT}{j}" for j in range(num_experts)))
 
 
 @dataclass(frozen=True)
 class RoutingAblation:
-    """Replaces the probabilities by which experts are written and read, in both routing modes.
+    """Replaces the probabilities with which experts are written and read, in both routing modes.
 
-    name: `learned`: as they are; `uniform`: 1/k each; `shuffled`: those that another document has at the same step;
-        `hardened`: 1 for the most probable expert; `without_expert_j`: 0 for expert j, the others scaled up to sum 1
-        (equal where they are all 0), so that it is neither written nor read.
-    donor_B: int64, of `shuffled`: for each row, in reading order, the row whose routing it is given. Where that one has
-        ended, it is given that of row (donor mod n), which is still being read.
+    name: `learned`: unchanged; `uniform`: 1/k each; `shuffled`: those of another document at the same step;
+        `hardened`: 1 for the most probable expert; `without_expert_j`: 0 for expert j, the others renormalized (equal
+        if they are all 0), so that expert j is neither written nor read.
+    donor_B: int64, for `shuffled`: for each row in reading order, the row whose routing it uses. If that document has
+        ended, row (donor mod n), which is still being read, is used.
 
     Raises ConfigError for an unknown name, or `shuffled` without donors.
     """
@@ -46,7 +46,7 @@ class RoutingAblation:
             )
 
     def __call__(self, probs_nk: Tensor) -> Tensor:
-        """Probabilities (n, k) of one step to those that are used instead."""
+        """Map the probabilities (n, k) of one step to those that replace them."""
         n, k = probs_nk.shape
         if self.name == "uniform":
             return torch.full_like(probs_nk, 1 / k)
