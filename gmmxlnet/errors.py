@@ -1,4 +1,4 @@
-"""The errors that a user is meant to read: one line that says what, where and what to do.
+"""User-facing errors: one line with the problem, its place and the remedy.
 
 Entry points (`pipeline/`, `gmmxlnet.cli`) print the message of a `GMMXLNetError` to standard error and exit non-zero,
 without a traceback; anything else is a bug and keeps its traceback.

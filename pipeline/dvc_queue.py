@@ -1,4 +1,4 @@
-"""DVC's experiments and their queue, by DVC's own commands: what is done, what waits, what failed and why.
+"""DVC's experiments and queue, through DVC's commands: finished, queued and failed experiments.
 
 An experiment is done when a commit of its name has the parameters asked for and the code that is here now, whichever
 commit it started from; a commit of the report, say, makes nothing run again.
@@ -19,7 +19,7 @@ from pipeline.variants import Planned, in_use, overridden
 
 SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
 ORDER = ("running", "queued", "failed", "success")  # of a name that went through the queue twice, the first counts
-STALLED_LOOKS = 10  # in a row that find work but nobody at it
+STALLED_LOOKS = 10  # consecutive checks that find tasks but no worker
 RESTARTS = (3, 6)  # of those looks; a worker on a busy machine answers late, and a second one would work beside it
 
 

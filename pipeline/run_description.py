@@ -1,4 +1,4 @@
-"""What was trained and what it came to, in words with units: for MLflow's description of a run, and for the page."""
+"""Describes training and results in words, for MLflow's run description and for the page."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""MLflow: one run per experiment, which never stands in a stage's way.
+"""MLflow: one run per experiment; tracking failures never fail a stage.
 
     with start_run(experiment, training_key) as run:            # the train stage
         trainer.add_callback(MLflowCallback(run)); …
@@ -189,14 +189,14 @@ class Run:
         self._try(lambda client: client.log_artifacts(self.run_id, str(path), folder))
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Sends buffered metrics."""
         waiting, self._waiting = self._waiting, []
         for first in range(0, len(waiting), METRICS_A_BATCH):
             batch = waiting[first : first + METRICS_A_BATCH]
             self._try(partial(MlflowClient.log_batch, run_id=self.run_id, metrics=batch))
 
     def close(self, status: str) -> None:
-        """Send what waits and mark the run FINISHED, FAILED or KILLED."""
+        """Sends buffered metrics and marks the run FINISHED, FAILED or KILLED."""
         self.flush()
         self._try(lambda client: client.set_terminated(self.run_id, status))
 
@@ -211,7 +211,7 @@ class Run:
 
 
 class MLflowCallback(TrainerCallback):
-    """Hands the Trainer's numbers to a run, with the step they belong to."""
+    """Logs the Trainer's metrics to a run, with their steps."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

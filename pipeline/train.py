@@ -14,7 +14,7 @@ from pipeline.training import train_model
 
 
 def main() -> None:
-    """Train, and tell MLflow what it took and what came of it."""
+    """Trains, and logs cost and results to MLflow."""
     params = load_params()
     if run_together(params):
         return

@@ -1,4 +1,4 @@
-"""`gmmxlnet answer`: ask a trained model about a text of one's own."""
+"""`gmmxlnet answer`: asks a trained model questions about a user's text."""
 
 import argparse
 import json
@@ -15,12 +15,12 @@ from gmmxlnet.evaluation.answering import MAX_N_BEST, Answer, answer
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.files import read_json
 
-MOSTLY_UNFAMILIAR = 0.5  # share of unknown words from which an answer comes with a warning
+MOSTLY_UNFAMILIAR = 0.5  # share of unknown words from which a warning is printed
 REMEDY = "name a folder that the train stage made, such as models/gmm, or a Hub id"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Adds the command's options."""
     parser.add_argument("--model", required=True, help="a model's folder (models/gmm) or its id on the Hub")
     parser.add_argument("--revision", help="commit, tag or branch of a model on the Hub")
     parser.add_argument("--document", required=True, metavar="FILE", help="a text file; - reads standard input")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Answer every question about the document."""
+    """Answers every question about the document."""
     if not 1 <= arguments.n_best <= MAX_N_BEST:
         raise ConfigError(f"--n-best must be an integer from 1 to {MAX_N_BEST:,}, not {str(arguments.n_best)[:40]}")
     for number, question in enumerate(arguments.question, 1):
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     document = read_document(arguments.document, arguments.encoding)
     model = load_model(arguments.model, arguments.revision)
     answers = answer(model, arguments.question, document, threshold=threshold, n_best=arguments.n_best)
-    assert isinstance(answers, list)  # for a list of questions
+    assert isinstance(answers, list)  # because the questions are a list
     if arguments.json:
         show(json.dumps([asdict(each) for each in answers], ensure_ascii=False, indent=2), as_json=True)
     else:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(text: str, as_json: bool = False) -> None:
-    """Print a text; characters that the terminal's encoding lacks are escaped."""
+    """Prints a text; characters missing from the terminal's encoding are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         text.encode(encoding)
@@ -74,7 +74,7 @@ def show(text: str, as_json: bool = False) -> None:
 
 
 def load_model(name: str, revision: str | None) -> GMMXLNetForQA:
-    """The model, on the GPU where there is one; raises CheckpointError when it is not there."""
+    """Loads the model, on a GPU if available; raises CheckpointError if it does not exist."""
     if Path(name).is_dir():
         for file in sorted(Path(name).iterdir()):
             if not (file.is_file() or file.is_dir()):
@@ -86,11 +86,11 @@ def load_model(name: str, revision: str | None) -> GMMXLNetForQA:
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"model {name!r}: cannot be loaded ({reason}); {REMEDY}") from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # as transformers wraps it
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # wrapped by transformers
 
 
 def read_document(name: str, encoding: str) -> str:
-    """The text of a file or of standard input; characters are counted in it as it is, without a byte order mark."""
+    """Reads a file or standard input without a byte order mark; line ends are kept, so that offsets are exact."""
     shown = "standard input" if name == "-" else name
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -102,7 +102,7 @@ def read_document(name: str, encoding: str) -> str:
 
 
 def read_threshold(value: str) -> float:
-    """A number, or the one that evaluation chose and wrote into a metrics.json."""
+    """Parses a number, or reads the threshold chosen by evaluation from a metrics.json."""
     try:
         threshold = float(value)
     except ValueError:
@@ -134,7 +134,7 @@ def _threshold_of_file(name: str) -> float:
 
 
 def in_words(found: Answer, n_best: int) -> str:
-    """The answer for a reader, and the candidates if more than one is asked for."""
+    """Formats the answer as text, with the candidates if more than one is requested."""
     lines = [f"Q: {printable(found.question)}"]
     if found.segment is None:
         lines.append(f"A: (no answer: null odds {found.null_odds:.2f} exceed the threshold {found.threshold:.2f})")
@@ -156,7 +156,7 @@ def in_words(found: Answer, n_best: int) -> str:
 
 
 def unfamiliar(found: Answer) -> list[str]:
-    """A line where the question or the document is mostly made of words that the model does not know."""
+    """Returns a warning line if most words of the question or the document are unknown to the model."""
     shares = {"question": found.unfamiliar_in_question, "document": found.unfamiliar_in_document}
     mostly = [f"{share:.0%} of the {what}'s words" for what, share in shares.items() if share >= MOSTLY_UNFAMILIAR]
     if not mostly:

@@ -1,4 +1,4 @@
-"""`gmmxlnet convert BERT OUT --text FILES`: a small pretrained XLNet, from a BERT and minutes of distillation."""
+"""`gmmxlnet convert BERT OUT --text FILES`: makes a small pretrained XLNet from a BERT by minutes of distillation."""
 
 import argparse
 from dataclasses import fields
@@ -10,7 +10,7 @@ SETTINGS = ConversionSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is no field of `SETTINGS`."""
+    """Adds the options that are not fields of `SETTINGS`."""
     parser.add_argument("source", metavar="BERT", help="a folder or a Hub id: MiniLM, BGE, E5, GTE, TinyBERT, BERT ...")
     parser.add_argument("output", metavar="OUT", type=Path, help="the folder to write")
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert, and tell how close the XLNet is to the BERT."""
+    """Converts a BERT and prints how close the XLNet is to it."""
     from gmmxlnet.conversion.convert import convert  # needs more packages than other commands do
 
     settings = ConversionSettings(

@@ -1,4 +1,4 @@
-"""`gmmxlnet export DIR OUT`: a model's weights in bfloat16, with a card and hashes, to be handed around."""
+"""`gmmxlnet export DIR OUT`: exports a model's weights in bfloat16 for sharing, with a card and hashes."""
 
 import argparse
 import shutil
@@ -20,11 +20,11 @@ from gmmxlnet.utils.tables import markdown_table
 from gmmxlnet.utils.tensors import weights_hash
 
 MEGABYTE = 10**6
-REPORTS = ("pretraining.json", "experiment.json")  # what made it, where the folder says
+REPORTS = ("pretraining.json", "experiment.json")  # provenance, if the folder has them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     parser.add_argument("folder", metavar="DIR", type=Path, help="an encoder (models/encoder) or a model (models/gmm)")
     parser.add_argument("output", metavar="OUT", type=Path, help="the folder to write")
     parser.add_argument("--metrics", type=Path, help="a metrics.json, whose scores the card then shows")
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export and tell the size and the hash."""
+    """Exports the model and prints size and hash."""
     size, digest = export(
         arguments.folder,
         arguments.output,
@@ -50,12 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
 def export(
     folder: Path, output: Path, *, metrics: Mapping[str, Any] | None, max_bytes: float, max_shard_size: int
 ) -> tuple[int, str]:
-    """Write `folder`'s model in bfloat16 with tokenizer, card and what made it; returns bytes and hash of the weights.
+    """Writes the model in bfloat16 with tokenizer, card and provenance; returns size in bytes and hash of the weights.
 
     Args:
-        folder: an XLNet with the head of its language model, as `gmmxlnet pretrain` writes, or a `GMMXLNetForQA`.
-        max_bytes: of all weights; CheckpointError where they are more.
-        max_shard_size: of one file of weights, in bytes.
+        folder: an XLNet with language modeling head, as written by `gmmxlnet pretrain`, or a `GMMXLNetForQA`.
+        max_bytes: maximum total size of the weights; CheckpointError if exceeded.
+        max_shard_size: maximum size of one weights file in bytes.
     """
     config = _read(folder / "config.json")
     model = read_model(folder, config)
@@ -83,9 +83,9 @@ def export(
 
 
 def read_model(folder: Path, config: Mapping[str, Any]) -> Any:
-    """The model in bfloat16. Raises CheckpointError."""
+    """Loads the model in bfloat16. Raises CheckpointError."""
     if config.get("model_type") == "gmmxlnet":
-        return GMMXLNetForQA.from_pretrained(folder).to(torch.bfloat16)  # type: ignore[arg-type]  # as transformers wraps it
+        return GMMXLNetForQA.from_pretrained(folder).to(torch.bfloat16)  # type: ignore[arg-type]  # wrapped by transformers
     read_base_config(str(folder), None)
     model, loading = XLNetLMHeadModel.from_pretrained(folder, output_loading_info=True)
     if loading["missing_keys"]:
@@ -93,7 +93,7 @@ def read_model(folder: Path, config: Mapping[str, Any]) -> Any:
             f"{folder}: lacks {sorted(loading['missing_keys'])[0]}; give a folder that gmmxlnet pretrain wrote, or "
             "models/gmm"
         )
-    return model.to(torch.bfloat16)  # as `dtype`, the mask embedding would stay in float32
+    return model.to(torch.bfloat16)  # with `dtype=`, the mask embedding would stay in float32
 
 
 def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[str, Any] | None) -> str:
@@ -105,7 +105,7 @@ def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[s
 
 
 def encoder_card(name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """What an encoder is, what it was trained on and what it reaches."""
+    """Writes the card of an encoder: architecture, training data and results."""
     found, corpus = report["heldout"], report["corpus"]
     settings = markdown_table(pd.DataFrame(report["settings"].items(), columns=["setting", "value"]))
     return f"""---

@@ -1,4 +1,4 @@
-"""`gmmxlnet pretrain`: an encoder from scratch on plain text, for where no pretrained weights can be had."""
+"""`gmmxlnet pretrain`: pretrains an encoder from scratch on plain text when no pretrained weights are available."""
 
 import argparse
 from dataclasses import fields
@@ -11,7 +11,7 @@ SETTINGS = PretrainingSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is no field of `SETTINGS`."""
+    """Adds the options that are not fields of `SETTINGS`."""
     parser.add_argument(
         "--corpus",
         nargs="+",
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the tokens if there is a corpus, then pretrain."""
+    """Tokenizes the corpus if one is given, then pretrains."""
     from gmmxlnet.pretraining.corpus import prepare_corpus  # needs more packages than other commands do
 
     if arguments.corpus:
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def pretrain_as_asked(arguments: argparse.Namespace) -> None:
-    """Pretrain as the options say, and tell what came of it."""
+    """Pretrains with the given options and prints the results."""
     from gmmxlnet.pretraining.corpus import Corpus
     from gmmxlnet.pretraining.pretrain import pretrain
 

@@ -1,4 +1,4 @@
-"""`gmmxlnet verify DIR`: is this checkpoint what was saved? Exit status 0 only when every check passes."""
+"""`gmmxlnet verify DIR`: checks that a checkpoint is what was saved. Exit status 0 only if every check passes."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from gmmxlnet.verification import LEVELS, verify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     parser.add_argument("folder", metavar="DIR", help="a checkpoint's folder")
     parser.add_argument(
         "--level",
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify and print."""
+    """Verifies the checkpoint and prints the report."""
     report = verify(arguments.folder, arguments.level, against=arguments.against)
     print(json.dumps(report.to_json(), indent=2) if arguments.json else report.to_text())
     return 0 if report.passed else 1

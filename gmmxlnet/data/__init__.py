@@ -1,6 +1,6 @@
 """Data: from SQuAD files to documents, segments and batches.
 
-`ChunkedSquadDataset` is imported when it is first asked for: it needs `datasets` and `pyarrow`, which models do not.
+`ChunkedSquadDataset` is imported lazily: it needs `datasets` and `pyarrow`, which models do not.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""When two answers count as the same: the official SQuAD script's normalization, which labels and scores share."""
+"""Normalizes answers for comparison as the official SQuAD script does; used for both labels and scores."""
 
 import re
 import string
@@ -8,5 +8,5 @@ NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, ASCII punctuation deleted, English articles blanked, white space squeezed."""
+    """Lowercases, removes ASCII punctuation and English articles, and collapses white space."""
     return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())

@@ -1,10 +1,10 @@
-"""From SQuAD records to chunks: every text tokenized once, every answer turned into a label, every loss counted.
+"""Builds chunks from SQuAD records: tokenizes each text once, labels each answer, and counts what is lost.
 
     report = build_chunks(settings, "data/chunks")
     documents = Documents.open("data/chunks", "train")
 
 Time and disk grow with the text: a context is tokenized and stored once however many questions ask about it, and
-segments are arithmetic (`segments.py`).
+segments are computed, not stored (`segments.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ __all__ = ["BuiltSplit", "ChunkSettings", "ChunkStore", "build_chunks", "build_s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkSettings:
-    """What decides the chunks."""
+    """The settings that determine the chunks."""
 
     dataset: Source  # folder, {"train": file, "dev": file}, or Hub id
     dataset_revision: str | None = None
@@ -50,7 +50,7 @@ class ChunkSettings:
     max_question_length: int = 64  # tokens; longer questions are cut and counted
     max_train_documents: int | None = None  # of the train file: training and calibration together
     max_eval_documents: int | None = None
-    calibration_fraction: float = 0.1  # share of the train file's contexts that training never sees
+    calibration_fraction: float = 0.1  # share of the train file's contexts held out from training
     seed: int
 
     def __post_init__(self) -> None:
@@ -62,14 +62,14 @@ class ChunkSettings:
             raise ConfigError("max_question_length must be > 0, doc_stride and memory_num_tokens >= 0")
 
     def as_json(self) -> dict[str, Any]:
-        """As the manifest of the chunks has them."""
+        """The settings as stored in the manifest of the chunks."""
         return asdict(self) | {"dataset": _plain(self.dataset)}
 
 
 def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[str], str] = str) -> dict[str, Any]:
-    """Write the chunks of a dataset to `folder`, whole or not at all; returns what `reports/data.json` says.
+    """Write the chunks of a dataset to `folder`, atomically; returns the contents of `reports/data.json`.
 
-    `locate` turns the settings' names of files and folders into paths here; the chunks remember the names only.
+    `locate` maps the file and folder names in the settings to local paths; the chunks store only the names.
 
     Raises:
         DataError: the dataset or the tokenizer cannot be used.
@@ -112,8 +112,8 @@ def build_split(
 ) -> BuiltSplit:
     """Tokenize the documents of one split and label them.
 
-    With `drop_unlabeled` (training), questions whose answers no token span expresses are left out; without
-    (evaluation), they stay, without a label.
+    With `drop_unlabeled` (training), questions whose answers match no token span are dropped; without it
+    (evaluation), they are kept without a label.
     """
     contexts: dict[str, int] = {}  # text -> index; equal texts are one context
     context_of_N = [contexts.setdefault(passage.text, len(contexts)) for passage, _ in documents]
@@ -149,9 +149,9 @@ def build_split(
 def _select(
     settings: ChunkSettings, locate: Callable[[str], str]
 ) -> tuple[dict[str, list[Asked]], dict[str, dict[str, list[str]]], dict[str, int]]:
-    """The documents of each split; the ids of those that a limit leaves out, by reason; contexts without a question.
+    """Returns each split's documents, the ids dropped by a limit (by reason), and the contexts without a question.
 
-    The train file's count of the latter two stands under "train".
+    For the train file, the last two are listed under "train".
     """
     kept: dict[str, list[Asked]] = {}
     left_out: dict[str, dict[str, list[str]]] = {name: {} for name in SPLITS}
@@ -185,13 +185,13 @@ def _all_texts(documents: Sequence[Asked]) -> Iterator[str]:
 
 
 def _kept_rows(ids: np.ndarray, rows: np.ndarray, keep_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ids and rows of those rows that are kept."""
+    """Returns the ids and row offsets of the kept rows."""
     lengths_N = np.diff(rows)
     return ids[np.repeat(keep_N, lengths_N)], np.concatenate(([0], np.cumsum(lengths_N[keep_N])))
 
 
 def _cut_rows(ids: np.ndarray, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The ids with every row cut to `max_length`, the new rows, and how many rows were cut."""
+    """Truncates every row to `max_length`; returns the ids, the new row offsets, and the number of truncated rows."""
     lengths_N = np.diff(rows)
     place_T = np.arange(len(ids)) - np.repeat(rows[:-1], lengths_N)  # within its row
     cut_rows = np.concatenate(([0], np.cumsum(np.minimum(lengths_N, max_length))))
@@ -199,5 +199,5 @@ def _cut_rows(ids: np.ndarray, rows: np.ndarray, max_length: int) -> tuple[np.nd
 
 
 def _plain(dataset: Source) -> str | dict[str, str]:
-    """The dataset's name for JSON."""
+    """Returns the dataset's name in a form that JSON can store."""
     return {key: str(file) for key, file in dataset.items()} if isinstance(dataset, Mapping) else str(dataset)

@@ -1,9 +1,9 @@
-"""Documents to a batch of tensors: each segment is put together here, for the first time.
+"""Collates documents into a batch of tensors, assembling each segment from its context window and question.
 
-    <pad>… context [WRITE_0..m-1] <sep> [READ_0..m-1] question <sep> <cls>      without memory tokens: both left out
+    <pad>… context [WRITE_0..m-1] <sep> [READ_0..m-1] question <sep> <cls>      without memory tokens, both are omitted
 
-All segments of a document end alike; only the context before differs. So a document is laid down as one block of
-context windows and one ending repeated, with no loop over segments or tokens.
+All segments of a document have the same ending and differ only in the context before it. A document is therefore
+written as a block of context windows plus a repeated ending, with no loop over segments or tokens.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from gmmxlnet.data.segments import SegmentLayout, segments_holding
 from gmmxlnet.utils.processes import Processes
 
 CONTEXT_TYPE, QUESTION_TYPE, CLS_TYPE, PAD_TYPE = 0, 1, 2, 3
-IGNORED = -100  # the label that cross-entropy passes over
+IGNORED = -100  # the label that cross-entropy ignores
 
 
 @dataclass(kw_only=True)
@@ -28,35 +28,35 @@ class DocumentCollator:
 
     input_ids, attention_mask, token_type_ids  (B,S,L) int64, padded on the left
     num_segments                               (B,)    int64
-    start_positions, end_positions             (B,S)   int64: position in L; that of <cls> (L-1) where the segment does
-                                                       not wholly hold the answer; -100 beyond num_segments
+    start_positions, end_positions             (B,S)   int64: position in L; that of <cls> (L-1) if the segment does not
+                                                       contain the whole answer; -100 beyond num_segments
     document_index                             (B,)    int64
     segment_offsets                            (B,S)   int64: index in the context of the segment's first context
                                                        token; -1 beyond num_segments
 
-    Where several processes share a batch each lays down its own documents, every `count`-th, and is told of the whole:
+    When several processes share a batch, each collates every `count`-th document and also gets global counts:
 
-    active_documents                           (S,)    int64: how many documents of all processes have each segment
+    active_documents                           (S,)    int64: documents of all processes that have each segment
     num_tokens                                 ()      int64: of the whole batch, without padding
 
-    Position p of a segment with `length` tokens, if it is one of context, holds context token
+    Position p of a segment with `length` tokens, if it is a context position, holds context token
     segment_offset + p - (L - length).
     """
 
     layout: SegmentLayout
-    memory_tokens: bool  # whether read and write tokens stand in the segments
-    max_segments: int | None = None  # training: at most so many consecutive segments, among them one with the answer
-    seed: int = 0  # with the epoch and the document, decides which
+    memory_tokens: bool  # whether segments contain read and write tokens
+    max_segments: int | None = None  # training: limit on consecutive segments, one of them with the answer
+    seed: int = 0  # together with epoch and document, selects those segments
     epoch: int = 0
     num_segments: int | None = None  # pad S to this; None: to the batch's most
     length: int | None = None  # pad L to this; None: to the batch's longest
-    processes: Processes = field(default_factory=Processes)  # that share a batch
+    processes: Processes = field(default_factory=Processes)  # the processes that share a batch
 
     def __call__(self, documents: Sequence[Document], max_segments: int | None = None) -> dict[str, Tensor]:
         """The batch; `max_segments` here overrides the field."""
         cut = max_segments if max_segments is not None else self.max_segments
         whole = self._whole(documents, cut) if self.processes.count > 1 else {}
-        if len(documents) >= self.processes.count:  # else all read all of them: an average over equals is exact too
+        if len(documents) >= self.processes.count:  # else every process reads all: the average is unchanged
             documents = self.processes.share(documents)
         bounds = [self._segments(document, cut) for document in documents]
         endings = [self._ending(document) for document in documents]
@@ -69,7 +69,7 @@ class DocumentCollator:
         return {name: torch.from_numpy(array) for name, array in (batch | whole).items()}
 
     def _whole(self, documents: Sequence[Document], cut: int | None) -> dict[str, np.ndarray]:
-        """What a process must know of a batch of which it has a part."""
+        """Returns what each process must know about the whole batch."""
         bounds = [self._segments(document, cut) for document in documents]
         counts = np.array([len(bound) for bound in bounds])
         active_S = (counts[:, None] > np.arange(counts.max())).sum(0)
@@ -93,7 +93,7 @@ class DocumentCollator:
         }
 
     def _segments(self, document: Document, max_segments: int | None) -> np.ndarray:
-        """The segments shown, (S, 2): all, or a run of `max_segments` drawn among those that meet the answer."""
+        """Returns the segments used, (S, 2): all, or a random run of `max_segments` that overlaps the answer."""
         num_segments = len(document.segments)
         if max_segments is None or num_segments <= max_segments:
             return document.segments
@@ -109,7 +109,7 @@ class DocumentCollator:
         return document.segments[start : start + max_segments]
 
     def _ending(self, document: Document) -> tuple[np.ndarray, np.ndarray]:
-        """What follows the context in every segment of a document: token ids and token types."""
+        """Returns the token ids and token types that follow the context in every segment of a document."""
         layout = self.layout
         num_slots = layout.memory_num_tokens if self.memory_tokens else 0
         reads = layout.vocab_size + np.arange(num_slots)
@@ -130,7 +130,7 @@ def _lay_down(
     *,
     width: int,
 ) -> None:
-    """Fill the batch's row with a document's segments; `width` is its longest context window in tokens."""
+    """Fills a row of the batch with a document's segments; `width` is its longest context window in tokens."""
     tokens, types = ending
     S, L = len(bounds_S2), batch["input_ids"].shape[2]
     context_end = L - len(tokens)

@@ -1,6 +1,6 @@
-"""`ChunkedSquadDataset`: documents as a torch dataset of fixed shapes, which any DataLoader can stack.
+"""`ChunkedSquadDataset`: documents as a torch dataset of fixed shapes that any DataLoader can stack.
 
-Chunks are made in memory when the dataset is; the pipeline keeps them in a folder and reads them as `Documents`.
+Chunks are built in memory when the dataset is created; the pipeline stores them in a folder and reads `Documents`.
 """
 
 from typing import Literal
@@ -26,9 +26,9 @@ class ChunkedSquadDataset(Dataset[dict[str, Tensor]]):
     """Item i is document i as `DocumentCollator` describes it, without the batch dimension: S = `num_segments`,
     L = `max_seq_length`.
 
-    Memory tokens are put into the segments when the tokenizer has them (`add_memory_tokens`). On "train", a document
-    of more than `max_n_segs` segments shows a run of that many; on "validation" nothing is cut, and S grows to the
-    longest document. `documents` has the texts, ids and gold answers.
+    Segments contain memory tokens if the tokenizer has them (`add_memory_tokens`). On "train", a document with more
+    than `max_n_segs` segments is cut to a run of that many; on "validation" nothing is cut, and S is that of the
+    longest document. `documents` holds the texts, ids and gold answers.
     """
 
     def __init__(

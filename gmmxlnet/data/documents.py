@@ -1,4 +1,4 @@
-"""Documents: one question asked of one context, seen through the chunks; segments are worked out when asked for."""
+"""Documents (one question about one context) read from the chunks; segments are computed on demand."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,17 @@ from gmmxlnet.data.store import ChunkStore, SplitChunks, SplitTexts
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a batch needs of one document."""
+    """The fields of one document that a batch needs."""
 
-    index: int  # in its split
+    index: int  # position in its split
     context_tokens: np.ndarray  # (n,) int32
     question_tokens: np.ndarray  # (q,) int32
     segments: np.ndarray  # (S, 2) int64, first context token and the one after the last
-    label: tuple[int, int] | None  # first and last context token of the answer; None: none to learn
+    label: tuple[int, int] | None  # first and last context token of the answer; None if it has none
 
 
 class SplitSource(Protocol):
-    """One split's data: a `ChunkStore` on disk, or a `BuiltSplit` in memory."""
+    """The data of one split: a `ChunkStore` on disk or a `BuiltSplit` in memory."""
 
     @property
     def chunks(self) -> SplitChunks: ...
@@ -33,9 +33,9 @@ class SplitSource(Protocol):
 
 
 class Documents:
-    """The documents of one split; memory and start-up time don't depend on how many segments they have.
+    """The documents of one split; memory use and start-up time don't depend on the number of segments.
 
-    `layout` may be replaced to read the same chunks with other windows (see `SegmentLayout`).
+    `layout` can be replaced to read the same chunks with different windows (see `SegmentLayout`).
     """
 
     def __init__(self, source: SplitSource, layout: SegmentLayout | None = None) -> None:
@@ -52,7 +52,7 @@ class Documents:
         return self._chunks.num_documents
 
     def __getitem__(self, index: int) -> Document:
-        if not 0 <= index < len(self):  # also what ends a `for` loop
+        if not 0 <= index < len(self):  # the IndexError also ends a `for` loop
             raise IndexError(f"document {index} of {len(self)}")
         chunks = self._chunks
         question = chunks.question_tokens[chunks.question_rows[index] : chunks.question_rows[index + 1]]
@@ -69,20 +69,20 @@ class Documents:
         )
 
     def num_segments(self) -> np.ndarray:
-        """Segments of each document, (N,) int64."""
+        """Number of segments of each document, (N,) int64."""
         windows_N = self.layout.windows(self._chunks.question_lengths)
         return count_segments(self._chunks.context_lengths, windows_N, self.layout.doc_stride)
 
     def num_tokens(self) -> np.ndarray:
-        """Context and question tokens of each document, (N,) int64."""
+        """Number of context and question tokens of each document, (N,) int64."""
         return self._chunks.context_lengths + self._chunks.question_lengths
 
     def has_label(self) -> np.ndarray:
-        """Whether each document has an answer that tokens can express, (N,) bool."""
+        """Whether each document has an answer that matches a token span, (N,) bool."""
         return self._chunks.labels[:, 0] >= 0
 
     def label_in_a_segment(self) -> np.ndarray:
-        """Whether some segment holds the whole answer, (N,) bool; False where there is no label."""
+        """Whether some segment contains the whole answer, (N,) bool; False without a label."""
         windows_N = self.layout.windows(self._chunks.question_lengths)
         first_N, last_N = segments_holding(
             self._chunks.labels.astype(np.int64), self.num_segments(), windows_N, self.layout.doc_stride
@@ -112,14 +112,14 @@ class Documents:
         return not self.texts.answers[index]
 
     def context_index(self, index: int) -> int:
-        """Which of the split's contexts the document asks about; equal texts have the same."""
+        """Index of the document's context in the split; equal texts share an index."""
         return int(self._chunks.document_contexts[index])
 
     def context_text(self, index: int) -> str:
         return self.texts.contexts[self.context_index(index)]
 
     def token_char_span(self, index: int, first_token: int, last_token: int) -> tuple[int, int]:
-        """First character of a span of context tokens (both inclusive) and the one after its last."""
+        """Character range (end exclusive) of a span of context tokens (both inclusive)."""
         row = self._chunks.context_rows[self._chunks.document_contexts[index]]
         chars = self._chunks.context_chars
         return int(chars[row + first_token, 0]), int(chars[row + last_token, 1])

@@ -1,15 +1,15 @@
-"""All faults of a dataset in one run: the first twenty in words, each with its place and remedy, the rest counted."""
+"""Reports all faults of a dataset at once: the first twenty with place and remedy, the rest as a count."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gmmxlnet.errors import DataError
 
-MOST = 20  # faults told in words
+MOST = 20  # faults described in full
 
 
 class DatasetError(DataError):
-    """The faults of a dataset: a line for each of the first twenty, and a last one that counts the rest."""
+    """The faults of a dataset: one line for each of the first twenty and a last line with the number of others."""
 
     def __init__(self, faults: list[str], count: int) -> None:
         self.faults, self.count = faults[:MOST], count
@@ -19,21 +19,21 @@ class DatasetError(DataError):
 
 
 class FaultList:
-    """Collects faults; raises them together."""
+    """Collects faults and raises them together."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
         self.count = 0
 
     def add(self, describe: Callable[[], str]) -> None:
-        """One fault more; it is put into words only where they will be shown."""
+        """Adds a fault; `describe` is called only if its text will be shown."""
         self.count += 1
         if len(self.faults) < MOST:
             self.faults.append(describe())
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Keep the data errors of the block, so that what follows can be looked at too."""
+        """Collects the block's data errors, so that later parts can still be checked."""
         try:
             yield
         except DatasetError as error:
@@ -41,10 +41,10 @@ class FaultList:
             self.count += error.count
         except DataError as error:
             message = str(error)
-            if message not in self.faults:  # as of a Hub that cannot be reached, for each split
+            if message not in self.faults:  # e.g. an unreachable Hub fails for every split
                 self.add(lambda: message)
 
     def raise_any(self) -> None:
-        """Raise DatasetError if there was a fault."""
+        """Raises DatasetError if there was a fault."""
         if self.count:
             raise DatasetError(self.faults, self.count)

@@ -1,11 +1,11 @@
-"""Where a reader's characters end: a letter and the marks upon it are one (Unicode's extended grapheme clusters).
+"""Extends token offsets to extended grapheme clusters (Unicode): a letter together with its combining marks.
 
 A tokenizer that strips accents, or that cuts a word between a letter and its vowel sign, gives tokens that end before
-the mark. An answer is text for people, so what a token stands for ends where its last letter does, marks included:
+the mark. Answers are shown to people, so a token's range is extended to include the marks of its last letter:
 accents in decomposed text, vowel signs of Hindi and Thai, vowel points of Arabic and Hebrew, variation selectors,
 joined emoji.
 
-Nor does a reader see the white space that some tokenizers (byte-level BPE) count to the word after it.
+White space that some tokenizers (byte-level BPE) include at the start of a word is removed from its range.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import regex
 
 _CLUSTER = regex.compile(r"\X")
-# Characters without which each cluster is one character; but for "\r\n", which is white space.
+# In a text without these, every cluster is a single character (except "\r\n", which is white space).
 _JOINING = regex.compile(
     "["
     + "".join(rf"\p{{GCB={kind}}}" for kind in ("Extend", "SpacingMark", "ZWJ", "Prepend", "L", "V", "T", "RI"))
@@ -24,12 +24,12 @@ _SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.u
 
 
 def trim_spaces(texts: Sequence[str], chars_T2: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The tokens' characters without white space at their edges.
+    """Removes white space from the edges of the tokens' character ranges.
 
-    A token of white space alone shares the first character after it, as XLNet's lone ▁ does (at a text's end: the last
-    one), so that no span of tokens is blank. In a text without visible characters nothing changes.
+    A white-space token gets the first character after it, as XLNet's lone ▁ does (at the end of a text: the last
+    one), so that no span of tokens is blank. A text without visible characters is left unchanged.
 
-    Args and Returns as of `extend_to_graphemes`.
+    See `extend_to_graphemes` for Args and Returns.
     """
     trimmed_T2 = chars_T2.copy()
     for number, text in enumerate(texts):
@@ -38,7 +38,7 @@ def trim_spaces(texts: Sequence[str], chars_T2: np.ndarray, rows: np.ndarray) ->
         if not visible.any():
             continue
         places = np.flatnonzero(visible)
-        num_before = np.concatenate(([0], np.cumsum(visible)))  # visible characters before each place
+        num_before = np.concatenate(([0], np.cumsum(visible)))  # visible characters before each position
         first = places[np.minimum(num_before[tokens_2[:, 0]], len(places) - 1)]
         last = places[np.maximum(num_before[tokens_2[:, 1]] - 1, 0)]
         tokens_2[:, 0], tokens_2[:, 1] = first, np.maximum(last, first) + 1
@@ -46,14 +46,14 @@ def trim_spaces(texts: Sequence[str], chars_T2: np.ndarray, rows: np.ndarray) ->
 
 
 def extend_to_graphemes(texts: Sequence[str], chars_T2: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The tokens' characters with each end moved to the end of the grapheme cluster that it lies in.
+    """Moves the end of each token's character range to the end of its grapheme cluster.
 
     Args:
-        chars_T2: (T, 2) int32, first character and the one after the last of all texts' tokens, end to end.
-        rows: (N+1,) where each text's tokens begin.
+        chars_T2: (T, 2) int32, character range (end exclusive) of the tokens of all texts, concatenated.
+        rows: (N+1,) offset of each text's first token.
 
     Returns:
-        (T, 2) int32; ends that were in order stay in order.
+        (T, 2) int32; the order of the ends is preserved.
     """
     extended_T2 = chars_T2
     for number, text in enumerate(texts):

@@ -1,10 +1,10 @@
-"""Draws that depend on a seed and on what is drawn for, never on order: nothing to store, nothing to replay."""
+"""Random draws from a seed and a key; independent of order, so no generator state needs to be stored."""
 
 import hashlib
 
 
 def keyed_hash(seed: int, *parts: str) -> int:
-    """64 bits that depend on the seed and the parts alone."""
+    """Returns a 64-bit hash that depends only on the seed and the parts."""
     digest = hashlib.blake2b(key=f"gmmxlnet {seed}".encode(), digest_size=8)
     for part in parts:
         encoded = part.encode()

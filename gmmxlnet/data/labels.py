@@ -1,4 +1,4 @@
-"""From gold answers, which are characters, to labels, which are tokens."""
+"""Converts gold answers (character offsets) to labels (token spans)."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ NO_LABEL = (-1, -1)
 
 
 def smallest_spans(encoded: EncodedTexts, texts_A: np.ndarray, starts_A: np.ndarray, ends_A: np.ndarray) -> np.ndarray:
-    """The smallest token span that covers characters [start, end) of a text, for each answer.
+    """Finds, for each answer, the smallest token span that covers its characters [start, end).
 
     Args:
-        texts_A: index of the text each answer lies in.
-        starts_A, ends_A: its first character and the one after its last.
+        texts_A: index of each answer's text.
+        starts_A, ends_A: character range of each answer (end exclusive).
 
     Returns:
-        (A, 2) int64, first and last token within the text; (-1, -1) where no token touches the characters.
+        (A, 2) int64, first and last token within the text; (-1, -1) if no token overlaps the answer.
 
-    Several tokens may stand for one character, and a lone ▁ may share its neighbour's: those at the edges that the
-    cover can do without are left out. Characters no token stands for (white space) need no cover.
+    Several tokens can map to one character, and a lone ▁ can share its neighbor's: tokens at the edges that are not
+    needed to cover the answer are dropped. Characters that map to no token (white space) need not be covered.
     """
-    # Texts are laid end to end with gaps, so that one search serves all of them.
+    # Texts are concatenated with gaps, so that one search covers all of them.
     num_tokens_C = np.diff(encoded.rows)
     text_of_token_T = np.repeat(np.arange(len(num_tokens_C)), num_tokens_C)
     lengths_C = np.zeros(len(num_tokens_C), dtype=np.int64)
@@ -52,10 +52,10 @@ def label_documents(
     text_of_N: Sequence[int],
     answers_N: Sequence[Sequence[tuple[str, int]]],
 ) -> np.ndarray:
-    """The label of each document: the span of its first gold answer that decodes to one of its gold answers.
+    """Returns each document's label: the span of its first gold answer that decodes to one of its gold answers.
 
-    "Decodes" is meant as the official metric compares: after `normalize_answer`. Where tokens cannot tell the answer
-    from its surroundings ("half" of a one-token "halfway"), or there is no answer, the label is (-1, -1). (N, 2) int32.
+    Decoded text is compared after `normalize_answer`, as in the official metric. If the answer is only part of a
+    token ("half" in a one-token "halfway"), or there is no answer, the label is (-1, -1). (N, 2) int32.
     """
     labels_N2 = np.full((len(answers_N), 2), NO_LABEL[0], dtype=np.int32)
     flat = [(number, text, start) for number, golds in enumerate(answers_N) for text, start in golds]
@@ -70,7 +70,7 @@ def label_documents(
         document, gold, _ = flat[answer]
         decoded = texts[text_of_N[document]][begin:finish]
         if decoded == gold or _is_gold(decoded, answers_N[document]):
-            labels_N2[document] = spans_A2[answer]  # backwards, so the first that decodes is what stays
+            labels_N2[document] = spans_A2[answer]  # in reverse order, so that the first match wins
     return labels_N2
 
 

@@ -1,9 +1,9 @@
 """A world that asks a memory to hold several facts until a later segment says which of them counts.
 
 A document reports on n towns. The flag of each is named once, two towns a segment; then, after `lag` segments of
-remarks, one segment says which town today's report is from, and the segment after it lists who is on duty under each
-flag. "Who is on duty today?" needs the flag of the town that is named late, so until then all n flags (the *load*).
-Some towns' flags may change in between (*updates*): a memory that writes over one town's flag must leave the others.
+remarks, one segment says which town today's report is from, and the next segment lists who is on duty under each
+flag. "Who is on duty today?" needs the flag of the town named late, so all n flags must be kept until then (the
+*load*). Some flags may change in between (*updates*): the memory must overwrite that flag and keep the others.
 
     The flag in Ashford is green.           segments 0 to ceil(n / 2) - 1
     Now the flag in Ashford is blue.        ceil(u / 2) segments for the u updates
@@ -11,22 +11,22 @@ Some towns' flags may change in between (*updates*): a memory that writes over o
     Today's report is from Ashford.         one segment
     On duty: red is Anna, blue is Boris, …  the last segment
 
-Every fact is said as "key is value", so that a small encoder learns to look up one as it does the other. Remarks in
-random order and people with fixed trades stand between. The flags of different towns are drawn
-independently, so that the others' flags tell nothing: whoever remembers none finds one answer in four.
+Every fact has the form "key is value", so that a small encoder can use the same lookup for all of them. Remarks in
+random order and people with fixed trades are placed in between. The flags of different towns are drawn
+independently, so one flag says nothing about another: without memory, one answer in four is right.
 
 Question types:
 
-* `cross_load4_lag1`, with updates `cross_load4_lag1_updated` or `cross_load4_lag1_untouched` after what became of the
-  asked town's flag: "Who is on duty today?";
-* `early_load4_lag1`, and so on: "Who is on duty in Ashford?", which says from the first segment on which flag counts;
-* `local`: "Which flag is in Ashford?", "Who is on duty if red?" and "Who is the baker?"; the segment that holds the
-  answer is enough (the flag is one that does not change);
+* `cross_load4_lag1`, with updates `cross_load4_lag1_updated` or `cross_load4_lag1_untouched`, depending on whether
+  the town's flag changed: "Who is on duty today?";
+* `early_load4_lag1`, and so on: "Who is on duty in Ashford?", where the question itself names the town;
+* `local`: "Which flag is in Ashford?", "Who is on duty if red?" and "Who is the baker?"; the segment that
+  contains the answer is enough (only flags that do not change are used);
 * `unanswerable`: a trade that the document does not mention.
 
-Train and dev draw disjoint combinations of person and trade, and of person and flag, as the sample does. Document i of
-a split depends on the world, the seed, the split and i alone: for fresh documents in every epoch, ask for as many as
-all epochs read together.
+Train and dev use disjoint combinations of person and trade, and of person and flag, as the sample does. Document i
+of a split depends only on the world, the seed, the split and i: for new documents in every epoch, generate as many
+as all epochs read in total.
 
 Run `python -m gmmxlnet.data.load data/load --num-towns 4` to write `train.json` and `dev.json` (SQuAD v2).
 """
@@ -47,19 +47,19 @@ from gmmxlnet.utils.files import atomic_file
 SPLITS = ("train", "dev")
 ALL_TOWNS = (*TOWNS, "Ilford", "Jarrow", "Kelso", "Ludlow", "Morley", "Newport", "Oakham", "Pickering")
 FACTS_PER_SEGMENT = 2
-TRADES_NAMED = 2  # in each document; as many others are asked for in vain
+TRADES_NAMED = 2  # per document; the same number of other trades is asked about without an answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadWorld:
-    """What the documents of a load world have in common.
+    """Settings of a load world.
 
     Args:
         num_towns: n, the load, 1 to 16.
-        num_updates: u, how many of the towns change their flag, 0 to n.
-        lag: segments of remarks between the last flag and the town of today.
-        segment_tokens: words and punctuation marks of a segment, about `max_seq_length` less everything but context
-            and less `doc_stride`. The sample profile shows 35 new ones a segment.
+        num_updates: u, number of towns whose flag changes, 0 to n.
+        lag: segments of remarks between the last flag and the segment that names today's town.
+        segment_tokens: words and punctuation marks per segment, about the context tokens of a segment minus
+            `doc_stride`. The sample profile has 35 new ones per segment.
 
     Raises ConfigError for values out of range.
     """
@@ -80,13 +80,13 @@ class LoadWorld:
             raise ConfigError(f"segment_tokens must be >= 30, the length of the list, not {self.segment_tokens}")
 
     def question_type(self, kind: str, *, updated: bool) -> str:
-        """How a question about a town's flag is marked: `kind`, load, lag, and what became of the flag."""
+        """Returns the `question_type`: `kind`, load, lag, and whether the town's flag was updated."""
         fate = ("_updated" if updated else "_untouched") if self.num_updates else ""
         return f"{kind}_load{self.num_towns}_lag{self.lag}{fate}"
 
 
 def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: bool) -> dict[str, Any]:
-    """One document with its questions, as a SQuAD v2 article of one paragraph."""
+    """Generates one document with its questions, as a SQuAD v2 article with one paragraph."""
     report = _Writer(rng, dev=dev)
     towns = report.some(ALL_TOWNS[: max(world.num_towns, len(TOWNS))], world.num_towns)
     flag_of = {town: str(rng.choice(FLAGS)) for town in towns}
@@ -138,14 +138,14 @@ def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: 
 
 
 def articles(world: LoadWorld, split: str, count: int, *, seed: int = SEED, start: int = 0) -> Iterator[dict[str, Any]]:
-    """Documents `start` to `start + count - 1` of a split; each is the same whatever else is asked for."""
+    """Yields documents `start` to `start + count - 1` of a split; each one is independent of the range."""
     stream = SPLITS.index(split)
     for i in range(start, start + count):
         yield make_article(world, f"{split}-{i}", np.random.default_rng([seed, stream, i]), dev=split == "dev")
 
 
 def write_load(world: LoadWorld, folder: Path, *, num_train: int, num_dev: int, seed: int = SEED) -> None:
-    """Write `train.json` and `dev.json`, a document a line, each whole or not at all."""
+    """Writes `train.json` and `dev.json` atomically, one document per line."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in zip(SPLITS, (num_train, num_dev), strict=True):
         lines = ",\n".join(json.dumps(article) for article in articles(world, split, count, seed=seed))
@@ -162,13 +162,13 @@ class _Writer(Report):
         self._facts: dict[str, tuple[str, str]] = {}
 
     def fact(self, lead: str, town: str, flag: str) -> str:
-        """A sentence that, once said, answers for the town."""
+        """Returns a sentence that states the town's flag, and records it as the town's answer."""
         sentence = f"{lead} flag in {town} is {flag}."
         self._facts[sentence] = (town, flag)
         return sentence
 
     def fill_segment(self, sentences: list[str], *, until: int) -> None:
-        """Say the sentences (a trade stands for who has it) in random order among remarks, up to `until` tokens."""
+        """Adds the sentences (a trade is replaced by its person) and remarks in random order, up to `until` tokens."""
         room = until - self.num_tokens
         for sentence in sentences:
             room -= 5 if sentence in TRADES else len(sentence.split()) + 1
@@ -186,7 +186,7 @@ class _Writer(Report):
                 self.answers[town] = {"text": flag, "answer_start": len(self.text) - len(flag) - 1}
 
     def list_duties(self) -> None:
-        """Who is on duty under each flag, in random order."""
+        """Lists who is on duty under each flag, in random order."""
         self.say("On duty:")
         for flag in self.some(FLAGS, len(FLAGS)):
             self.say_who(flag, f"{flag} is")
@@ -194,7 +194,7 @@ class _Writer(Report):
         self.text = self.text[:-1] + "."
 
     def _remark(self) -> str:
-        """The next remark; all are said once before any is said again."""
+        """Returns the next remark; none is repeated before all have been used."""
         if not self._remarks:
             self._remarks = self.some(REMARKS, len(REMARKS))
         return self._remarks.pop()
@@ -205,7 +205,7 @@ def _in_pairs(sentences: list[str]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Write a load world into a folder."""
+    """Writes a load world to a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--num-towns", type=int, default=1)

@@ -1,10 +1,10 @@
-"""Bytes to text, for texts of one's own: what is no text is recognized, and what would make it one is named."""
+"""Decodes user-supplied files to text; other formats are detected, with advice on how to convert them."""
 
 import codecs
 
 from gmmxlnet.errors import ConfigError, DataError
 
-# How files begin that hold text in another form; each ends with what makes plain text of them.
+# Leading bytes of other document formats, each with the command that converts it to plain text.
 _PANDOC = "pandoc -t plain {name}"
 _SIGNATURES: tuple[tuple[bytes, str, str | None], ...] = (
     (b"%PDF-", "a PDF", "pdftotext {name} -"),
@@ -17,17 +17,17 @@ _SIGNATURES: tuple[tuple[bytes, str, str | None], ...] = (
     (b"\x7fELF", "a program", None),
 )
 _BOMS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-_MOST_CONTROLS = 0.02  # share of control characters above which bytes are no text
-_LOOKED_AT = 2**16  # bytes, or characters, from the start
+_MOST_CONTROLS = 0.02  # share of control characters above which bytes are considered binary
+_LOOKED_AT = 2**16  # bytes (or characters) checked, from the start
 _TEXT_CONTROLS = "\t\n\v\f\r\x1b"
 
 
 def decode_text(data: bytes, encoding: str, name: str) -> str:
-    """The text of a file's bytes, without a byte order mark; `name` is the file's in messages.
+    """Decodes a file's bytes, without a byte order mark; `name` is used in messages.
 
     Raises:
-        DataError: the bytes are a PDF, another document, binary, not of the encoding, or blank.
-        ConfigError: there is no such encoding of text.
+        DataError: the bytes are a PDF or another document format, binary, invalid in the encoding, or blank.
+        ConfigError: the text encoding is unknown.
     """
     _check_signature(data, name)
     try:
@@ -40,7 +40,7 @@ def decode_text(data: bytes, encoding: str, name: str) -> str:
             f"{'utf-16' if data.startswith(_BOMS[1:3]) else 'latin-1'}"
         ) from None
     except (LookupError, UnicodeError, ValueError, OverflowError, AssertionError):
-        # no such encoding, or one of bytes; a codec that fails without saying where (punycode, idna, undefined)
+        # unknown or bytes-only encoding, or a codec that fails without a position (punycode, idna, undefined)
         raise ConfigError(
             f"--encoding {encoding}: there is no such encoding of texts, or none that this document has; try utf-8, "
             "latin-1 or utf-16"
@@ -55,21 +55,21 @@ def decode_text(data: bytes, encoding: str, name: str) -> str:
 
 
 def check_whole_characters(text: str, what: str) -> None:
-    """DataError where a text holds half of a character (a lone surrogate), which no encoding and no model takes."""
+    """Raises DataError if a text contains a lone surrogate, which cannot be encoded or tokenized."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         half = (
             f"byte 0x{code - 0xDC00:02x}, which is not UTF-8"
-            if 0xDC80 <= code <= 0xDCFF  # how Python keeps such bytes of a command line
+            if 0xDC80 <= code <= 0xDCFF  # Python's surrogateescape for undecodable bytes of a command line
             else f"a lone surrogate (\\u{code:04x}), half of a character"
         )
         raise DataError(f"{what}: character {error.start} is {half}; write the whole character or delete it") from None
 
 
 def printable(text: str) -> str:
-    """A text on one line for a terminal: white space squeezed, what could steer a terminal or reorder text escaped."""
+    """Returns a text on one line, safe for a terminal: white space collapsed, control and bidi characters escaped."""
     squeezed = " ".join(text.split())
     if squeezed.isprintable():
         return squeezed
@@ -98,7 +98,7 @@ def _binary(name: str) -> DataError:
 
 
 def _is_binary(text: str) -> bool:
-    """Whether a text holds NUL, or more control characters than a text can."""
+    """Whether a text contains NUL or too many control characters."""
     start = text[:_LOOKED_AT]
     num_controls = sum(c < " " and c not in _TEXT_CONTROLS for c in start)
     return "\0" in start or num_controls > max(1, _MOST_CONTROLS * len(start))

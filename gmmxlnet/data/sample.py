@@ -1,18 +1,18 @@
 """A small world in plain English that only a memory can answer in full; it writes `data/sample/`.
 
-Every document is a report about a town: which flag flies today (the condition) is said once, early; who is on duty
-under each flag stands late, too far away for one window of the sample profile. Remarks in random order and people with
-fixed trades stand between, so that one word in thirty decides, and nothing but the list says which.
+Every document is a report about a town. Today's flag (the condition) is stated once, early; who is on duty under each
+flag is stated late, too far away for one window of the sample profile. Remarks in random order and people with fixed
+trades are placed in between, so one word in thirty matters, and only the list of duties shows which.
 
 Questions, each marked with its `question_type` and its document's `condition`:
 
-* `local`: "Who is the baker?", "Who is on duty if red?"; the segment that holds the answer is enough;
-* `cross`: "Who is on duty today?", "Who is on duty in Elham?"; right only for a reader that remembers the flag;
+* `local`: "Who is the baker?", "Who is on duty if red?"; the segment that contains the answer is enough;
+* `cross`: "Who is on duty today?", "Who is on duty in Elham?"; requires remembering the flag;
 * `unanswerable`: a trade that the document does not mention.
 
-Train and dev draw disjoint combinations of person and trade, and of person and flag.
+Train and dev use disjoint combinations of person and trade, and of person and flag.
 
-Run `python -m gmmxlnet.data.sample data/sample` to write the files again: the same bytes.
+Run `python -m gmmxlnet.data.sample data/sample` to regenerate the files, byte for byte.
 """
 
 import argparse
@@ -60,15 +60,15 @@ REMARKS = (
     "Most shops close early in January.",
 )
 LIST_STARTS_AT = 40  # tokens (words and punctuation marks): beyond the first window of the sample profile
-REMARKS_BEFORE_FLAG = 1  # at most; the flag then stands in the first window, and not in the second
+REMARKS_BEFORE_FLAG = 1  # at most; the flag is then in the first window and not in the second
 FURTHER_TOKENS = (0, 0, 0, 0, 25, 60)  # before the list: documents of 2, 3 and 4 segments
-HELD_OUT = 10  # one combination in ten belongs to dev: with more, train itself would tell who does what not
+HELD_OUT = 10  # one combination in ten is dev's: with more, train would reveal dev's by exclusion
 NUM_TRAIN, NUM_DEV = 1000, 120
 SEED = 20261121
 
 
 class Report:
-    """One document under construction: its text, and where its answers begin."""
+    """A document under construction: its text and the offsets of its answers."""
 
     def __init__(self, rng: np.random.Generator, *, dev: bool) -> None:
         self.rng, self.dev = rng, dev
@@ -77,15 +77,15 @@ class Report:
 
     @property
     def num_tokens(self) -> int:
-        """Words and punctuation marks so far."""
+        """Number of words and punctuation marks so far."""
         return len(re.findall(r"\w+|[^\w\s]", self.text))
 
     def say(self, words: str) -> None:
-        """Append words."""
+        """Appends words."""
         self.text += (" " if self.text else "") + words
 
     def say_who(self, role: str, lead: str) -> None:
-        """Append the lead and a person, the answer for the role; nobody is named twice.
+        """Appends the lead and a person, who is the answer for the role; no person is used twice.
 
         A combination of person and role belongs to dev when its number is divisible by HELD_OUT, to train otherwise.
         """
@@ -97,12 +97,12 @@ class Report:
         self.answers[role] = {"text": name, "answer_start": len(self.text) - len(name)}
 
     def some(self, items: tuple[str, ...], count: int) -> list[str]:
-        """Different items in random order."""
+        """Draws distinct items in random order."""
         return [items[i] for i in self.rng.permutation(len(items))[:count]]
 
 
 def make_article(rng: np.random.Generator, name: str, *, dev: bool) -> dict[str, Any]:
-    """One report with its questions, as a SQuAD v2 article of one paragraph."""
+    """Generates one report with its questions, as a SQuAD v2 article with one paragraph."""
     report = Report(rng, dev=dev)
     town, flag, asked_flag = report.some(TOWNS, 1)[0], *report.some(FLAGS, 2)
     trades, remarks = report.some(TRADES, len(TRADES)), report.some(REMARKS, len(REMARKS))
@@ -146,7 +146,7 @@ def make_article(rng: np.random.Generator, name: str, *, dev: bool) -> dict[str,
 
 
 def make_sample(num_train: int = NUM_TRAIN, num_dev: int = NUM_DEV, seed: int = SEED) -> dict[str, dict[str, Any]]:
-    """SQuAD v2 datasets `train` and `dev`; the same for the same arguments, whatever the machine."""
+    """Generates SQuAD v2 datasets `train` and `dev`; deterministic on every machine."""
     sample = {}
     for stream, (split, count) in enumerate((("train", num_train), ("dev", num_dev))):
         rng = np.random.default_rng([seed, stream])
@@ -156,12 +156,12 @@ def make_sample(num_train: int = NUM_TRAIN, num_dev: int = NUM_DEV, seed: int = 
 
 
 def main() -> None:
-    """Write `train.json` and `dev.json` into a folder."""
+    """Writes `train.json` and `dev.json` to a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     for split, dataset in make_sample().items():
-        articles = ",\n".join(json.dumps(article) for article in dataset["data"])  # a line each: small, and diffs well
+        articles = ",\n".join(json.dumps(article) for article in dataset["data"])  # one per line, for readable diffs
         with atomic_file(folder / f"{split}.json") as scratch:
             scratch.write_text(f'{{"version": "{dataset["version"]}", "data": [\n{articles}\n]}}\n', encoding="utf-8")
 

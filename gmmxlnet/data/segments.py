@@ -1,8 +1,8 @@
-"""Windows over a context, by arithmetic: nothing about segments is ever stored.
+"""Computes the windows of a context that form its segments; no segment boundaries are stored.
 
-A segment shows a window of the context, as wide as its question leaves room for (`gmmxlnet.windows`); consecutive
+A segment contains a window of the context, as long as its question leaves room for (`gmmxlnet.windows`); consecutive
 windows share `doc_stride` tokens, so segment s starts at s * (window - doc_stride).
-All functions take numpy integers or arrays of one value a document and work element by element.
+All functions take NumPy integers, or arrays with one value per document, and work elementwise.
 """
 
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ Integers = np.ndarray | np.int64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentLayout:
-    """How a segment is put together."""
+    """The layout of a segment."""
 
     max_seq_length: int  # tokens of a segment, special and memory tokens included
     doc_stride: int  # context tokens that consecutive segments share
     memory_num_tokens: int  # m: slots reserved for read tokens and for write tokens, each
-    vocab_size: int  # V: memory tokens have the ids V (READ_0) to V + 2m - 1 (WRITE_m-1)
+    vocab_size: int  # V: memory tokens have ids V (READ_0) to V + 2m - 1 (WRITE_m-1)
     pad_id: int
     sep_id: int
     cls_id: int
 
     def windows(self, question_lengths_N: Integers) -> Any:
-        """Context tokens that fit into a segment beside each question."""
+        """Number of context tokens that fit into a segment with each question."""
         return context_window(self.max_seq_length, question_lengths_N, self.memory_num_tokens)
 
     def lengths(self) -> dict[str, int]:
-        """What does not come from the tokenizer, for a model's configuration to remember."""
+        """The settings that do not come from the tokenizer, to be stored in the model's configuration."""
         return {name: getattr(self, name) for name in ("max_seq_length", "doc_stride", "memory_num_tokens")}
 
     def check(self, max_question_length: int) -> None:
-        """Raise ConfigError unless the longest question leaves room for more context than segments share."""
+        """Raises ConfigError unless the longest question leaves room for more than `doc_stride` context tokens."""
         check_window(self.max_seq_length, max_question_length, self.memory_num_tokens, self.doc_stride)
 
 
@@ -50,7 +50,7 @@ def make_layout(
     memory_num_tokens: int,
     max_question_length: int,
 ) -> SegmentLayout:
-    """The layout of segments for a tokenizer; ConfigError if a question of full length leaves too little room."""
+    """Creates the layout for a tokenizer; raises ConfigError if the longest question leaves too little room."""
     layout = SegmentLayout(
         max_seq_length=max_seq_length,
         doc_stride=doc_stride,
@@ -72,7 +72,7 @@ def count_segments(num_tokens_N: Integers, windows_N: Integers, doc_stride: int)
 
 
 def segment_bounds(num_tokens: int, window: int, doc_stride: int) -> np.ndarray:
-    """First context token of each segment of one document and the one after its last, (S, 2) int64."""
+    """Context token range (end exclusive) of each segment of one document, (S, 2) int64."""
     num_segments = int(count_segments(np.int64(num_tokens), np.int64(window), doc_stride))
     starts_S = np.arange(num_segments, dtype=np.int64) * (window - doc_stride)
     return np.stack([starts_S, np.minimum(starts_S + window, num_tokens)], axis=1)
@@ -81,9 +81,9 @@ def segment_bounds(num_tokens: int, window: int, doc_stride: int) -> np.ndarray:
 def segments_holding(
     labels_N2: np.ndarray, num_segments_N: Integers, windows_N: Integers, doc_stride: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First and last segment that hold a whole token span (first and last token, inclusive); last < first: none does.
+    """First and last segment that contain a whole token span (ends inclusive); last < first if there is none.
 
-    Segment s holds [a, b] iff s * step <= a and b < s * step + window.
+    Segment s contains [a, b] iff s * step <= a and b < s * step + window.
     """
     steps_N = windows_N - doc_stride
     first_N = np.maximum(-((windows_N - labels_N2[..., 1] - 1) // steps_N), 0)

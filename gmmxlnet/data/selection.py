@@ -1,15 +1,15 @@
-"""Which documents a split gets, decided by keyed hashes: the order in a file and the other documents play no part."""
+"""Selects the documents of a split by keyed hashes, independently of file order and other documents."""
 
 from collections.abc import Sequence
 
 from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.squad import Passage, Question
 
-Asked = tuple[Passage, Question]  # a document: a question and the passage it is asked of
+Asked = tuple[Passage, Question]  # a document: a passage and a question about it
 
 
 def limit_documents(documents: Sequence[Asked], limit: int | None, seed: int) -> list[Asked]:
-    """At most `limit` documents, those of the lowest hash, in the order they came in."""
+    """Returns the `limit` documents with the lowest hashes, in their original order."""
     if limit is None or limit >= len(documents):
         return list(documents)
     ranked = sorted(
@@ -19,9 +19,9 @@ def limit_documents(documents: Sequence[Asked], limit: int | None, seed: int) ->
 
 
 def split_calibration(documents: Sequence[Asked], fraction: float, seed: int) -> tuple[list[Asked], list[Asked]]:
-    """(train, calibration): a text whose hash lies in the lowest `fraction` goes to calibration with its questions.
+    """Returns (train, calibration); texts with a hash in the lowest `fraction` go to calibration with their questions.
 
-    With a fraction above 0 and two texts or more, neither side is left without a text.
+    With a fraction above 0 and at least two texts, neither side is empty.
     """
     hashes = {passage.text: keyed_hash(seed, "calibration", passage.text) for passage, _ in documents}
     ranked = sorted(hashes, key=lambda text: (hashes[text], text))

@@ -1,4 +1,4 @@
-"""Where a dataset comes from: a folder or a pair of SQuAD JSON files, or rows of the Hub through `datasets`."""
+"""Reads datasets from a folder, a pair of SQuAD JSON files, or the Hub (through `datasets`)."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ _ROW = TypeAdapter(_Row)
 
 
 def read_split(source: Source, split: Split, revision: str | None = None) -> list[Article]:
-    """The articles of one split of a dataset: {"train": file, "dev": file}, a folder, or a Hub id (at `revision`)."""
+    """Reads the articles of one split of {"train": file, "dev": file}, a folder, or a Hub id (at `revision`)."""
     if isinstance(source, Mapping):
         if source.get(split) is None:
             raise DataError(f"dataset {dict(source)}: no {split!r} file is named; give both 'train' and 'dev'")
@@ -60,7 +60,7 @@ def read_split(source: Source, split: Split, revision: str | None = None) -> lis
 
 
 def read_splits(source: Source, revision: str | None = None) -> dict[Split, list[Article]]:
-    """The articles of both splits; raises the faults of both together."""
+    """Reads the articles of both splits; raises the faults of both together."""
     faults, articles = FaultList(), {}
     for split in get_args(Split):
         with faults.collecting():
@@ -78,14 +78,14 @@ def _file_in(folder: Path, split: Split) -> Path:
 
 
 def _hub_rows(name: str, split: Split, revision: str | None) -> Iterable[Mapping[str, Any]]:
-    """Rows of a split from the Hub or its cache."""
+    """Reads the rows of a split from the Hub or its cache."""
     try:
-        import datasets  # only here: the library works without it
+        import datasets  # imported here because it is optional
     except ImportError as error:
         raise DataError(f"dataset {name!r}: reading from the Hub needs `pip install datasets`") from error
     try:
         return datasets.load_dataset(name, split=_HUB_SPLITS[split], revision=revision)
-    except (OSError, ValueError, HTTPError) as error:  # offline, no such dataset; no such split or revision; line cut
+    except (OSError, ValueError, HTTPError) as error:  # offline, no such dataset, split or revision; connection lost
         raise DataError(
             f"dataset {name!r}: neither a folder here nor readable from the Hub ({reason_of(error)}); "
             "check the name and the connection, or download the SQuAD files and name their folder"
@@ -93,11 +93,11 @@ def _hub_rows(name: str, split: Split, revision: str | None) -> Iterable[Mapping
 
 
 def articles_from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[Article]:
-    """Flat rows (one a question, as on the Hub) grouped again into articles and paragraphs, in order of appearance.
+    """Groups flat rows (one per question, as on the Hub) into articles and paragraphs, in order of appearance.
 
-    Each context whose rows have no title is an article of its own.
+    Each context without a title becomes its own article.
     """
-    articles: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}  # (title, context where there is none)
+    articles: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}  # (title, or context without one)
     faults = FaultList()
     for number, row in enumerate(rows):
         with faults.collecting():
@@ -118,7 +118,7 @@ def articles_from_rows(rows: Iterable[Mapping[str, Any]], source: str) -> list[A
 
 
 def _question_of(record: _Row) -> dict[str, Any]:
-    """A row's question as a SQuAD file has it."""
+    """Converts a row's question to the SQuAD file format."""
     texts, starts = record["answers"]["text"], record["answers"]["answer_start"]
     question: dict[str, Any] = {
         "id": record["id"],

@@ -1,8 +1,8 @@
-"""Reader of SQuAD JSON, v1.1 and v2.0: every file is either read whole or refused with a line for each fault.
+"""Reader of SQuAD JSON, v1.1 and v2.0: a file is either read completely or rejected with one line per fault.
 
-`read_squad_file` gives articles; `as_passages` turns them into the texts that questions are asked of, one a paragraph
-or one an article. Beside its SQuAD keys a question may carry `question_type` and `condition`, two strings that
-evaluation groups by. Pydantic checks types; what types cannot say is checked below it.
+`read_squad_file` returns articles; `as_passages` turns them into the texts that questions refer to, one per paragraph
+or one per article. Besides its SQuAD keys, a question can have `question_type` and `condition`, two strings that
+evaluation groups by. Pydantic checks types; other constraints are checked in this module.
 """
 
 import gc
@@ -34,7 +34,7 @@ PARAGRAPH_SEPARATOR = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its gold answers as (text, first character in the passage); none when it is impossible."""
+    """A question with its gold answers as (text, first character in the passage); empty if it is impossible."""
 
     id: str
     text: str
@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text and the questions asked of it."""
+    """A text and the questions about it."""
 
     text: str
     questions: tuple[Question, ...]
@@ -98,7 +98,7 @@ _FILE = TypeAdapter(_File)
 
 
 def read_squad_file(path: str | Path) -> list[Article]:
-    """Read and check one SQuAD file; raises DataError with a line a fault: file, article, question, what, remedy."""
+    """Reads and checks a SQuAD file; raises DataError with one line per fault (place, problem and remedy)."""
     try:
         raw = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
@@ -107,7 +107,7 @@ def read_squad_file(path: str | Path) -> list[Article]:
 
 
 def parse_squad(raw: bytes, source: str) -> list[Article]:
-    """The articles in the bytes of a SQuAD file; `source` names it in errors."""
+    """Parses the bytes of a SQuAD file; `source` names it in errors."""
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
         raw.decode("utf-8")
@@ -124,7 +124,7 @@ def parse_squad(raw: bytes, source: str) -> list[Article]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Let Python not look for cycles: many thousand records are made, none in a cycle, and looking costs a third."""
+    """Pauses garbage collection: thousands of acyclic records are created, and collection takes a third of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -135,7 +135,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def articles_from_records(data: Sequence[Mapping[str, Any]], source: str) -> list[Article]:
-    """Articles from Python records in the shape of a SQuAD file's `data`, checked as a file would be."""
+    """Creates articles from Python records in the format of a SQuAD file's `data`, with the same checks."""
     try:
         return _articles(_FILE.validate_python({"data": data}, strict=True)["data"], source)
     except ValidationError as error:
@@ -143,14 +143,14 @@ def articles_from_records(data: Sequence[Mapping[str, Any]], source: str) -> lis
 
 
 def as_passages(articles: Sequence[Article], context: ContextKind) -> list[Passage]:
-    """The passages questions are asked of: each paragraph, or each article's paragraphs joined into one text."""
+    """Returns the passages: each paragraph, or each article's paragraphs joined into one text."""
     if context == "article":
         return [_join(article.paragraphs) for article in articles if article.paragraphs]
     return [paragraph for article in articles for paragraph in article.paragraphs]
 
 
 def _join(paragraphs: Sequence[Passage]) -> Passage:
-    """One passage of all paragraphs, the answers' offsets shifted to it."""
+    """Joins all paragraphs into one passage and shifts the answers' offsets."""
     questions, offset = [], 0
     for paragraph in paragraphs:
         for question in paragraph.questions:
@@ -161,7 +161,7 @@ def _join(paragraphs: Sequence[Passage]) -> Passage:
 
 
 def _faults(error: ValidationError, record: Any, source: str) -> DataError:
-    """All faults of a record whose types are wrong somewhere: those of types, then those of its sound questions."""
+    """Collects all faults of a record with type errors: these first, then those in questions of the right type."""
     shape = describe_shape(record)
     if shape is not None:
         return DataError(f"{source}: {shape}")
@@ -174,7 +174,7 @@ def _faults(error: ValidationError, record: Any, source: str) -> DataError:
 
 
 def _check_sound_questions(record: Any, unsound: set[tuple[Any, ...]], source: str, faults: FaultList) -> None:
-    """Look at the questions that no fault of types is in, nor in the article and the paragraph around them."""
+    """Checks the questions that have no type error in themselves, their paragraph or their article."""
     blamed = {location[:depth] for location in unsound for depth in range(1, len(location) + 1)}
     if not isinstance(record, Mapping) or not isinstance(record.get("data"), list):
         return
@@ -196,7 +196,7 @@ def _check_sound_questions(record: Any, unsound: set[tuple[Any, ...]], source: s
 def _check_question(
     question: _Question, context: str, where: str, seen: dict[str, str], source: str, faults: FaultList
 ) -> None:
-    """Put what is wrong with a question to the faults; `seen` holds where each id was met."""
+    """Adds a question's fault, if any; `seen` maps each id to where it first occurred."""
     complaint = _complaint(question, context, seen)
     if complaint is not None:
         faults.add(lambda: f"{source}: {where}, question {quote(question['id'])}: {complaint}")
@@ -204,9 +204,9 @@ def _check_question(
 
 
 def _articles(data: list[_Article], source: str) -> list[Article]:
-    """Records of the right types to articles; raises DatasetError where questions cannot be used."""
+    """Converts type-checked records to articles; raises DatasetError if a question cannot be used."""
     articles: list[Article] = []
-    seen: dict[str, str] = {}  # question id -> where it was met
+    seen: dict[str, str] = {}  # question id -> where it first occurred
     faults = FaultList()
     for index, article in enumerate(data):
         passages = []
@@ -235,7 +235,7 @@ def _question(record: _Question) -> Question:
 
 
 def _complaint(question: _Question, context: str, seen: Mapping[str, str]) -> str | None:
-    """What is wrong with a question whose types are right, and what would be right; None if it is sound."""
+    """Describes the fault of a type-checked question and its remedy; None if there is none."""
     answers = question["answers"]
     if question["id"] in seen:
         return f"its id was used before, in {seen[question['id']]}; give every question an id of its own"
@@ -254,7 +254,7 @@ def _complaint(question: _Question, context: str, seen: Mapping[str, str]) -> st
 
 
 def _nearest(text: str, start: int, context: str) -> str:
-    """Where the answer does stand, as advice."""
+    """Suggests where in the context the answer actually occurs."""
     if text not in context:
         return "the context does not contain that text: correct it"
     places = []

@@ -1,4 +1,4 @@
-"""What is wrong with a SQuAD record, in the words of its file: article, paragraph, question, key, value, remedy."""
+"""Describes faults of a SQuAD record in terms of its file: article, paragraph, question, key, value, remedy."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 SHOWN = 60  # characters of a wrong value that a message quotes
 
-# What would be right, by key; an item of a list is looked up as "key[]".
+# Expected values by key; items of a list are looked up as "key[]".
 _EXPECTED = {
     "": "an object whose key 'data' is a list of articles",
     "data": "a list of articles",
@@ -36,7 +36,7 @@ _ROW_KEYS = {"context", "question"}
 
 
 def describe_fault(fault: Mapping[str, Any], record: Any) -> str:
-    """One of pydantic's errors about `record`, in words."""
+    """Describes one of pydantic's errors about `record`."""
     location = fault["loc"]
     where, node = [], record
     for depth, key in enumerate(location):
@@ -48,7 +48,7 @@ def describe_fault(fault: Mapping[str, Any], record: Any) -> str:
     key = location[-1] if location else ""
     expected = _EXPECTED[f"{location[-2]}[]" if isinstance(key, int) else key]
     name = f"{location[-2]}[{key}]" if isinstance(key, int) else f"{key!r}" if key else "the file"
-    if "answers" in location[:-2]:  # which of the answers
+    if "answers" in location[:-2]:  # index of the answer
         name = f"answers[{location[location.index('answers') + 1]}], {name}"
     if key == "answers" and isinstance(node, Mapping):
         said = f"{name} is {kind_of(node)}; {_as_list(node)}"
@@ -60,7 +60,7 @@ def describe_fault(fault: Mapping[str, Any], record: Any) -> str:
 
 
 def _as_list(answers: Mapping[str, Any]) -> str:
-    """How an object of lists, the form that answers have in the Hub's rows, would stand in a file."""
+    """Shows an object of lists (the form of answers in the Hub's rows) in the SQuAD file format."""
     texts, starts = answers.get("text"), answers.get("answer_start")
     if not isinstance(texts, list) or not isinstance(starts, list):
         return f"it must be {_EXPECTED['answers']}"
@@ -71,7 +71,7 @@ def _as_list(answers: Mapping[str, Any]) -> str:
 
 
 def describe_shape(record: Any) -> str | None:
-    """A whole file of another shape that is in use elsewhere, and what to do about it; None for any other."""
+    """Recognizes other common file formats and says how to convert them; None for anything else."""
     data = record.get("data") if isinstance(record, Mapping) else record
     first = data[0] if isinstance(data, list) and data else None
     if isinstance(first, Mapping) and set(first) >= _ROW_KEYS and "paragraphs" not in first:
@@ -87,7 +87,7 @@ def describe_shape(record: Any) -> str | None:
 
 
 def describe_invalid_json(reason: str, raw: bytes) -> str:
-    """What is wrong with bytes that are no JSON, and what to do."""
+    """Describes why bytes are not valid JSON, and the remedy."""
     if "hex escape" in reason:
         surrogate = _lone_surrogates(raw)
         if surrogate is not None:
@@ -100,7 +100,7 @@ def describe_invalid_json(reason: str, raw: bytes) -> str:
 
 
 def _first_line_is_whole(raw: bytes) -> bool:
-    """Whether the first line of a file is a whole JSON value."""
+    """Whether the first line of a file is a complete JSON value."""
     try:
         json.loads(raw.lstrip().splitlines()[0])
     except (ValueError, RecursionError):
@@ -112,7 +112,7 @@ _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 
 def _lone_surrogates(raw: bytes) -> str | None:
-    """Where escapes of half a character stand, and what to do; None where there are none."""
+    """Locates escaped lone surrogates and gives the remedy; None if there are none."""
     lone, lead = [], None
     for found in _ESCAPE.finditer(raw):
         code = int(found[1], 16) if found[1] else 0
@@ -127,7 +127,7 @@ def _lone_surrogates(raw: bytes) -> str | None:
 
 
 def describe_invalid_utf8(raw: bytes, place: int) -> str:
-    """The byte that ends a file's UTF-8, and what to do."""
+    """Describes the first byte that is not valid UTF-8, and the remedy."""
     if raw[place] == 0xED and raw[place + 1 : place + 2] >= b"\xa0":  # a surrogate, encoded as if it were a character
         code = (
             ((raw[place] & 15) << 12) | ((raw[place + 1] & 63) << 6) | (raw[place + 2] & 63 if raw[place + 2 :] else 0)
@@ -147,7 +147,7 @@ def _name_surrogate(raw: bytes, place: int, name: str, count: int) -> str:
 
 
 def _place(parent: str, index: int, node: Any) -> str:
-    """The name of an article, paragraph or question that an error lies in."""
+    """Names the article, paragraph or question that contains an error."""
     fields = node if isinstance(node, Mapping) else {}
     if parent == "data":
         return f"article {name_of(fields.get('title'), index)}"
@@ -159,12 +159,12 @@ def _place(parent: str, index: int, node: Any) -> str:
 
 
 def name_of(title: Any, index: int) -> str:
-    """An article's name in messages."""
+    """Returns an article's name for messages."""
     return f"{quote(title)} (number {index})" if isinstance(title, str) and title else f"number {index}"
 
 
 def kind_of(value: Any) -> str:
-    """A JSON value in a few words."""
+    """Describes the type of a JSON value."""
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, list):
@@ -175,5 +175,5 @@ def kind_of(value: Any) -> str:
 
 
 def quote(text: str) -> str:
-    """A text as one printable line, cut where it is long."""
+    """Quotes a text as one printable line, truncated if long."""
     return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")

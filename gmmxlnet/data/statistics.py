@@ -1,4 +1,4 @@
-"""What a split holds and what was left out of it, in numbers for `reports/data.json`."""
+"""Statistics of a split and of what was dropped from it, for `reports/data.json`."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,14 +11,14 @@ from gmmxlnet.data.store import SPLITS, BuiltSplit
 
 EXAMPLES = 20  # question ids listed for each reason; all are counted
 NO_TOKEN_SPAN = "answer_is_no_token_span"
-NOTICEABLE = 0.01  # share of a split's answers without a label from which a warning is due
-FEW_CALIBRATION = 30  # questions: a threshold chosen on fewer says little
+NOTICEABLE = 0.01  # warn if this share of a split's answers has no label
+FEW_CALIBRATION = 30  # questions: a threshold chosen on fewer is unreliable
 
 
 def summarize(built: BuiltSplit, left_out: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Counts of a split: documents, segments, where the answers fall, what was cut or left out and why.
+    """Counts of a split: documents, segments, positions of answers, what was truncated or dropped and why.
 
-    `left_out` names the questions that were left out before the split was built, by reason.
+    `left_out` lists the questions that were dropped before the split was built, by reason.
     """
     if built.unlabeled_ids:
         left_out = {**left_out, NO_TOKEN_SPAN: built.unlabeled_ids}
@@ -52,7 +52,7 @@ def summarize(built: BuiltSplit, left_out: Mapping[str, list[str]]) -> dict[str,
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
-    """What was cut or left out according to the report of `build_chunks`, a sentence for each kind and split."""
+    """Sentences on what was truncated or dropped, by kind and split, from the report of `build_chunks`."""
     said = []
     longest = report["settings"]["max_question_length"]
     for name in SPLITS:
@@ -79,7 +79,7 @@ def notes(report: Mapping[str, Any]) -> list[str]:
 
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
-    """For each split that loses a noticeable share of its answers to the tokenizer: how many, why, what would do."""
+    """Warnings for splits that lose a noticeable share of answers to the tokenizer, with cause and remedy."""
     said = []
     for name in SPLITS:
         split = report[name]
@@ -96,12 +96,12 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
 
 
 def _histogram(values: Iterable[int]) -> dict[str, int]:
-    """How often each value occurs, in rising order."""
+    """Counts how often each value occurs, in ascending order."""
     return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
 def _by_type(types: list[str | None], impossible: list[bool], num_segments_N: np.ndarray) -> dict[str, dict[str, int]]:
-    """Counts by question type; empty for sets whose questions carry none."""
+    """Counts by question type; empty if the questions have no types."""
     table: dict[str, dict[str, int]] = {}
     for name in sorted({name for name in types if name is not None}):
         rows = [row for row, other in enumerate(types) if other == name]

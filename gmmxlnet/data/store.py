@@ -1,11 +1,11 @@
 """The folder of chunks: token arrays (.npy, memory-mapped), texts (JSON), and a manifest with the hash of every file.
 
-    chunks/manifest.json                     format, version, settings, layout, files with their SHA-256, its own
+    chunks/manifest.json                     format, version, settings, layout, SHA-256 of the files and of itself
     chunks/tokenizer/                        without memory tokens
     chunks/{train,calibration,dev}/*.npy     the arrays of `SplitChunks`
     chunks/{train,calibration,dev}/texts.json
 
-It is written whole or not at all, and a folder that is damaged or of another version does not open.
+It is written atomically; opening a folder that is damaged or of another version raises an error.
 """
 
 import json
@@ -21,7 +21,7 @@ from gmmxlnet.errors import DataError
 from gmmxlnet.utils.files import digest_of, read_json, sha256_of, write_json
 
 FORMAT = "gmmxlnet-chunks"
-VERSION = 2  # since 2 the manifest has a digest of itself
+VERSION = 2  # since version 2 the manifest contains its own digest
 SPLITS = ("train", "calibration", "dev")
 MANIFEST = "manifest.json"
 _NPY_HEADER = 128  # bytes of a .npy file before its first element
@@ -30,12 +30,12 @@ _REMEDY = "make the chunks again (dvc repro --force chunk)"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitTexts:
-    """What a split says in words; lists of one item a context (C) or a document (N)."""
+    """The texts of a split; lists with one item per context (C) or per document (N)."""
 
     contexts: list[str]  # C
-    question_ids: list[str]  # N, as all below
+    question_ids: list[str]  # N, like all fields below
     questions: list[str]
-    answers: list[list[str]]  # every gold answer; none: unanswerable
+    answers: list[list[str]]  # all gold answers; empty if unanswerable
     question_types: list[str | None]
     conditions: list[str | None]
 
@@ -44,10 +44,10 @@ class SplitTexts:
 class SplitChunks:
     """The token arrays of a split. Row i of a ragged array is values[rows[i]:rows[i+1]]."""
 
-    context_tokens: np.ndarray  # (T,) int32, all contexts end to end
-    context_chars: np.ndarray  # (T, 2) int32, first character of each token and the one after its last
+    context_tokens: np.ndarray  # (T,) int32, all contexts concatenated
+    context_chars: np.ndarray  # (T, 2) int32, character range of each token (end exclusive)
     context_rows: np.ndarray  # (C+1,) int64
-    question_tokens: np.ndarray  # (Q,) int32, all documents' questions end to end, cut to max_question_length
+    question_tokens: np.ndarray  # (Q,) int32, all questions concatenated, cut to max_question_length
     question_rows: np.ndarray  # (N+1,) int64
     document_contexts: np.ndarray  # (N,) int32, the context each document asks about
     labels: np.ndarray  # (N, 2) int32, first and last context token of the answer; -1 where there is no label
@@ -58,12 +58,12 @@ class SplitChunks:
 
     @property
     def context_lengths(self) -> np.ndarray:
-        """Context tokens of each document, (N,) int64."""
+        """Number of context tokens of each document, (N,) int64."""
         return np.diff(self.context_rows)[self.document_contexts]
 
     @property
     def question_lengths(self) -> np.ndarray:
-        """Question tokens of each document, (N,) int64."""
+        """Number of question tokens of each document, (N,) int64."""
         return np.diff(self.question_rows)
 
 
@@ -75,11 +75,11 @@ class BuiltSplit:
     texts: SplitTexts
     layout: SegmentLayout
     num_cut_questions: int
-    unlabeled_ids: list[str]  # questions left out because no token span expresses their answer
+    unlabeled_ids: list[str]  # questions dropped because no token span matches their answer
 
 
 def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
-    """Write a split's files into a new folder."""
+    """Writes a split's files to a new folder."""
     folder.mkdir()
     for field in fields(SplitChunks):
         np.save(folder / f"{field.name}.npy", getattr(chunks, field.name), allow_pickle=False)
@@ -88,7 +88,7 @@ def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
 
 
 def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout) -> None:
-    """Write what `ChunkStore` checks; comes last, when all other files are there."""
+    """Writes the manifest that `ChunkStore` checks; call after all other files are written."""
     files = {
         file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*")) if file.is_file()
     }
@@ -103,7 +103,7 @@ def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout
 
 
 class ChunkStore:
-    """One split of a chunks folder, opened: arrays mapped into memory, texts read when first asked for."""
+    """An opened split of a chunks folder: arrays are memory-mapped, texts are read on first access."""
 
     def __init__(self, folder: str | Path, split: str) -> None:
         folder = Path(folder)
@@ -122,12 +122,12 @@ class ChunkStore:
 
     @cached_property
     def texts(self) -> SplitTexts:
-        """The texts, which training never needs."""
+        """The texts; training does not need them."""
         return SplitTexts(**json.loads((self.folder / "texts.json").read_text(encoding="utf-8")))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a chunks folder, if it is one and of this version; DataError otherwise."""
+    """Reads the manifest of a chunks folder; raises DataError if it is missing or of another version."""
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
@@ -156,7 +156,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verify_files(folder: Path) -> None:
-    """DataError unless the folder holds the manifest's files, just these, each with its hash."""
+    """Raises DataError unless the folder contains exactly the manifest's files with matching hashes."""
     named = {MANIFEST, *read_manifest(folder)["files"]}
     there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     if named != there:
@@ -179,6 +179,6 @@ def _check_file(path: Path, digest: str) -> None:
 
 
 def _load_array(path: Path) -> np.ndarray:
-    """The array, mapped into memory; one without elements cannot be, and is read."""
+    """Memory-maps the array; an empty one cannot be mapped and is read instead."""
     mode: Literal["r"] | None = None if path.stat().st_size <= _NPY_HEADER else "r"
     return np.load(path, mode, allow_pickle=False)

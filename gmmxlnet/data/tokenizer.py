@@ -1,11 +1,11 @@
-"""Tokenizers: any fast one, checked to be real, or a vocabulary of whole words made from the training text ("scratch").
+"""Tokenizers: any validated fast tokenizer, or a whole-word vocabulary built from the training text ("scratch").
 
-Asked of a tokenizer are the tokens `<unk> <sep> <pad> <cls>`, padding on the left, and nothing else: XLNet's Unigram,
-WordPiece (of a converted BERT) and byte-level BPE all do.
+A tokenizer only needs the tokens `<unk> <sep> <pad> <cls>` and padding on the left: XLNet's Unigram, WordPiece (of a
+converted BERT) and byte-level BPE all work.
 
-A text is encoded without special tokens, together with the characters each token stands for. A special token spelled
-out in a text ("<sep>") becomes <unk>: no document may forge the structure of a segment. `word_encoding.py` does it
-fast.
+A text is encoded without special tokens, together with the character range of each token. A special token spelled out
+in a text ("<sep>") becomes <unk>, so that a document cannot inject segment structure. `word_encoding.py` is the fast
+path.
 """
 
 import json
@@ -28,43 +28,43 @@ from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone, sp
 from gmmxlnet.errors import DataError, reason_of
 
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
-MIN_VOCABULARY = 100  # offline, from_pretrained quietly gives 9 tokens and maps every word to <unk>
-MAX_FILE_BYTES = 64 * 2**20  # of a tokenizer.json; the largest in use, of 260,000 tokens, have 35 MB
-MAX_TOKENS = 1_000_000  # that a vocabulary may have
-MAX_PIECE = 1_000  # characters; the tokenizer's trie is as deep as its longest piece, and freed by recursion
+MIN_VOCABULARY = 100  # offline, from_pretrained silently returns 9 tokens and maps every word to <unk>
+MAX_FILE_BYTES = 64 * 2**20  # size of tokenizer.json; the largest in use (260,000 tokens) have 35 MB
+MAX_TOKENS = 1_000_000  # maximum vocabulary size
+MAX_PIECE = 1_000  # characters; the trie is as deep as the longest piece and is freed recursively
 MAX_SCRATCH_WORDS = 32_000
 
 _XLNET_SPECIAL = ("<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>")
 _SPACE = "▁"
-# Scripts with no space between words, or, as Korean, none between a word and its particles: a run of letters as one
-# piece would swallow the answers in it, so each letter (of Korean: syllable, in NFKD) with its marks is a piece.
+# Scripts without spaces between words or, like Korean, between a word and its particles: a run of letters as one piece
+# would hide the answers in it, so each letter (Korean: syllable, in NFKD) with its marks is a piece.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 _LETTER = rf"[{_UNSPACED}]\p{{M}}*|\p{{GCB=L}}+\p{{GCB=V}}*\p{{GCB=T}}*"
 _PIECE = regex.compile(  # such a letter, a word or one mark, with the space before it
     rf"{_SPACE}?(?:{_LETTER}|[\w--[{_UNSPACED}\p{{Hangul}}]]+|[^\w{_SPACE}])|{_SPACE}", regex.V1
 )
-_ENCODE_BATCH = 2_048  # texts encoded at once: bounds the memory of the tokenizer's own records
+_ENCODE_BATCH = 2_048  # texts encoded at once: bounds the tokenizer's memory use
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedTexts:
-    """Token ids of many texts end to end: text i has ids[rows[i]:rows[i+1]], standing for characters chars[...]."""
+    """Concatenated token ids of many texts: text i has ids[rows[i]:rows[i+1]], with character ranges chars[...]."""
 
     ids: np.ndarray  # (T,) int32
-    chars: np.ndarray  # (T, 2) int32, first character and the one after the last, within the text; whole graphemes
+    chars: np.ndarray  # (T, 2) int32, character range within the text (end exclusive); whole graphemes
     rows: np.ndarray  # (N+1,) int64
 
     def part(self, first: int, end: int) -> "EncodedTexts":
-        """Texts `first` to `end`, exclusive."""
+        """Returns texts `first` to `end` (exclusive)."""
         tokens = slice(self.rows[first], self.rows[end])
         return EncodedTexts(self.ids[tokens], self.chars[tokens], self.rows[first : end + 1] - self.rows[first])
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerFast:
-    """A fast tokenizer (Unigram, WordPiece, BPE) from a folder or the Hub.
+    """Loads a fast tokenizer (Unigram, WordPiece, BPE) from a folder or the Hub.
 
     Raises:
-        DataError: it cannot be loaded, its vocabulary is not really there, it lacks one of `REQUIRED_TOKENS`, or it
+        DataError: it cannot be loaded, its vocabulary is missing, it lacks one of `REQUIRED_TOKENS`, or it
             pads on the right.
     """
     _check_file(Path(source) / "tokenizer.json")
@@ -76,19 +76,19 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     except (OSError, ValueError, LookupError, TypeError, AttributeError, HTTPError) as error:
         raise _unreadable(source, error) from error
     except Exception as error:
-        if type(error) is not Exception:  # the Rust of tokenizers raises that class itself, and none below it
+        if type(error) is not Exception:  # the Rust code of tokenizers raises plain Exception
             raise
         raise _unreadable(source, error) from error
     return checked_tokenizer(tokenizer, source)
 
 
 def _is_bare(folder: Path) -> bool:
-    """Whether nothing in a folder says what kind of tokenizer its file is of: then it is XLNet's."""
+    """Whether a folder does not specify the kind of its tokenizer; it is then assumed to be XLNet's."""
     return folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer_config.json", "config.json"))
 
 
 def _check_file(path: Path) -> None:
-    """DataError where reading a tokenizer's file would cost gigabytes, or its pieces the process."""
+    """Raises DataError if loading a tokenizer file would need gigabytes or could crash the process."""
     if not path.is_file():
         return
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -97,10 +97,10 @@ def _check_file(path: Path) -> None:
             "name another tokenizer"
         )
     try:
-        pieces = json.loads(path.read_bytes())["model"]["vocab"]  # {piece: id}, or of Unigram [[piece, score], …]
+        pieces = json.loads(path.read_bytes())["model"]["vocab"]  # {piece: id}; Unigram: [[piece, score], …]
         longest = max((len(entry if isinstance(entry, str) else entry[0]) for entry in pieces), default=0)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return  # the tokenizer's own reader says what is wrong
+        return  # loading the tokenizer reports the error
     if len(pieces) > MAX_TOKENS or longest > 10 * MAX_PIECE:
         raise DataError(
             f"{path}: has {len(pieces):,} tokens, the longest of {longest:,} characters; at most {MAX_TOKENS:,} of "
@@ -116,7 +116,7 @@ def _unreadable(source: str, error: Exception) -> DataError:
 
 
 def checked_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> PreTrainedTokenizerFast:
-    """The tokenizer itself, if it can be used here (see `load_tokenizer`); DataError otherwise."""
+    """Returns the tokenizer if it can be used (see `load_tokenizer`); raises DataError otherwise."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise DataError(
             f"tokenizer {source!r}: is a {type(tokenizer).__name__} without a fast form, which alone tells the "
@@ -143,7 +143,7 @@ def checked_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> PreTra
 
 
 def _check_required_tokens(tokenizer: PreTrainedTokenizerFast, source: str, vocabulary: dict[str, int]) -> None:
-    """DataError unless the special tokens are in the vocabulary, each under its name and in its part."""
+    """Raises DataError unless the special tokens are in the vocabulary, with the right names and roles."""
     used = {token: getattr(tokenizer, f"{token.strip('<>')}_token") for token in REQUIRED_TOKENS}
     missing = [token for token in REQUIRED_TOKENS if token not in vocabulary]
     if missing:
@@ -164,13 +164,13 @@ def _check_required_tokens(tokenizer: PreTrainedTokenizerFast, source: str, voca
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
-    """Token ids and their characters for each text, without special tokens; never cut.
+    """Encodes texts to token ids and character ranges, without special tokens and without truncation.
 
-    A token's characters begin and end with something visible, and take in the marks of its last letter, whether the
-    tokenizer kept those or not (`graphemes.py`).
+    A token's character range starts and ends with a visible character and includes the combining marks of its last
+    letter, whether the tokenizer kept them or not (`graphemes.py`).
     """
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # an earlier call may have left these on
+    backend.no_truncation()  # an earlier call may have enabled these
     backend.no_padding()
     encode = encode_by_words if encodes_words_alone(backend, texts) else encode_whole
     ids, chars, rows = encode(backend, texts)
@@ -181,7 +181,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> En
 
 
 def encode_whole(backend: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids (T,) int32, characters (T, 2) int32 and rows (N+1,) int64, some thousand texts at once."""
+    """Returns ids (T,) int32, chars (T, 2) int32 and rows (N+1,) int64, encoding texts in batches."""
     ids, chars = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     lengths: list[int] = []
     for first in range(0, len(texts), _ENCODE_BATCH):
@@ -199,32 +199,32 @@ def _without_special(tokenizer: PreTrainedTokenizerFast, tokens_T: np.ndarray) -
 
 
 def memory_tokens(num_slots: int) -> list[str]:
-    """The names of the memory tokens in the order of their ids: all reads, then all writes."""
+    """Returns the memory tokens in the order of their ids: all read tokens, then all write tokens."""
     return [f"[MEM_{kind}_{slot}]" for kind in ("READ", "WRITE") for slot in range(num_slots)]
 
 
 def add_memory_tokens(tokenizer: PreTrainedTokenizerFast, num_slots: int) -> None:
-    """Add the memory tokens above the vocabulary of size V: READ_j gets id V + j, WRITE_j gets V + num_slots + j."""
+    """Adds the memory tokens after the vocabulary of size V: READ_j gets id V + j, WRITE_j gets V + num_slots + j."""
     tokenizer.add_special_tokens(
         {"additional_special_tokens": memory_tokens(num_slots)}, replace_extra_special_tokens=False
     )
 
 
 def base_vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
-    """V: the number of tokens below the memory tokens."""
+    """Returns V, the vocabulary size without memory tokens."""
     return tokenizer.get_vocab().get("[MEM_READ_0]", len(tokenizer))
 
 
 def num_memory_slots(tokenizer: PreTrainedTokenizerFast) -> int:
-    """How many [MEM_READ_j] the tokenizer has."""
+    """Returns the number of [MEM_READ_j] tokens."""
     return sum(1 for token in tokenizer.get_vocab() if token.startswith("[MEM_READ_"))
 
 
 def scratch_tokenizer(texts: Iterable[str]) -> XLNetTokenizerFast:
-    """An XLNet tokenizer whose pieces are the words and marks of `texts`, the most frequent 32,000 whole.
+    """Builds an XLNet tokenizer whose pieces are the 32,000 most frequent words and punctuation marks of `texts`.
 
     Ids: XLNet's special tokens, then pieces by (-count, piece), then single characters, so that no character of the
-    texts (nor printable ASCII) is unknown.
+    texts and no printable ASCII character is unknown.
     """
     blank = XLNetTokenizerFast(vocab=[(token, 0.0) for token in _XLNET_SPECIAL]).backend_tokenizer
     words: Counter[str] = Counter()
@@ -241,10 +241,10 @@ def scratch_tokenizer(texts: Iterable[str]) -> XLNetTokenizerFast:
 
 
 def _scored_vocabulary(ranked: list[tuple[str, int]], characters: set[str]) -> list[tuple[str, float]]:
-    """Unigram scores: log frequency less a toll K on every piece, K above any -log frequency.
+    """Computes Unigram scores: log frequency minus a penalty K per piece, where K exceeds any -log frequency.
 
-    The most likely split sums the scores, so one piece (above -2K) always beats two (below -2K): a known word is
-    never cut, and an unknown one is cut into as few pieces as can be.
+    The most likely split maximizes the summed scores, so one piece (above -2K) always beats two (below -2K): a known
+    word is never split, and an unknown one is split into as few pieces as possible.
     """
     total = math.log(sum(count for _, count in ranked) + 1)
     toll = total + 1

@@ -1,6 +1,6 @@
-"""Evaluation: from logits to answers, the official metric, and what the memory has to do with them.
+"""Evaluation: extracts answers from logits, computes the official metric, and ablates the memory.
 
-`QAEvaluator` is imported when it is first asked for, so that the metric can be had without a model.
+`QAEvaluator` is imported lazily, so that the metric can be used without importing a model.
 """
 
 from typing import Any

@@ -4,7 +4,7 @@
     answer(model, ["Who is the host?", "Who is the baker?"], text)             # one text, several questions
     answer(model, questions, texts)                                            # as many texts as questions
 
-A text of any length is read as in evaluation: in segments, each with the question, the memory travelling between them.
+A text of any length is read as in evaluation: in segments, each with the question, passing the memory between them.
 """
 
 import math
@@ -30,45 +30,45 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 
 MAX_N_BEST = 10_000
-MAX_SEQ_LENGTH, DOC_STRIDE = 384, 64  # of models whose config.json does not say how they were trained
-SHOWN_WORDS = 5  # unfamiliar ones that an answer names
-CANDIDATES = 20  # spans that share the probability, however few of them are asked for
+MAX_SEQ_LENGTH, DOC_STRIDE = 384, 64  # for models whose config.json does not store the training values
+SHOWN_WORDS = 5  # maximum number of unfamiliar words listed in an answer
+CANDIDATES = 20  # spans in the softmax, even if fewer are returned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A span that may be the answer, or the empty answer (no characters, text "")."""
+    """A candidate span, or the empty answer (no characters, text "")."""
 
     text: str
     char_start: int | None  # first character in the document
     char_end: int | None  # the one after the last
-    segment: int  # the segment that it was found in, from 0; of the empty answer, the one that is least sure of it
+    segment: int  # 0-based segment of the span; for the empty answer, the least certain segment
     score: float  # start logit plus end logit
-    probability: float  # among the candidates: softmax of their scores
+    probability: float  # softmax of the candidates' scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a model answers to one question of one document."""
+    """A model's answer to one question about one document."""
 
     question: str
-    text: str  # empty: the document does not say
-    char_start: int | None  # where the text begins in the document; None where there is none
+    text: str  # empty if the document does not contain the answer
+    char_start: int | None  # first character in the document; None if the answer is empty
     char_end: int | None  # the character after its end
-    segment: int | None  # the segment it was found in, from 0
-    probability: float  # of this answer, or of there being none, among the candidates
-    null_odds: float  # score of the empty answer less the best span's; above `threshold`: no answer
+    segment: int | None  # 0-based segment of the answer
+    probability: float  # of this answer (or of no answer) among the candidates
+    null_odds: float  # score of the empty answer minus the best span's; above `threshold`: no answer
     threshold: float
-    num_segments: int  # that the document was read in
-    candidates: tuple[Candidate, ...]  # n best, best first, the empty one among them
-    unfamiliar_in_question: float  # share of its words that the vocabulary lacks: near 1, the answer means nothing
+    num_segments: int  # number of segments of the document
+    candidates: tuple[Candidate, ...]  # n best including the empty answer, best first
+    unfamiliar_in_question: float  # share of unknown words; if near 1, the answer is meaningless
     unfamiliar_in_document: float
-    unfamiliar_words: tuple[str, ...]  # a few of them, of the question first
+    unfamiliar_words: tuple[str, ...]  # a few of these words, the question's first
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Questions and texts in the form that `Documents` reads."""
+    """Questions and texts in the format that `Documents` reads."""
 
     chunks: SplitChunks
     texts: SplitTexts
@@ -88,17 +88,17 @@ def answer(
     max_seq_length: int | None = None,
     doc_stride: int | None = None,
 ) -> Answer | list[Answer]:
-    """The answer to a question about a document; a list of answers if either is a list.
+    """Answers a question about a document; returns a list of answers if either argument is a list.
 
     Args:
-        question, document: one text each, or lists; a single text stands for each item of the other's list.
-        tokenizer: the model's; loaded from where the model came from when left out.
-        threshold: null odds above which the answer is empty. 0 means: whichever scores higher, the best span or no
-            answer. `reports/metrics.json` holds the one that was chosen for the model.
-        n_best: how many candidates to return, 10,000 at most.
-        max_answer_length: in tokens.
-        batch_size: (question, document) pairs read at a time.
-        max_seq_length, doc_stride: how to cut a document into segments; as in training when left out.
+        question, document: one text each, or lists; a single text is paired with every item of the other list.
+        tokenizer: the model's tokenizer; by default loaded from the model's checkpoint.
+        threshold: null odds above which the answer is empty. 0 selects whichever scores higher, the best span or no
+            answer. `reports/metrics.json` contains the threshold chosen for the model.
+        n_best: number of candidates to return, at most 10,000.
+        max_answer_length: maximum answer length in tokens.
+        batch_size: number of (question, document) pairs per batch.
+        max_seq_length, doc_stride: how to split a document into segments; by default as in training.
 
     Raises:
         DataError: a document or question is empty, or a question leaves no room for the document in a segment.
@@ -139,7 +139,7 @@ def _check_threshold(threshold: float) -> None:
 
 
 def _check_counts(**counts: int) -> None:
-    """ConfigError unless each is an integer that makes sense."""
+    """Raises ConfigError unless each count is an integer in its valid range."""
     for name, count in counts.items():
         least, most = int(name != "doc_stride"), MAX_N_BEST if name == "n_best" else sys.maxsize
         if isinstance(count, bool) or not isinstance(count, Integral) or not least <= count <= most:
@@ -148,7 +148,7 @@ def _check_counts(**counts: int) -> None:
 
 
 def _texts(name: str, given: Any) -> list[str]:
-    """A text or a list of texts as a list; ConfigError for another type, DataError for a text that cannot be read."""
+    """Returns texts as a list; raises ConfigError for a wrong type and DataError for an invalid text."""
     if not isinstance(given, str | Sequence) or isinstance(given, bytes):
         raise ConfigError(f"{name} must be a text or a list of texts, not {type(given).__name__}")
     texts = [given] if isinstance(given, str) else list(given)
@@ -163,7 +163,7 @@ def _texts(name: str, given: Any) -> list[str]:
 
 
 def _pairs(question: str | Sequence[str], document: str | Sequence[str]) -> tuple[list[str], list[str]]:
-    """As many questions as documents, none of them empty."""
+    """Pairs questions with documents and checks that none is empty."""
     questions, documents = _texts("question", question), _texts("document", document)
     if isinstance(question, str):
         questions *= len(documents)
@@ -177,7 +177,7 @@ def _pairs(question: str | Sequence[str], document: str | Sequence[str]) -> tupl
 
 
 def _own_tokenizer(model: GMMXLNetForQA) -> PreTrainedTokenizerFast:
-    """The tokenizer that lies with the model's checkpoint, at the same revision."""
+    """Loads the tokenizer from the model's checkpoint, at the same revision."""
     if not model.name_or_path:
         raise CheckpointError("the model was not loaded from a folder or the Hub: pass its tokenizer to answer()")
     return load_tokenizer(model.name_or_path, getattr(model.config, "_commit_hash", None))
@@ -186,7 +186,7 @@ def _own_tokenizer(model: GMMXLNetForQA) -> PreTrainedTokenizerFast:
 def _layout(
     config: GMMXLNetConfig, tokenizer: PreTrainedTokenizerFast, max_seq_length: int | None, doc_stride: int | None
 ) -> SegmentLayout:
-    """Segments as in training, as far as the checkpoint tells."""
+    """Returns the segment layout used in training, with defaults for what the checkpoint does not store."""
     trained = config.segment_layout or {}
     return make_layout(
         tokenizer,
@@ -205,7 +205,7 @@ def _as_documents(
     contexts: EncodedTexts,
     layout: SegmentLayout,
 ) -> Documents:
-    """Every document tokenized once (as `texts`, which are different), however many questions ask about it."""
+    """Tokenizes each distinct document (`texts`) once, however many questions are about it."""
     context_of = {text: index for index, text in enumerate(texts)}
     chunks = SplitChunks(
         context_tokens=contexts.ids,
@@ -228,7 +228,7 @@ def _as_documents(
 
 
 def _check_room(question_lengths_N: np.ndarray, layout: SegmentLayout) -> None:
-    """Each question must leave room for more context than segments share, or reading would not come forward."""
+    """Raises DataError if a question leaves no room for more than `doc_stride` context tokens per segment."""
     room_N = layout.windows(question_lengths_N) - layout.doc_stride
     if len(room_N) and room_N.min() < 1:
         number = int(room_N.argmin())
@@ -246,7 +246,7 @@ def _answers(
     n_best: int,
     unfamiliar: list[tuple[float, list[str]]],
 ) -> list[Answer]:
-    """`unfamiliar` holds the share and the words of each question and then of each context."""
+    """Creates answers; `unfamiliar` has the share and the words of each question, then of each context."""
     context_N = predictions.context_indices()
     num_segments_N = predictions.documents.num_segments()
     answers = []

@@ -1,11 +1,11 @@
-"""`QAEvaluator`: reads every segment of every document, and scores the answers.
+"""`QAEvaluator`: reads every segment of every document and scores the answers.
 
     evaluator = QAEvaluator(model, tokenizer)
     results = evaluator.evaluate(dataset)                      # {"exact_match": …, "f1": …, …}
 
-or in steps: `predict` the calibration documents and the ones to report, `choose_threshold` on the former, `ablate` the
-latter, `assemble_metrics`. Started in several processes (`accelerate launch`), each reads its share of the batches, and
-all of them know all answers. Shapes: B documents of a batch, S segments, L tokens, D documents of a dataset.
+or in steps: `predict` on the calibration and the reported documents, `choose_threshold` on the former, `ablate` on the
+latter, then `assemble_metrics`. With several processes (`accelerate launch`), each reads its share of the batches and
+receives all answers. Shapes: B documents of a batch, S segments, L tokens, D documents of a dataset.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ from gmmxlnet.models.memories.routing_ablation import LEARNED, routing_ablations
 from gmmxlnet.utils.processes import Processes
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "num_segments")
-BETWEEN_SEGMENTS = ("shuffled", "reset")  # ablations that change nothing in a document of one segment
+BETWEEN_SEGMENTS = ("shuffled", "reset")  # ablations with no effect on single-segment documents
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is changed of the model for one reading; nothing by default."""
+    """A change to the model for one evaluation pass; no change by default."""
 
     name: str = ""
     memory_ablation: str = "normal"
@@ -45,26 +45,26 @@ class Ablation:
 
     @property
     def needs_donors(self) -> bool:
-        """Whether each document is given something of another one."""
+        """Whether each document receives the memory or routing of another one."""
         return self.name == "shuffled"
 
     @property
     def described(self) -> str:
-        """For progress lines: `memory zeroed`; empty where nothing is changed."""
+        """Description for progress lines, e.g. `memory zeroed`; empty without a change."""
         what = "routing" if self.routing_ablation != LEARNED else "memory"
         return f"{what} {self.name}" if self.name else ""
 
 
 def longest_first(documents: Questions) -> np.ndarray:
-    """(D,) indices of the documents in reading order: batch mates are alike, and memory runs out at once or never."""
+    """(D,) document indices, longest first: batches are homogeneous, and out-of-memory errors occur at the start."""
     return np.lexsort((documents.num_tokens(), documents.num_segments()))[::-1]
 
 
 def rows_with_other_contexts(context_B: np.ndarray) -> np.ndarray:
-    """(B,) for each row one that has another context; a permutation where that is possible.
+    """(B,) for each row, the index of a row with a different context; a permutation if possible.
 
-    Rows sorted by context are shifted by the size of the largest group. Where one context has more than half of the
-    rows, its rows share those of the others. At least two contexts must be there.
+    Rows sorted by context are shifted by the size of the largest group. If one context has more than half of the
+    rows, its rows share those of the others. At least two contexts are required.
     """
     order = np.argsort(context_B, kind="stable")
     contexts, counts = np.unique(context_B, return_counts=True)
@@ -76,7 +76,7 @@ def rows_with_other_contexts(context_B: np.ndarray) -> np.ndarray:
 
 
 def with_donor(rows_B: np.ndarray, order_D: np.ndarray, context_D: np.ndarray) -> np.ndarray:
-    """The batch, and one document more if all of it asks about one context: the nearest in `order_D` about another."""
+    """Adds a document if all rows share one context: the nearest in `order_D` with another context."""
     elsewhere = np.flatnonzero(context_D[order_D] != context_D[rows_B[0]])
     if np.any(context_D[rows_B] != context_D[rows_B[0]]):
         return rows_B
@@ -85,7 +85,7 @@ def with_donor(rows_B: np.ndarray, order_D: np.ndarray, context_D: np.ndarray) -
 
 
 def context_mask(batch: dict[str, Tensor], num_write_tokens: int) -> Tensor:
-    """(B,S,L) bool: the context's tokens. They lead the segment; its write tokens and a `<sep>` share their type 0."""
+    """(B,S,L) bool mask of the context tokens, which come first; write tokens and a `<sep>` also have type 0."""
     mask_BSL = batch["attention_mask"].bool()
     num_context_BS1 = ((batch["token_type_ids"] == 0) & mask_BSL).sum(-1, keepdim=True) - num_write_tokens - 1
     from_left_BSL = mask_BSL.cumsum(-1)  # 1 at the segment's first token
@@ -93,7 +93,7 @@ def context_mask(batch: dict[str, Tensor], num_write_tokens: int) -> Tensor:
 
 
 def check_fit(config: GMMXLNetConfig, tokenizer: PreTrainedTokenizerBase, layout: SegmentLayout) -> None:
-    """Raise ConfigError unless model, tokenizer and documents give the same ids to words and memory tokens."""
+    """Raises ConfigError unless model, tokenizer and documents agree on the ids of words and memory tokens."""
     words = base_vocabulary_size(tokenizer)
     if words != layout.vocab_size:
         raise ConfigError(
@@ -113,14 +113,14 @@ class QAEvaluator:
     """Finds and scores the answers of a model.
 
     Args:
-        model: a `GMMXLNetForQA`; moved to `device` if one is given, and read in eval mode.
-        tokenizer: the documents' own, with or without memory tokens; a wrong one is refused.
+        model: a `GMMXLNetForQA`; moved to `device` if one is given, and run in eval mode.
+        tokenizer: the documents' own, with or without memory tokens; a mismatch raises ConfigError.
         n_best_size: spans kept for each document.
-        max_answer_length: in tokens.
-        batch_size: documents read at a time.
-        device: where the model is, when left out.
+        max_answer_length: maximum answer length in tokens.
+        batch_size: documents per batch.
+        device: the model's device by default.
         autocast_dtype: bfloat16 or float16 for mixed precision; None for the model's own.
-        show_progress: exact match so far (answering where the null odds are at most 0), tokens per second, time left.
+        show_progress: exact match so far (with a threshold of 0), tokens per second, time left.
     """
 
     def __init__(
@@ -144,11 +144,11 @@ class QAEvaluator:
     def evaluate(
         self, dataset: Any, threshold: ThresholdChoice | float = 0.0, memory_ablations: bool = False
     ) -> dict[str, Any]:
-        """`exact_match`, `f1` and the rest of `reports/metrics.json` for `Documents` or a `ChunkedSquadDataset`.
+        """Computes the figures of `reports/metrics.json` for `Documents` or a `ChunkedSquadDataset`.
 
         Args:
             threshold: null odds above which a question counts as unanswerable; `choose_threshold` finds one.
-            memory_ablations: score the model without its memory, and a mixture with other routing, too.
+            memory_ablations: also score the model without its memory, and a mixture with other routing.
         """
         normal = self.predict(getattr(dataset, "documents", dataset))
         choice = threshold if isinstance(threshold, ThresholdChoice) else ThresholdChoice(threshold)
@@ -157,7 +157,7 @@ class QAEvaluator:
         return assemble_metrics(normal, choice, self.ablate(normal), self.ablate_routing(normal))
 
     def predict(self, documents: Questions) -> Predictions:
-        """The n best spans and the null score of every document, over all its segments."""
+        """Computes the n best spans and the null score of every document, over all its segments."""
         D, N = len(documents), self.n_best_size
         empty = Predictions(
             documents=documents,
@@ -173,11 +173,11 @@ class QAEvaluator:
         return self._read(empty, longest_first(documents), Ablation())
 
     def ablate(self, normal: Predictions) -> dict[str, Predictions | None]:
-        """The same documents answered with the memory `zeroed`, `shuffled` and `reset`.
+        """Answers the same documents with the memory `zeroed`, `shuffled` and `reset`.
 
-        A model without memory answers as before, so `normal` itself is returned for each. So do documents of a single
-        segment when nothing changes but what travels between segments; they are not read again. `shuffled` is None
-        where all documents share one context: there is no other memory to hand over.
+        For a model without memory, `normal` itself is returned for each. Single-segment documents are not read again if
+        the ablation only affects what is passed between segments. `shuffled` is None if all documents share one
+        context, since there is no other memory to use.
         """
         ablations = [name for name in MEMORY_ABLATIONS if name != "normal"]
         if not self.model.config.kind.carries:
@@ -191,10 +191,10 @@ class QAEvaluator:
         }
 
     def ablate_routing(self, normal: Predictions) -> dict[str, Predictions | None]:
-        """The same documents answered with each other routing of a mixture (`RoutingAblation`); empty without router.
+        """Answers the same documents with each alternative routing (`RoutingAblation`); empty without a router.
 
-        Routing acts on what later segments read, so documents of a single segment are not read again. `shuffled` is
-        None where all documents share one context.
+        Routing only affects later segments, so single-segment documents are not read again. `shuffled` is None if all
+        documents share one context.
         """
         if not self.model.config.has_router:
             return {}
@@ -203,18 +203,18 @@ class QAEvaluator:
         return {name: self._ablated(normal, several_D, Ablation(name, routing_ablation=name)) for name in names}
 
     def _orders(self, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of all documents in reading order, and of those with several segments."""
+        """Returns the indices of all documents in reading order, and of those with several segments."""
         order_D = longest_first(predictions.documents)
         return order_D, order_D[predictions.documents.num_segments()[order_D] > 1]
 
     def _ablated(self, normal: Predictions, rows_D: np.ndarray, ablation: Ablation) -> Predictions | None:
-        """`normal` with some documents read anew; None where that needs another context and there is none."""
+        """Reads documents `rows_D` again; None if the ablation needs another context and there is none."""
         if ablation.needs_donors and len(np.unique(normal.context_indices())) == 1:
             return None
         return self._read(normal, rows_D, ablation)
 
     def _read(self, before: Predictions, rows_D: np.ndarray, ablation: Ablation) -> Predictions:
-        """`before` with the documents `rows_D` read anew, `batch_size` at a time."""
+        """Returns `before` with the documents `rows_D` read again, `batch_size` at a time."""
         columns = {
             field.name: getattr(before, field.name).copy() for field in fields(before) if field.name != "documents"
         }
@@ -246,7 +246,7 @@ class QAEvaluator:
         return replace(before, **columns)
 
     def _share(self, columns: dict[str, np.ndarray], rows_D: np.ndarray, own: Sequence[np.ndarray]) -> None:
-        """Give every process what the others have read: where one has not read, it adds zeros."""
+        """Combines the results of all processes by summation; each contributes zeros for rows it has not read."""
         if self.processes.count == 1:
             return
         others = np.setdiff1d(rows_D, np.concatenate([np.empty(0, np.int64), *own]))
@@ -256,7 +256,7 @@ class QAEvaluator:
 
     @torch.inference_mode()
     def _answer(self, batch: dict[str, Tensor], ablation: Ablation) -> dict[str, Tensor]:
-        """The columns of `Predictions` for one batch."""
+        """Computes the columns of `Predictions` for one batch."""
         device = self.model.device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         inputs = {name: batch[name] for name in MODEL_INPUTS}

@@ -1,7 +1,7 @@
-"""How much of a text a tokenizer's vocabulary knows: a model's certainty about the rest means nothing.
+"""Measures how much of a text is in a tokenizer's vocabulary; confidence about other words is meaningless.
 
-A word is unfamiliar where its tokens are unknown, or no more than its single letters: nothing that was learned about
-words can be seen in it.
+A word is unfamiliar if its tokens are unknown or only its single letters, so that nothing learned about words applies
+to it.
 """
 
 import numpy as np
@@ -10,14 +10,14 @@ import regex
 from gmmxlnet.data.tokenizer import EncodedTexts
 
 _NO_ALPHABET = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-_WORD = regex.compile(rf"[\p{{L}}--[{_NO_ALPHABET}]]{{3,}}|[{_NO_ALPHABET}]", regex.V1)  # there each letter counts
+_WORD = regex.compile(rf"[\p{{L}}--[{_NO_ALPHABET}]]{{3,}}|[{_NO_ALPHABET}]", regex.V1)  # each letter counts
 
 
 def unfamiliar_words(text: str, encoded: EncodedTexts, number: int, unk_id: int) -> tuple[float, list[str]]:
-    """The share of a text's words that its tokens do not show, 0 to 1, and those words, each once, in order.
+    """Returns the share of unfamiliar words in a text, 0 to 1, and these words without duplicates, in order.
 
     Args:
-        number: which of the encoded texts it is.
+        number: index of the text in `encoded`.
     """
     tokens = slice(encoded.rows[number], encoded.rows[number + 1])
     ids_T, chars_T2 = encoded.ids[tokens], encoded.chars[tokens]

@@ -1,7 +1,7 @@
-"""`reports/metrics.json`: the official figures and, beside them, what they are worth.
+"""`reports/metrics.json`: the official metrics and the figures needed to interpret them.
 
-The floor (always answering "no answer"), 95% intervals, questions by type and by number of segments, and the same model
-with its memory taken away. Scores are percent.
+These are the floor (always answering "no answer"), 95% intervals, scores by question type and by number of segments,
+and the scores of the same model without its memory. Scores are in percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from gmmxlnet.evaluation.squad_metric import Scores, apply_threshold, raw_scores
 from gmmxlnet.evaluation.threshold import ThresholdChoice
 from gmmxlnet.models.memories.routing_ablation import LEARNED
 
-OFFICIAL_NAMES = {"exact": "exact_match"}  # the official script's name: ours
+OFFICIAL_NAMES = {"exact": "exact_match"}  # official script's name -> our name
 GROUPS = ("HasAns", "NoAns")
 SAME_WITHOUT_MEMORY = "the model has no memory: every ablation is the plain score, not computed again"
 ONE_CONTEXT = "all documents share one context: no other document's memory could be handed over"
 
 
 class ScoredQuestions:
-    """Exact match and F1 (0 to 1) of every question under a threshold, averaged over groups with intervals."""
+    """Exact match and F1 (0 to 1) of every question at a threshold, with group averages and intervals."""
 
     def __init__(self, predictions: Predictions, threshold: float, bootstrap: ContextBootstrap) -> None:
         golds, odds = predictions.golds(), predictions.odds_by_id()
@@ -37,16 +37,16 @@ class ScoredQuestions:
         return 100.0 * np.array(list(self.scores[metric].values()), float)
 
     def summary(self, group_D: np.ndarray | None = None) -> dict[str, Any]:
-        """Averages of a group of questions (a bool mask; all when left out) with their intervals."""
+        """Averages over a group of questions (a bool mask; all by default) with their intervals."""
         summary: dict[str, Any] = {}
         for metric, scores in self.scores.items():
             chosen = [score for i, score in enumerate(scores.values()) if group_D is None or group_D[i]]
-            summary[metric] = 100.0 * sum(chosen) / len(chosen)  # summed as the official script sums
+            summary[metric] = 100.0 * sum(chosen) / len(chosen)  # same summation as the official script
             summary[f"{metric}_interval"] = self.bootstrap.interval(self.values(metric), group_D)
         return {**summary, "total": len(chosen)}
 
     def loss_to(self, other: "ScoredQuestions") -> dict[str, Any]:
-        """By how much `other` scores lower, with intervals paired by question: one above 0 is a real loss."""
+        """Score differences to `other`, with intervals paired by question; an interval above 0 is a real loss."""
         loss: dict[str, Any] = {}
         for metric in self.scores:
             difference_D = self.values(metric) - other.values(metric)
@@ -58,7 +58,7 @@ class ScoredQuestions:
 
 
 def official_figures(predictions: Predictions, choice: ThresholdChoice) -> dict[str, Any]:
-    """What the official script says of the prediction files; keys of absent groups are there, with null."""
+    """Figures of the official script for the prediction files; keys of absent groups are null."""
     odds = predictions.odds_by_id()
     golds, answers = predictions.golds(), predictions.answers(choice.value)
     figures: dict[str, Any] = dict(squad_v2_metrics(golds, answers, odds, choice.value))
@@ -69,7 +69,7 @@ def official_figures(predictions: Predictions, choice: ThresholdChoice) -> dict[
 
 
 def _oracle(predictions: Predictions) -> dict[str, Any]:
-    """What a threshold chosen on these very questions would reach; `best_*` stops at the threshold in use."""
+    """Scores with a threshold chosen on the evaluated questions; `best_*` stops at the threshold in use."""
     odds, best_texts = predictions.odds_by_id(), predictions.best_texts
     answers = dict(zip(predictions.question_ids, best_texts, strict=True))
     figures = squad_v2_metrics(predictions.golds(), answers, odds)
@@ -83,7 +83,7 @@ def _oracle(predictions: Predictions) -> dict[str, Any]:
 
 
 def _by_label(scored: ScoredQuestions, labels: Sequence[str | int | None]) -> dict[str, Any]:
-    """A summary for each label, in their order; questions without a label are in none."""
+    """Summaries by label, in sorted order; questions without a label are skipped."""
     label_D = np.array(labels, dtype=object)
     return {str(label): scored.summary(label_D == label) for label in sorted({x for x in labels if x is not None})}
 
@@ -95,7 +95,7 @@ def _ablations(
     threshold: float,
     unchanged: str,
 ) -> dict[str, Any]:
-    """Scores of each ablation, and of the model as it is under the name `unchanged`."""
+    """Scores of each ablation, and of the unmodified model under the name `unchanged`."""
     types = normal.question_types()
     table = {unchanged: {**scored.summary(), "by_question_type": _by_label(scored, types)}}
     for name, predictions in ablations.items():
@@ -115,12 +115,12 @@ def assemble_metrics(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The contents of `reports/metrics.json`.
+    """Returns the contents of `reports/metrics.json`.
 
     Args:
-        ablations: the same documents' predictions by ablation (`QAEvaluator.ablate`); empty to leave that table out.
-        routing_ablations: likewise by routing (`QAEvaluator.ablate_routing`).
-        seed: of the bootstrap.
+        ablations: predictions for the same documents by ablation (`QAEvaluator.ablate`); empty to omit the table.
+        routing_ablations: the same by routing (`QAEvaluator.ablate_routing`).
+        seed: bootstrap seed.
     """
     bootstrap = ContextBootstrap(normal.context_indices(), seed=seed)
     scored = ScoredQuestions(normal, choice.value, bootstrap)

@@ -1,6 +1,6 @@
-"""What a model answered: every document's n best spans, its null score, and the official files made from them.
+"""A model's predictions: every document's n best spans and null score, and the official output formats.
 
-An answer's text is the slice of the context that its tokens cover, never detokenized. Shapes: D documents, N spans.
+An answer's text is a slice of the context, never detokenized. Shapes: D documents, N spans.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-NO_SPAN_ODDS = 1e6  # null odds of a context in which no span is valid; a number, because JSON has no infinity
+NO_SPAN_ODDS = 1e6  # null odds of a context without a valid span; finite, because JSON has no infinity
 
 
 class Questions(Protocol):
-    """What the evaluation asks of `gmmxlnet.data.documents.Documents`: one question of one context at each index."""
+    """The interface of `gmmxlnet.data.documents.Documents` that evaluation needs: one question per index."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
@@ -32,7 +32,7 @@ class Questions(Protocol):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Each document's N best spans, best first (`start_logit` -inf where there are fewer), and its null score."""
+    """Each document's N best spans, best first (padded with `start_logit` -inf), and its null score."""
 
     documents: Questions
     first_token: np.ndarray  # (D,N) int64, context tokens
@@ -46,7 +46,7 @@ class Predictions:
 
     @cached_property
     def null_odds(self) -> np.ndarray:
-        """(D,) null score less the best span's score: the higher, the rather there is no answer."""
+        """(D,) null score minus the best span's score; higher means more likely unanswerable."""
         odds = self.null_start_logit + self.null_end_logit - (self.start_logit[:, 0] + self.end_logit[:, 0])
         return np.where(np.isfinite(odds), odds, NO_SPAN_ODDS)
 
@@ -56,7 +56,7 @@ class Predictions:
 
     @cached_property
     def best_texts(self) -> list[str]:
-        """Each document's best span as text, however high its null odds; empty only where no span is valid."""
+        """Each document's best span as text, regardless of its null odds; empty only if no span is valid."""
         return [self.spans(i, 1)[0]["text"] if self.has_span(i) else "" for i in range(len(self.documents))]
 
     def has_span(self, index: int) -> bool:
@@ -90,7 +90,7 @@ class Predictions:
         return dict(zip(self.question_ids, self.null_odds.tolist(), strict=True))
 
     def n_best_by_id(self) -> dict[str, list[dict[str, Any]]]:
-        """Question id -> its spans and the empty answer, best first, with probabilities (softmax over these scores)."""
+        """Question id -> its spans and the empty answer, best first, with softmax probabilities."""
         return {question_id: self._n_best(i) for i, question_id in enumerate(self.question_ids)}
 
     def _n_best(self, index: int) -> list[dict[str, Any]]:
@@ -110,12 +110,12 @@ class Predictions:
         return [{**entries[i], "probability": probabilities[i]} for i in order]
 
     def golds(self) -> dict[str, list[str]]:
-        """Question id -> gold answers, none for an unanswerable question."""
+        """Question id -> gold answers, empty for an unanswerable question."""
         return {question_id: self.documents.gold_answers(i) for i, question_id in enumerate(self.question_ids)}
 
     def question_types(self) -> Sequence[str | None]:
         return [self.documents.question_type(i) for i in range(len(self.documents))]
 
     def context_indices(self) -> np.ndarray:
-        """(D,) which context each question asks about."""
+        """(D,) context index of each question."""
         return np.array([self.documents.context_index(i) for i in range(len(self.documents))])

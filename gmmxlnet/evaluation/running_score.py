@@ -1,4 +1,4 @@
-"""Exact match while the reading still goes on, for those who watch."""
+"""Reports exact match while evaluation is running."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from gmmxlnet.utils.progress import Progress
 
 
 class RunningScore:
-    """Scores documents as soon as their columns in `predictions` are filled, and shows it.
+    """Scores documents as soon as their columns in `predictions` are filled, and displays the score.
 
-    The threshold is not chosen yet while this is shown: where the null odds are at most 0, a question is answered.
+    The threshold has not been chosen at this point; questions with null odds of at most 0 are answered.
 
     Args:
-        predictions: over arrays that are still being written.
-        num_documents: that will be read.
-        ablation: what is taken away, such as `memory zeroed`; empty for nothing.
+        predictions: predictions whose arrays are still being filled.
+        num_documents: total number of documents.
+        ablation: description of the ablation, such as `memory zeroed`; empty for none.
     """
 
     def __init__(self, predictions: Predictions, num_documents: int, ablation: str) -> None:
@@ -25,7 +25,7 @@ class RunningScore:
         self.progress = Progress(what, total=num_documents, unit="documents")
 
     def add(self, rows_B: np.ndarray, num_tokens: int) -> None:
-        """These documents were read, in so many tokens."""
+        """Adds the documents `rows_B`, which have `num_tokens` tokens."""
         figures = {}
         if self.progress.shown:
             self.num_done += len(rows_B)

@@ -1,10 +1,10 @@
-"""The SQuAD 2.0 metric: the figures of the official script, to the last digit.
+"""The SQuAD 2.0 metric, numerically identical to the official script.
 
-    golds = {"q1": ["Paris", "in Paris"], "q2": []}            # an empty list: unanswerable
+    golds = {"q1": ["Paris", "in Paris"], "q2": []}            # empty list: unanswerable
     squad_v2_metrics(golds, {"q1": "Paris", "q2": ""}, null_odds={"q1": -3.0, "q2": 1.5}, threshold=0.0)
 
-Scores are percent. Sums are taken in the order of `golds` (the threshold search: of the sorted `null_odds`, ties as
-they stand in it) and over the same mixture of ints and floats as the official script: both decide the last digit.
+Scores are in percent. Sums are taken in the order of `golds` (threshold search: of the stably sorted `null_odds`) and
+over the same mix of ints and floats as in the official script, since both affect the last digit.
 Reference: Rajpurkar et al. 2018, "Know What You Don't Know: Unanswerable Questions for SQuAD".
 """
 
@@ -18,12 +18,12 @@ Scores = dict[str, float]  # question id -> score in [0, 1]
 
 
 def exact_score(gold: str, prediction: str) -> int:
-    """1 where the normalized texts are equal, else 0."""
+    """Returns 1 if the normalized texts are equal, else 0."""
     return int(normalize_answer(gold) == normalize_answer(prediction))
 
 
 def f1_score(gold: str, prediction: str) -> float:
-    """F1 of the two bags of normalized words; if either bag is empty, 1 where both are and else 0."""
+    """F1 of the two bags of normalized words; if either is empty, 1 if both are, else 0."""
     gold_words, predicted_words = normalize_answer(gold).split(), normalize_answer(prediction).split()
     if not gold_words or not predicted_words:
         return int(gold_words == predicted_words)
@@ -35,9 +35,9 @@ def f1_score(gold: str, prediction: str) -> float:
 
 
 def raw_scores(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> tuple[Scores, Scores]:
-    """Exact and F1 of each question before any threshold: the best over its gold answers.
+    """Exact match and F1 of each question before thresholding: the maximum over its gold answers.
 
-    Golds that normalize to nothing do not count; a question left without any wants the empty answer.
+    Gold answers that normalize to "" are ignored; if none is left, the correct answer is empty.
     """
     exact: Scores = {}
     f1: Scores = {}
@@ -51,7 +51,7 @@ def raw_scores(golds: Mapping[str, Sequence[str]], predictions: Mapping[str, str
 def apply_threshold(
     scores: Scores, null_odds: Mapping[str, float], golds: Mapping[str, Sequence[str]], threshold: float
 ) -> Scores:
-    """The scores once every question whose null odds exceed `threshold` is answered by the empty string."""
+    """Returns the scores with the empty string as the answer to questions whose null odds exceed `threshold`."""
     return {
         question_id: float(not golds[question_id]) if null_odds[question_id] > threshold else score
         for question_id, score in scores.items()
@@ -64,10 +64,10 @@ def find_best_threshold(
     null_odds: Mapping[str, float],
     golds: Mapping[str, Sequence[str]],
 ) -> tuple[float, float]:
-    """The highest reachable score (percent) and the null odds up to which questions are answered to reach it.
+    """Returns the highest reachable score (percent) and the null odds threshold that reaches it.
 
-    As the official script searches: from all questions unanswered (threshold 0.0 if nothing beats that), answering one
-    more at a time by rising odds; the first of equal maxima counts, and tied odds are taken one by one.
+    Same search as in the official script: starts with all questions unanswered (threshold 0.0 if nothing beats that)
+    and answers one more at a time by ascending odds; the first maximum wins, and tied odds are taken one by one.
     """
     current: float = sum(not answers for answers in golds.values())
     best = current
@@ -103,13 +103,13 @@ def squad_v2_metrics(
     """All figures of the official script, under its names (`exact`, `f1`, `total`, `HasAns_exact`, …), in percent.
 
     Args:
-        golds: the gold answers of every question, none for an unanswerable one, in the order of the dataset.
+        golds: the gold answers of every question, empty if unanswerable, in the order of the dataset.
         predictions: the answer to every question; answers to other questions are ignored.
-        null_odds: how much rather each question has no answer; with it the `best_*` figures are there too.
-        threshold: questions with odds above it count as answered by the empty string.
+        null_odds: null score minus best span score of each question; if given, `best_*` figures are included.
+        threshold: questions with null odds above it are scored with the empty answer.
 
     Raises:
-        DataError: there is no question, or one lacks its prediction or its odds.
+        DataError: there are no questions, or a question has no prediction or no null odds.
     """
     if not golds:
         raise DataError("no question to score: the dataset is empty; give one that holds at least one question")

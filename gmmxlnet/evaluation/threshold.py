@@ -1,4 +1,4 @@
-"""Choosing the null odds above which a question counts as unanswerable, on documents that are reported nowhere."""
+"""Chooses the null odds threshold for unanswerable questions on documents that are not used in reported scores."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,12 @@ import numpy as np
 from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.evaluation.squad_metric import raw_scores
 
-TOLERANCE = 1e-9  # sums of F1 in another order differ by rounding; such candidates are equally good
+TOLERANCE = 1e-9  # F1 sums that differ only by rounding are equally good
 
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """A threshold, the metric it maximizes, how many questions chose it and their score (percent) with it."""
+    """A threshold, the metric it maximizes, the number of questions used and their score (percent)."""
 
     value: float = 0.0
     metric: str | None = None
@@ -21,7 +21,7 @@ class ThresholdChoice:
     score: float | None = None
 
     def describe(self) -> dict[str, Any]:
-        """As `reports/metrics.json` tells it."""
+        """Returns the form used in `reports/metrics.json`."""
         if self.metric is None:
             return {"method": "not chosen from data"}
         return {
@@ -35,11 +35,11 @@ class ThresholdChoice:
 
 
 def choose_threshold(calibration: Predictions, metric: str = "f1") -> ThresholdChoice:
-    """The threshold that maximizes `metric` (`f1` or `exact_match`) on these predictions.
+    """Returns the threshold that maximizes `metric` (`f1` or `exact_match`) on these predictions.
 
-    Between two neighboring odds every threshold gives the same score, so the middle of such a gap is taken: the widest
-    one if several are as good, a distance of 1 beyond the outermost odds if answering all, or nothing, is best. Without
-    predictions to choose from it is 0, where answering and not answering score alike.
+    All thresholds between two adjacent odds give the same score, so the midpoint of the gap is used: that of the widest
+    gap in case of ties, or a distance of 1 beyond the outermost odds if answering everything or nothing is best.
+    Without predictions the threshold is 0, where the best span and no answer have equal scores.
     """
     golds = calibration.golds()
     if not golds:
@@ -53,7 +53,7 @@ def choose_threshold(calibration: Predictions, metric: str = "f1") -> ThresholdC
     totals = silent.sum() + np.concatenate([[0.0], np.cumsum(gains)])  # totals[i]: the i lowest odds answered
     edges = np.concatenate([[odds[0] - 2], odds, [odds[-1] + 2]])
     widths = np.diff(edges)
-    widths[[0, -1]] = 0  # the outer gaps have no width to speak of: an inner one that is as good is safer
+    widths[[0, -1]] = 0  # the outer gaps are unbounded: prefer an equally good inner one
     best = np.lexsort((-widths, totals < totals.max() - TOLERANCE))[0]
     return ThresholdChoice(
         value=float((edges[best] + edges[best + 1]) / 2),

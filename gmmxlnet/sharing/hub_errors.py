@@ -1,7 +1,7 @@
-"""When the Hub does not answer as hoped: wait and ask again, or say in one line what is wrong and what helps.
+"""Hub errors: retries temporary failures and reports others in one line with a remedy.
 
 huggingface_hub repeats some of its requests by itself, but not all of them, and its errors are long and quote what a
-server says; here an error is one line, and a token in it is blotted out.
+server says; here an error is one line, with tokens redacted.
 """
 
 import json
@@ -27,7 +27,7 @@ from gmmxlnet.errors import HubError, reason_of
 FAILURES = (HTTPError, OSError, ValueError, RuntimeError, XetDownloadError)
 TRIES = 5  # waiting 1, 2, 4 and 8 seconds between them, or what the Hub asks for
 LONGEST_WAIT = 300.0  # seconds, the length of the Hub's own window for counting requests
-PASSING = {408, 409, 412, 425, 429, 500, 502, 503, 504}  # statuses that may be others in a moment
+PASSING = {408, 409, 412, 425, 429, 500, 502, 503, 504}  # temporary HTTP statuses
 
 _REMEDIES = {
     401: "the Hub does not know this token (401); log in again with `hf auth login`, or set HF_TOKEN to a valid one",
@@ -44,12 +44,12 @@ _logger = logging.getLogger(__name__)
 
 
 def ask(repo_id: str, action: Callable[[], _Answer], token: str | None = None) -> _Answer:
-    """What `action` returns, tried again with growing pauses while the Hub is busy or the line is cut.
+    """Returns the result of `action`, retried with backoff if the Hub is busy or the connection is lost.
 
-    `action` must be harmless when done twice. Raises HubError; nothing of the client's own error hangs on it, since
-    that may hold the token.
+    `action` must be idempotent. Raises HubError without the client's error as its cause, since that may contain the
+    token.
     """
-    asked = 0.0  # seconds for which the Hub wants to be left alone
+    asked = 0.0  # seconds that the Hub asks clients to wait
 
     def is_worth_another_try(error: Exception) -> bool:
         nonlocal asked
@@ -68,7 +68,7 @@ def ask(repo_id: str, action: Callable[[], _Answer], token: str | None = None) -
 
 
 def explain(error: Exception) -> str:
-    """What went wrong and what helps, in one line; may still hold what the server said."""
+    """Returns problem and remedy in one line; may still contain the server's message."""
     error = _cause(error)
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
@@ -103,14 +103,14 @@ def _is_passing(error: Exception) -> bool:
 
 
 def _cause(error: Exception) -> Exception:
-    """snapshot_download calls everything a missing file, and hangs the reason on it."""
+    """Returns the original error: snapshot_download wraps all errors in LocalEntryNotFoundError."""
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         return error.__cause__
     return error
 
 
 def _retry_after(error: Exception) -> float:
-    """The seconds that the Hub asks to wait, in either of its ways; 0 where it says nothing."""
+    """Seconds to wait according to the Retry-After or RateLimit header; 0 without either."""
     error = _cause(error)
     if not isinstance(error, HfHubHTTPError):
         return 0.0

@@ -1,6 +1,6 @@
-"""Tools around the model: atomic files, analysis of routing, plots.
+"""Utilities: atomic files, routing analysis, plots.
 
-What needs matplotlib or a model is imported when it is first asked for, so that `import gmmxlnet.utils` stays light.
+Names that need matplotlib or a model are imported lazily, so that `import gmmxlnet.utils` is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Files that are complete or absent: written beside their place, synced, renamed."""
+"""Atomic writes: files are written to a temporary path, synced and renamed."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 from gmmxlnet.errors import CheckpointError, reason_of
 
-MAX_JSON_BYTES = 64 * 2**20  # a configuration or an index of this size is none
+MAX_JSON_BYTES = 64 * 2**20  # no valid configuration or index is this large
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes or a folder's names durable: a rename survives power loss once its folder is synced."""
+    """Flushes a file or folder to disk; a rename survives power loss once its folder is synced."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -26,7 +26,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a scratch path beside `path`; rename it to `path` if the block ends well, remove it if not."""
+    """Yields a temporary path beside `path`; renames it to `path` on success and removes it on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
@@ -41,7 +41,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty scratch folder beside `path`; it replaces `path` if the block ends well, vanishes if not."""
+    """Yields an empty temporary folder beside `path`; it replaces `path` on success and is removed on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
@@ -61,10 +61,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def files_at_once(folder: Path, *, last: str, stale: Callable[[str], bool]) -> Iterator[Path]:
-    """Yield an empty scratch folder in `folder`; if the block ends well, its files are moved there, `last` as the last.
+    """Yields an empty temporary folder in `folder`; on success, its files are moved there, `last` as the last one.
 
-    Where the block fails, nothing in `folder` has changed. Before anything is moved, the `last` of before goes, then
-    every file whose name is `stale`: who finds `last` finds all that belongs to it.
+    On failure, `folder` is unchanged. Before files are moved, the previous `last` is deleted, then every file whose
+    name is `stale`, so that the set of files is complete whenever `last` exists.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / ".partial"
@@ -74,7 +74,7 @@ def files_at_once(folder: Path, *, last: str, stale: Callable[[str], bool]) -> I
         yield scratch
         names = sorted(path.name for path in scratch.iterdir())
         for name in names:
-            shutil.copymode(scratch / last, scratch / name)  # safetensors lets only the owner read what it writes
+            shutil.copymode(scratch / last, scratch / name)  # safetensors writes files that only the owner can read
             sync(scratch / name)
         (folder / last).unlink(missing_ok=True)
         sync(folder)
@@ -89,16 +89,16 @@ def files_at_once(folder: Path, *, last: str, stale: Callable[[str], bool]) -> I
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, keys in their given order, NaN refused, complete or absent."""
+    """Writes `value` atomically as indented UTF-8 JSON; keeps the order of keys and rejects NaN."""
     with atomic_file(path) as scratch:
         scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file says; ValueError where it says nothing, or one thing twice.
+    """Reads a JSON file strictly; raises ValueError if it is invalid.
 
-    Refused beside what is no JSON: NaN, infinities and numbers that become one, lone surrogates, a key given
-    twice, endless nesting, more than 64 MiB.
+    Besides invalid JSON, it rejects NaN, infinities and numbers that overflow to one, lone surrogates, duplicate
+    keys, excessive nesting and files over 64 MiB.
     """
     path = Path(path)
     if path.stat().st_size > MAX_JSON_BYTES:
@@ -117,9 +117,9 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_object(path: Path, *, missing: str) -> dict[str, Any]:
-    """What a JSON file of a checkpoint says, which must be keys and values.
+    """Reads a JSON file of a checkpoint, which must contain an object.
 
-    Raises CheckpointError; where there is no such file, `missing` is what to do.
+    Raises CheckpointError; `missing` is the remedy in its message if the file does not exist.
     """
     try:
         value = read_json(path)
@@ -133,13 +133,13 @@ def read_object(path: Path, *, missing: str) -> dict[str, Any]:
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file, read in chunks."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of the canonical JSON (sorted keys, no spaces) of `value`, however a file lays it out."""
+    """SHA-256 of the canonical JSON (sorted keys, no spaces) of `value`, independent of formatting."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What is said on standard error, and how much of it: `--log-level`, or the variable GMMXLNET_LOG_LEVEL."""
+"""Logging to standard error; the level is set by `--log-level` or the variable GMMXLNET_LOG_LEVEL."""
 
 import argparse
 import logging
@@ -8,19 +8,19 @@ import sys
 from gmmxlnet.errors import ConfigError
 
 VARIABLE = "GMMXLNET_LOG_LEVEL"
-# level: what transformers says then, which talks more
+# our level -> level for transformers, which logs more
 LEVELS = {"debug": "info", "info": "warning", "warning": "warning", "error": "error"}
 
 
 def quiet_without_a_terminal() -> None:
-    """No progress bars of other libraries in files and pipes; call before they are imported (they look but once)."""
+    """Disables other libraries' progress bars without a terminal; call before importing them (read at import)."""
     if not sys.stderr.isatty():
         for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
 
 
 def add_log_level(parser: argparse.ArgumentParser) -> None:
-    """The option `--log-level`."""
+    """Adds the option `--log-level`."""
     parser.add_argument(
         "--log-level",
         choices=LEVELS,
@@ -29,7 +29,7 @@ def add_log_level(parser: argparse.ArgumentParser) -> None:
 
 
 def set_log_level(level: str | None) -> None:
-    """Say no more than `level` (debug, info, warning, error), transformers included; None: what the variable says."""
+    """Sets the log level (debug, info, warning, error), also for transformers; None uses the variable."""
     level = level or os.environ.get(VARIABLE) or "info"
     if level not in LEVELS:
         raise ConfigError(f"{VARIABLE} must be {', '.join(LEVELS)}, not {level!r}")

@@ -1,4 +1,4 @@
-"""How far a long piece of work has come: a bar on a terminal, now and then a line elsewhere.
+"""Progress display: a bar on a terminal, periodic log lines elsewhere.
 
 with Progress("evaluate", total=len(documents), unit="documents") as progress:
     progress.advance(8, tokens=3_000, EM=71.3)
@@ -13,18 +13,18 @@ from typing import Self
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
-SECONDS_BETWEEN_LINES = 30.0  # without a terminal; work that is done sooner says nothing
+SECONDS_BETWEEN_LINES = 30.0  # without a terminal; shorter tasks log nothing
 
 
 class Progress:
-    """Counts what is done, shows the latest figures, tokens per second and the time left. Silent above level INFO."""
+    """Counts completed units and shows the latest figures, tokens per second and time left. Silent above level INFO."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = self.tokens = 0
         self.figures: dict[str, float] = {}
         self.start = self._last_line = time.monotonic()
-        self.shown = logger.isEnabledFor(logging.INFO)  # figures that cost something need not be worked out otherwise
+        self.shown = logger.isEnabledFor(logging.INFO)  # lets callers skip computing figures
         on_terminal = self.shown and sys.stderr.isatty()
         self._lines = self.shown and not on_terminal
         self._bar = tqdm(total=total, desc=what, unit=f" {unit}", disable=not on_terminal, dynamic_ncols=True)
@@ -38,7 +38,7 @@ class Progress:
         self.close()
 
     def advance(self, num: int = 1, tokens: int = 0, **figures: float) -> None:
-        """`num` more units of the work are done, `tokens` were read; figures are shown by their names."""
+        """Adds `num` completed units and `tokens` read; figures are shown by name."""
         self.done += num
         self.tokens += tokens
         self.figures |= figures
@@ -59,12 +59,12 @@ class Progress:
         return words
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Closes the bar and leaves it on the terminal."""
         self._bar.close()
 
 
 def _duration(seconds: float) -> str:
-    """45 s, 12 min, 3 h 20 min."""
+    """Formats a duration, e.g. 45 s, 12 min, 3 h 20 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

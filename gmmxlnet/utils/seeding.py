@@ -1,4 +1,4 @@
-"""One seed for everything that draws, and algorithms that give the same bits again."""
+"""Seeds all random number generators and enables deterministic algorithms."""
 
 import os
 
@@ -7,7 +7,7 @@ from transformers import set_seed
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and let torch refuse algorithms that are not deterministic.
+    """Seeds Python, NumPy and torch, and makes torch raise an error for nondeterministic algorithms.
 
     cuBLAS is deterministic only with a fixed workspace, which is read when CUDA starts: call this first.
     """

@@ -1,4 +1,4 @@
-"""What tensors hold, in bits."""
+"""Hashes of tensors and checks for non-finite values."""
 
 import hashlib
 import pickle
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# What torch.load raises for a file that is no model's weights, or that would run code.
+# Raised by torch.load for files that are not model weights or that would execute code.
 UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError),
     pickle.UnpicklingError,
@@ -23,11 +23,11 @@ def tensor_hash(tensor: Tensor) -> str:
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of a tensor that holds NaN or infinity; None where all are numbers."""
+    """Returns the name of a tensor that contains NaN or infinity; None if all are finite."""
     return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names and hashes of all tensors, whatever their order and their files."""
+    """SHA-256 over the names and hashes of all tensors, independent of their order and files."""
     lines = "".join(f"{name} {tensor_hash(tensors[name])}\n" for name in sorted(tensors))
     return hashlib.sha256(lines.encode()).hexdigest()

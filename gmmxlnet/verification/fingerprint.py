@@ -1,4 +1,4 @@
-"""What a model is, in bits: the hash of every tensor, and logits on a batch that depends on the configuration alone.
+"""Fingerprints of models: hashes of all tensors, and logits on a batch derived from the configuration.
 
 `python -m gmmxlnet.verification.fingerprint --seed N FOLDER…` loads checkpoints and prints their fingerprints as JSON,
 a line each; `gmmxlnet verify` runs it in a fresh process and compares with what training wrote beside the weights.

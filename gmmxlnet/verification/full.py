@@ -24,7 +24,7 @@ from gmmxlnet.models.checkpoint import MANIFEST, Opened
 from gmmxlnet.models.memories.gated import MemoryGatingNetwork
 from gmmxlnet.verification.fingerprint import FILE_NAME, Fingerprint, probe_logits
 
-SOFTEST_ROUTING = 1000.0  # temperature at which an expert that the router has given up still counts
+SOFTEST_ROUTING = 1000.0  # temperature at which even unused experts get weight
 
 
 # Load in a fresh process
@@ -91,7 +91,7 @@ def copy_with_a_changed_bit(folder: Path, target: Path, opened: Opened) -> None:
 
 
 def check_components(model: GMMXLNetForQA) -> str:
-    """Perturb each component alone: the logits must move, or what lies in the files has no effect.
+    """Perturbs each component separately: the logits must change, else its weights have no effect.
 
     Zeros hide what they multiply (a new adapter, a new memory bank), so noise is put on all parameters first; and
     routing is made soft, so that experts which the router has given up are seen too.
@@ -152,7 +152,7 @@ def _in_short(names: dict[str, Any]) -> str:
 
 
 def check_damage(folder: Path, opened: Opened) -> str:
-    """Delete each file of a copy, cut it in half, change a bit of it: loading must fail with a CheckpointError."""
+    """Deletes, truncates or flips a bit of each file of a copy; loading must raise CheckpointError."""
     files = [*sorted(opened.manifest.files), MANIFEST]
     for name in files:
         for how, damage in DAMAGES.items():
