@@ -20,6 +20,7 @@ SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
 FEW = {"max_train_documents": 40, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}
 BREAK = """
     import os
+    from pathlib import Path
     if params.memory_type == "token" and not Path(os.environ["DVC_ROOT"], "room").exists():
         raise RuntimeError("no room left on the disk")
 """

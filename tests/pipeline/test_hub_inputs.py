@@ -83,7 +83,7 @@ def test_dataset_tokenizer_and_base_model_come_from_the_hub(hub, on_the_hub, add
     assert tag["model.safetensors"] != hub.repo(BASE).files()["model.safetensors"]
     params = configure(dataset=SQUAD, tokenizer=BASE, base_model=BASE, base_model_revision="v1")
     chunk.main()
-    report = json.loads(chunk.REPORT.read_text(encoding="utf-8"))
+    report = json.loads(chunk.DATA_REPORT.read_text(encoding="utf-8"))
     assert report["train"]["documents"] + report["calibration"]["documents"] == 40
     assert (report["dev"]["answerable"], report["dev"]["unanswerable"]) == (5, 5)
     model = build_model(params, load_tokenizer(str(chunk.CHUNKS / "tokenizer")))
@@ -103,7 +103,7 @@ def test_a_revision_of_the_dataset(hub, on_the_hub, configure):
     for revision, documents in (("v1", 10), (None, 4)):
         configure(dataset=SQUAD, dataset_revision=revision)
         chunk.main()
-        assert json.loads(chunk.REPORT.read_text(encoding="utf-8"))["dev"]["documents"] == documents
+        assert json.loads(chunk.DATA_REPORT.read_text(encoding="utf-8"))["dev"]["documents"] == documents
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_no_such_base_model_is_one_line(on_the_hub, pauses, configure, sample_to
 def test_chunks_are_pushed_and_then_read_instead_of_made(hub, on_the_hub, configure, tmp_path, capsys):
     configure({"hub_dataset_id": CHUNKS, "hub_push_chunks": True}, dataset=SQUAD)
     chunk.main()
-    made, report = folder_hash(chunk.CHUNKS), chunk.REPORT.read_bytes()
+    made, report = folder_hash(chunk.CHUNKS), chunk.DATA_REPORT.read_bytes()
     asked = len(hub.requests)
     configure({"hub_dataset_id": CHUNKS}, dataset=SQUAD)
     chunk.main()
     assert folder_hash(chunk.CHUNKS) == made
-    assert chunk.REPORT.read_bytes() == report
+    assert chunk.DATA_REPORT.read_bytes() == report
     assert not any(SQUAD in request for request in hub.requests[asked:])
     assert f"prepared chunks from {CHUNKS}" in capsys.readouterr().out
 

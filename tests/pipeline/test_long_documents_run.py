@@ -1,6 +1,7 @@
 """`make long-documents` in miniature: an encoder pretrained on the sample, three variants, one of them killed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def test_one_that_fails_does_not_end_the_others(run, capsys):
         run("--variants", "mems", "differentiable", "--set", "profiles.articles.tokenizer=scratch")
     said = capsys.readouterr().err
     for name in ("mems", "differentiable"):
-        assert f"{name}-s13 failed: base_model 'models/encoder' has a vocabulary of 208, the tokenizer one of" in said
+        refused = rf"{name}-s13 failed: base_model 'models/encoder' has a vocabulary of \d+, the tokenizer one of \d+"
+        assert re.search(refused, said)
 
 
 def test_everything_the_question_asks_for_is_planned(monkeypatch):

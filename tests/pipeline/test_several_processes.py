@@ -137,5 +137,5 @@ def test_what_all_processes_find_wrong_is_said_once(tmp_path):
     done = run_stage_in(tmp_path, "train")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("train: tokenizer 'data/chunks/tokenizer': cannot be loaded")
+    assert line.startswith("train: data/chunks/manifest.json: cannot be read")
     assert not (tmp_path / "models").exists()
