@@ -54,13 +54,14 @@ def test_chunks_and_report_are_written(workspace: Path) -> None:
     assert report["train"]["documents"] + report["calibration"]["documents"] == 40
 
 
-def test_bad_data_ends_with_one_line_and_leaves_nothing(workspace: Path) -> None:
+def test_bad_data_ends_with_a_line_for_each_fault_and_leaves_nothing(workspace: Path) -> None:
     (workspace / "data" / "sample" / "train.json").write_text(
         squad(20).replace('"answer_start": 14', '"answer_start": 3')
     )
     done = run(workspace)
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("chunk: ")
+    assert len(done.stderr.splitlines()) == 20
     assert "set it to 14" in done.stderr
     assert not (workspace / "data" / "chunks").exists()
     assert not (workspace / "reports").exists()
