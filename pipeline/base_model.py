@@ -1,4 +1,4 @@
-"""Where the base of a checkpoint with an adapter is, told to whoever loads the checkpoint."""
+"""Where the base model of an adapter's checkpoint is, for those that load the checkpoint."""
 
 import os
 

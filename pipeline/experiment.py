@@ -58,7 +58,7 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """A name people recognise in a list of runs, such as `gmm-k4-write`."""
+        """A name that people recognize in a list of runs, such as `gmm-k4-write`."""
         name = run_name(self.parameters)
         return f"{name}-lora" if self.parameters.get("adapter") == "lora" else name
 

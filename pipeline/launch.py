@@ -23,7 +23,7 @@ from pipeline.params import Params
 
 
 def run_together(params: Params) -> bool:
-    """Run this stage in as many processes as the parameters say, and wait for them; False where it is to run here.
+    """Run this stage in as many processes as the parameters say, and wait for them; False if it runs in this process.
 
     The first process that fails ends all of them, and this one with its exit status.
     """

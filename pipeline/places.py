@@ -1,4 +1,4 @@
-"""Where things lie: what stages leave for each other, and the main repository, which a queued experiment is away from.
+"""Paths: what stages write for each other, and the main repository, outside of which a queued experiment runs.
 
 Paths are relative to the folder that a stage runs in: the repository, or DVC's copy of it below `.dvc/tmp`.
 """

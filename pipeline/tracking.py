@@ -268,7 +268,7 @@ def experiment_run(model_folder: str | Path) -> Iterator[Run]:
 
 
 def find_run(model_folder: str | Path) -> Run:
-    """As `experiment_run`, for those who only read or mend: the run's end stays what it is."""
+    """As `experiment_run`, to read or correct a run: its status does not change."""
     experiment, weights = Experiment.read(Path(model_folder)), model_hash(Path(model_folder))
 
     def choose(client: MlflowClient, mlflow_experiment: str) -> str:
@@ -307,7 +307,7 @@ def _open(choose: Callable[[MlflowClient, str], str]) -> Run:
 
 @contextmanager
 def _prepared(uri: str) -> Iterator[tuple[str, str | None]]:
-    """Yield address and artifact location; a server is known to answer, a file is this process's alone meanwhile.
+    """Yield address and artifact location; a server has answered; a file is locked for this process.
 
     Two processes that use a new sqlite file at once would both create its tables; the lock lets one go first.
     """

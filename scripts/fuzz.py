@@ -30,7 +30,7 @@ SECONDS, MEBIBYTES = 10, 256
 
 @dataclass
 class Outcomes:
-    """What became of the cases."""
+    """How many cases were read, refused or failed."""
 
     counts: Counter[str] = field(default_factory=Counter)  # "kind: read" or "kind: refused"
     failures: list[str] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Folders to and from the Hugging Face Hub, every file compared by its hash with what the server says it holds.
 
 The token is huggingface_hub's business (`hf auth login` or HF_TOKEN) unless one is given; no message shows it. A call
-that fails for a reason that passes is made again (`hub_errors.py`); all of them may be made twice.
+that fails for a transient reason is retried (`hub_errors.py`); all of them may be made twice.
 """
 
 import hashlib

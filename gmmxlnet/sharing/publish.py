@@ -1,4 +1,4 @@
-"""Put a checkpoint on the Hub and prove that what others will load from there is what stands here."""
+"""Upload a checkpoint to the Hub and verify that what is downloaded from there equals the local folder."""
 
 import tempfile
 from collections.abc import Sequence

@@ -31,9 +31,9 @@ SOFTEST_ROUTING = 1000.0  # temperature at which even unused experts get weight
 
 
 def check_reload(folder: Path, opened: Opened, seed: int) -> dict[str, Any]:
-    """Load in a fresh process, seeded otherwise, and compare tensors and logits with the trained model's, bit for bit.
+    """Load in a fresh process with another seed, and compare tensors and logits with the trained model's, bit for bit.
 
-    The trained model's stand in fingerprint.json where training wrote it, else this process loads the model. The fresh
+    The trained model's are in fingerprint.json if training wrote it; otherwise this process loads the model. The fresh
     process loads a second folder too, in which one bit of one tensor was changed and all hashes were made to fit: the
     comparison must notice it.
     """

@@ -20,7 +20,7 @@ STRAY_NAMES = ("optimizer", "scheduler", "rng_state", "trainer_state", "training
 
 
 def check_libraries(opened: Opened) -> str:
-    """The versions here beside those that made the checkpoint; differences are told, not refused."""
+    """The versions here beside those that made the checkpoint; differences are reported, not refused."""
     here, made_with = versions(), opened.manifest.made_with
     other = [
         f"{name} {here[name]} (made with {made_with.get(name)})" for name in here if here[name] != made_with.get(name)
