@@ -28,7 +28,7 @@ def test_the_guides_lines(hub, checkpoint):
     upload_checkpoint(checkpoint_path=checkpoint, hub_id=config.hub_model_id, token=os.environ["HF_TOKEN"])
     model = GMMXLNetForQA.from_pretrained("me/gmm-xlnet-squad", revision="best-model")
     assert same(model, GMMXLNetForQA.from_pretrained(checkpoint))
-    assert "shared without scores" in hub.repo("me/gmm-xlnet-squad").files()["README.md"].decode()
+    assert "no scores for this model" in hub.repo("me/gmm-xlnet-squad").files()["README.md"].decode()
 
 
 def test_a_card_in_the_folder_is_kept(hub, checkpoint):
