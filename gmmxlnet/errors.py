@@ -26,6 +26,16 @@ class DataError(GMMXLNetError):
     """A dataset, a tokenizer or a folder of chunks cannot be used."""
 
 
+class DatasetError(DataError):
+    """The faults of a dataset: a line for each of `faults`, and a last one with the number of others among `count`."""
+
+    def __init__(self, faults: list[str], count: int) -> None:
+        self.faults, self.count = faults, count
+        more = count - len(self.faults)
+        lines = [*self.faults, *([f"and {more:,} more fault{'s' * (more > 1)} like these"] if more else [])]
+        super().__init__("\n".join(lines))
+
+
 class CheckpointError(GMMXLNetError):
     """A checkpoint is incomplete, damaged, or of another kind than the one asked for."""
 

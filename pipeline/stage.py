@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from gmmxlnet.errors import GMMXLNetError, is_out_of_memory
+from gmmxlnet.errors import DatasetError, GMMXLNetError, is_out_of_memory
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what ended a process
@@ -36,12 +36,12 @@ def run_stage(main: Callable[[], None]) -> None:
 
 @contextmanager
 def errors_on_one_line(program: str) -> Iterator[None]:
-    """Let an error that a user is meant to read end the program: a line for each fault on stderr, exit status 1."""
+    """End the program with status 1 on an error that users should read: one line on stderr, or one for each fault."""
     try:
         yield
     except GMMXLNetError as error:
-        lines = [" ".join(line.split()) for line in str(error).splitlines()]  # of a dataset: one for each fault
-        _end(f"{program}: " + "\n".join(line for line in lines if line))
+        lines = str(error).splitlines() if isinstance(error, DatasetError) else [str(error)]
+        _end(f"{program}: " + "\n".join(" ".join(line.split()) for line in lines))
     except OSError as error:
         if error.errno not in NOWHERE_TO_WRITE:
             raise

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gmmxlnet.data.faults import DatasetError
-from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.errors import DatasetError, GMMXLNetError
 from gmmxlnet.utils.logs import quiet_without_a_terminal
 from scripts.fuzzing.checkpoints import CheckpointCases
 from scripts.fuzzing.squad import SquadCases

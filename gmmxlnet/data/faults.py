@@ -3,19 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from gmmxlnet.errors import DataError
+from gmmxlnet.errors import DataError, DatasetError
 
 MOST = 20  # faults described in full
-
-
-class DatasetError(DataError):
-    """The faults of a dataset: one line for each of the first twenty and a last line with the number of others."""
-
-    def __init__(self, faults: list[str], count: int) -> None:
-        self.faults, self.count = faults[:MOST], count
-        more = count - len(self.faults)
-        lines = [*self.faults, *([f"and {more:,} more fault{'s' * (more > 1)} like these"] if more else [])]
-        super().__init__("\n".join(lines))
 
 
 class FaultList:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, StringConstraints, TypeAdapter, Validation
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from gmmxlnet.data.faults import DatasetError, FaultList
+from gmmxlnet.data.faults import FaultList
 from gmmxlnet.data.squad_faults import (
     describe_fault,
     describe_invalid_json,
@@ -26,7 +26,7 @@ from gmmxlnet.data.squad_faults import (
     name_of,
     quote,
 )
-from gmmxlnet.errors import DataError
+from gmmxlnet.errors import DataError, DatasetError
 from gmmxlnet.windows import ContextKind
 
 PARAGRAPH_SEPARATOR = "\n\n"
