@@ -301,6 +301,7 @@ LOSS: dict[str, Rule] = {
     "entropy_regularization_weight": WEIGHT,
     "memory_reconstruction_weight": WEIGHT,
     "memory_reconstruction_target": OneOf(("recurring", "segment")),
+    "memory_association_weight": WEIGHT,
     "span_loss": OneOf(("segment", "document")),
     "bptt_segments": Optional(_count(10**6), "for all segments"),
 }

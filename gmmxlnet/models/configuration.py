@@ -95,7 +95,8 @@ class GMMXLNetConfig(XLNetConfig):
         memory_heads: heads of the bank, each with its own slice of every slot and its own addressing; divides d_model.
         memory_sharpness: β of the bank's addressing: a slot that matches scores β nats above an unrelated one.
         usage_tracking: whether writes to the bank prefer slots that have been written to less.
-        load_balance_weight, entropy_regularization_weight, memory_reconstruction_weight: weights of the loss terms.
+        load_balance_weight, entropy_regularization_weight, memory_reconstruction_weight, memory_association_weight:
+            weights of the loss terms.
         memory_reconstruction_target: words that the memory has to predict after a segment: those read so far that
             occur again later in the document (`recurring`), or those of the segment (`segment`).
         span_loss: `segment` (one softmax per segment) or `document` (one over all segments of a document).
@@ -129,6 +130,7 @@ class GMMXLNetConfig(XLNetConfig):
     entropy_regularization_weight: float | int = 0.0
     memory_reconstruction_weight: float | int = 0.0
     memory_reconstruction_target: str = "recurring"
+    memory_association_weight: float | int = 0.0
     span_loss: str = "segment"
     bptt_segments: int | None = None
     adapter: dict[str, Any] | None = None

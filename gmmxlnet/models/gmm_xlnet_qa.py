@@ -23,7 +23,7 @@ from gmmxlnet.models.encoder import RelativeAttention, XLNetEncoder
 from gmmxlnet.models.memories import MemoryModule
 from gmmxlnet.models.memories.gated import GatedMemoryMixture
 from gmmxlnet.models.memories.routing_ablation import LEARNED, RoutingAblation
-from gmmxlnet.models.memory_targets import RecurringWords, content_of, word_counts
+from gmmxlnet.models.memory_targets import MemoryTargets, content_of
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.models.recurrence import (
     MEMORY_ABLATIONS,
@@ -304,8 +304,8 @@ class GMMXLNetForQA(PreTrainedModel):
         else:
             output = self.output_of(documents, [one.detach() for one in kept], state and state.detach())
         if labels is not None:
-            recurring = self.recurring_words(documents.segments, active_documents)
-            parts = self.loss_parts(documents.segments, kept, recurring, active_documents)
+            targets = self.memory_targets(documents.segments, active_documents)
+            parts = self.loss_parts(documents.segments, kept, targets, active_documents)
             output.loss = self.weighted(parts)
             output.loss_parts = {name: part.detach() for name, part in parts.items()}
         if single:
@@ -350,7 +350,7 @@ class GMMXLNetForQA(PreTrainedModel):
         """Read these segments starting from `state`; `how` are further arguments of `read_in_turn`."""
         if recurrence is None:
             return self._read_alone(segments), None
-        keep_memory = self._has_reconstruction and segments[0].labels_n2 is not None
+        keep_memory = self._asks_memory and segments[0].labels_n2 is not None
         how |= {"keep_memory": keep_memory, "recompute": self._recomputes}
         return read_in_turn(recurrence, segments, state, head=self.qa_head, **how)
 
@@ -394,35 +394,40 @@ class GMMXLNetForQA(PreTrainedModel):
             self.last_routing_probs = output.routing_probs.detach()
         return output
 
-    def recurring_words(self, segments: list[Segment], active_documents: Tensor | None = None) -> RecurringWords | None:
-        """Return the reconstruction targets of whole documents; None if the loss does not use them.
+    def memory_targets(self, segments: list[Segment], active_documents: Tensor | None = None) -> MemoryTargets | None:
+        """Return what the losses ask of the memory after each segment of whole documents; None without such a loss.
 
         `active_documents` is as in `forward`.
         """
-        config = self.config
-        if config.memory_reconstruction_target != "recurring" or not self._has_reconstruction:
+        speaker = self.memory.speaker(self)
+        if speaker is None or not self._asks_memory:
             return None
-        if active_documents is None:
-            return RecurringWords.of(segments, config)
-        return RecurringWords.of(segments, config, Processes.current().sum)
+        shared = {} if active_documents is None else {"sum_over_processes": Processes.current().sum}
+        return MemoryTargets.of(segments, self.config, self._word_vectors, speaker.norm, **shared)
 
     @property
-    def _has_reconstruction(self) -> bool:
-        """Whether the reconstruction loss is used and the memory has a speaker to compute it."""
-        return self.config.memory_reconstruction_weight > 0 and self.memory.speaker(self) is not None
+    def _asks_memory(self) -> bool:
+        """Whether a loss asks the memory for words, and the memory has a speaker that can be asked."""
+        asks = self.config.memory_reconstruction_weight > 0 or self.config.memory_association_weight > 0
+        return asks and self.memory.speaker(self) is not None
+
+    @property
+    def _word_vectors(self) -> Tensor:
+        """Embeddings (V, d) of the words, without those of the memory tokens."""
+        return self.encoder.word_embedding.weight[: self.config.read_token_id]
 
     def loss_parts(
         self,
         segments: list[Segment],
         kept: list[Kept],
-        recurring: RecurringWords | None,
+        targets: MemoryTargets | None,
         active_documents: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the unweighted loss terms: means over these segments (over documents for span loss `document`).
 
         Args:
             segments, kept: some segments of the batch's documents, and what `read_segments` returned for them.
-            recurring: `recurring_words` of all segments. active_documents: as in `forward`.
+            targets: `memory_targets` of all segments. active_documents: as in `forward`.
         """
         content = [content_of(segment, self.config) for segment in segments]
         cls = [(segment.token_type_ids_nL == 2) & segment.attention_mask_nL.bool() for segment in segments]
@@ -448,21 +453,9 @@ class GMMXLNetForQA(PreTrainedModel):
             parts["load_balance"] = losses.load_balance_loss(probs, shares)
             parts["entropy"] = losses.routing_entropy(torch.cat(probs)).mean()
         speaker = self.memory.speaker(self)
-        if speaker is not None and kept[0].read_nmd is not None:
-            V = self.config.read_token_id
-            if recurring is None:
-                targets = [
-                    word_counts(segment.input_ids_nL, content_nL, V)
-                    for segment, content_nL in zip(segments, content, strict=True)
-                ]
-            else:
-                targets = [recurring.targets(segment.number, segment.num_documents) for segment in segments]
-            parts["reconstruction"] = losses.reconstruction_loss(
-                speaker.as_embeddings(torch.cat([one.read_nmd for one in kept])),
-                self.encoder.word_embedding.weight[:V],
-                torch.cat(targets),
-                speaker.norm,
-            )
+        if targets is not None and kept[0].read_nmd is not None:
+            vectors_Nmd = speaker.as_embeddings(torch.cat([one.read_nmd for one in kept]))
+            parts |= targets.losses(segments, losses.slot_scores(vectors_Nmd, self._word_vectors, speaker.norm))
         if active_documents is not None:
             parts = share_of_loss(parts, segments, active_documents, self.config.span_loss)
         return parts
@@ -474,5 +467,6 @@ class GMMXLNetForQA(PreTrainedModel):
             "load_balance": self.config.load_balance_weight,
             "entropy": -self.config.entropy_regularization_weight,
             "reconstruction": self.config.memory_reconstruction_weight,
+            "association": self.config.memory_association_weight,
         }
         return sum(weight[name] * part for name, part in parts.items())

@@ -76,28 +76,64 @@ def routing_entropy(probs: Tensor) -> Tensor:
     return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
 
 
-def reconstruction_loss(vectors_Nmd: Tensor, embedding_Vd: Tensor, targets_NV: Tensor, norm: Tensor) -> Tensor:
-    """Cross-entropy between target words and the words that the memory predicts.
+def slot_scores(vectors_Nmd: Tensor, embedding_Vd: Tensor, norm: Tensor) -> Tensor:
+    """Scores (N, m, V) of the words that each slot predicts: SHARPNESS · vector · embedding_v / norm², in nats.
 
-    The prediction is tied to the input embeddings, which the encoder reads already: every slot's injected vector is
-    scored against them, and the slots' softmaxes are averaged,
-    P(v) = mean_s softmax_v(SHARPNESS · vector_s · embedding_v / norm²).
+    The prediction is tied to the input embeddings, which the encoder reads already.
 
     Args:
         vectors_Nmd: the vectors that the next segment's read tokens would have.
         embedding_Vd: word embeddings, without those of the memory tokens.
+        norm: scalar, the length of the vectors; detached, so that only the span loss trains it.
+    """
+    return at_least_float32(vectors_Nmd @ embedding_Vd.T) * (SHARPNESS / norm.detach() ** 2)
+
+
+def reconstruction_loss(scores_NmV: Tensor, targets_NV: Tensor) -> Tensor:
+    """Cross-entropy between target words and the words that the memory predicts, P(v) = mean_s softmax_v(scores_s).
+
+    Args:
+        scores_NmV: `slot_scores` after each segment.
         targets_NV: weight of each word after each segment, >= 0 (`gmmxlnet.models.memory_targets`); the loss of a row
             of zeros is zero.
-        norm: scalar, the length of the vectors; detached, so that only the span loss trains it.
 
     Returns: scalar, in nats per target word; all segments have equal weight.
     """
-    m = vectors_Nmd.shape[1]
-    scores_NmV = at_least_float32(vectors_Nmd @ embedding_Vd.T) * (SHARPNESS / norm.detach() ** 2)
-    log_probs_NV = scores_NmV.log_softmax(-1).logsumexp(1) - math.log(m)
-    total_N1 = targets_NV.sum(-1, keepdim=True)
-    weight_NV = targets_NV / total_N1.where(total_N1 > 0, 1)
-    return -(weight_NV * log_probs_NV).sum(-1).mean()
+    log_probs_NV = scores_NmV.log_softmax(-1).logsumexp(1) - math.log(scores_NmV.shape[1])
+    return -(_row_weights(targets_NV) * log_probs_NV).sum(-1).mean()
+
+
+def association_loss(
+    scores_nmV: Tensor, words_nT: Tensor, weight_nT: Tensor, neighbors_nTR: Tensor, cue_nTR: Tensor
+) -> Tensor:
+    """Cross-entropy of words that the memory predicts when it is addressed by the words around them, for each document.
+
+    P(v | cue) = Σ_s softmax_s(Σ_r cue_r · score_s(neighbor_r)) · P_s(v | v is no neighbor). The slot that matches the
+    neighbors has to predict the word too, so words that stand together have to be stored together.
+
+    Args:
+        scores_nmV: `slot_scores` after a segment.
+        words_nT: int64, T words of each document. weight_nT: their weights, >= 0; a row of zeros has loss zero.
+        neighbors_nTR: int64, the words around each word. cue_nTR: their coefficients, 0 for places without a neighbor.
+
+    Returns: (n,), in nats per word.
+    """
+    n, m, _ = scores_nmV.shape
+    T, R = cue_nTR.shape[1:]
+    log_probs_nmV = scores_nmV.log_softmax(-1)
+    at_neighbors = neighbors_nTR.flatten(1)[:, None].expand(n, m, T * R)
+    address_nmT = (scores_nmV.gather(2, at_neighbors).unflatten(2, (T, R)) * cue_nTR[:, None]).sum(-1)
+    given_nmT = (log_probs_nmV.gather(2, at_neighbors).exp().unflatten(2, (T, R)) * (cue_nTR != 0)[:, None]).sum(-1)
+    other_nmT = torch.log1p(-given_nmT.clamp(max=1 - 1e-6))
+    word_nmT = log_probs_nmV.gather(2, words_nT[:, None].expand(n, m, T)) - other_nmT
+    log_probs_nT = (address_nmT.log_softmax(1) + word_nmT).logsumexp(1)
+    return -(_row_weights(weight_nT) * log_probs_nT).sum(-1)
+
+
+def _row_weights(weights_NV: Tensor) -> Tensor:
+    """Scale every row to sum to 1; rows of zeros stay zeros."""
+    total_N1 = weights_NV.sum(-1, keepdim=True)
+    return weights_NV / total_N1.where(total_N1 > 0, 1)
 
 
 _LOWEST = torch.finfo(torch.float32).min  # not -inf, so that a row without candidates does not become NaN

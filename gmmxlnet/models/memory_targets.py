@@ -1,6 +1,6 @@
-"""Targets of the reconstruction loss: the words that a memory has to predict (`losses.reconstruction_loss`).
+"""Targets of the losses on the memory: the words that it has to predict, and the words around them that address it.
 
-Shapes: B documents, n documents that have a segment, L tokens, V words.
+Shapes: B documents, n documents that have a segment, L tokens, V words, R neighbors, T tokens of all segments so far.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,10 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.models.losses import association_loss, reconstruction_loss
 from gmmxlnet.models.recurrence import Segment
 
 
@@ -91,3 +93,139 @@ class RecurringWords:
         """Return targets (n, V) after a segment: the weights of words that have occurred and will occur again."""
         first_nV, last_nV = self.first_BV[:num_documents], self.last_BV[:num_documents]
         return self.weight_V * ((first_nV <= segment) & (segment < last_nV))
+
+
+NEIGHBOR_DISTANCE = 3  # tokens to either side of a word that address the memory for it
+
+
+NEIGHBOR_DISTANCE = 3  # tokens to either side of a word that are its cue
+
+
+@dataclass(frozen=True)
+class Associations:
+    """The recurring words of documents, with the words around them as the cue by which the memory is asked for them.
+
+    A segment's tokens may be asked for as long as they recur, or until gradients are cut (`bptt_segments`). All
+    segments' tensors are concatenated along T.
+
+    recurring: which words, until which segment, with which weight. words_BT: int64, 0 for other than content tokens.
+    new_BT: bool, tokens that count (`new_content`). neighbors_BTR: int64, the words at most NEIGHBOR_DISTANCE tokens
+    away. cue_BTR: float32, their coefficients: the cue is the sum of their embeddings weighted by rarity, scaled to the
+    length of `norm`. length: L. bptt_segments: as in the configuration.
+    """
+
+    recurring: RecurringWords
+    words_BT: Tensor
+    new_BT: Tensor
+    neighbors_BTR: Tensor
+    cue_BTR: Tensor
+    length: int
+    bptt_segments: int | None
+
+    @classmethod
+    def of(
+        cls,
+        segments: list[Segment],
+        recurring: RecurringWords,
+        config: GMMXLNetConfig,
+        embedding_Vd: Tensor,
+        norm: Tensor,
+    ) -> Self:
+        """Collect the words of all segments of a batch's documents; the cue's length has no gradient.
+
+        `embedding_Vd` are the word embeddings and `norm` the length of the memory's vectors, as in
+        `losses.slot_scores`.
+        """
+        parts = []
+        for segment, new_nL in zip(segments, new_content(segments, config), strict=True):
+            content_nL = content_of(segment, config)
+            words_nL = segment.input_ids_nL.where(content_nL, 0)
+            neighbors_nLR, counts_nLR = neighbors_of(words_nL, content_nL)
+            rarity_nLR = recurring.weight_V[neighbors_nLR] * counts_nLR
+            with torch.no_grad():
+                vectors_nLRd = embedding_Vd[neighbors_nLR].to(rarity_nLR.dtype)
+                length_nL1 = torch.einsum("nlr,nlrd->nld", rarity_nLR, vectors_nLRd).norm(dim=-1, keepdim=True)
+                cue_nLR = rarity_nLR * norm / length_nL1.where(length_nL1 > 0, 1)
+            rows = segments[0].num_documents - segment.num_documents
+            parts.append(
+                [F.pad(x, (0, 0) * (x.dim() - 1) + (0, rows)) for x in (words_nL, new_nL, neighbors_nLR, cue_nLR)]
+            )
+        words_BT, new_BT, neighbors_BTR, cue_BTR = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        L = segments[0].input_ids_nL.shape[1]
+        return cls(recurring, words_BT, new_BT, neighbors_BTR, cue_BTR, L, config.bptt_segments)
+
+    def loss(self, segment: Segment, scores_nmV: Tensor) -> Tensor:
+        """Return the loss (n,) of the memory after a segment, given its `losses.slot_scores`."""
+        n, first = segment.num_documents, 0
+        if self.bptt_segments:  # only what gradients can reach, so that a long document needs no more room
+            first = segment.number - segment.number % self.bptt_segments
+        asked = slice(first * self.length, (segment.number + 1) * self.length)
+        words_nT, new_nT, neighbors_nTR, cue_nTR = (
+            x[:n, asked] for x in (self.words_BT, self.new_BT, self.neighbors_BTR, self.cue_BTR)
+        )
+        weight_nT = self.recurring.targets(segment.number, n).gather(1, words_nT) * new_nT
+        return association_loss(scores_nmV, words_nT, weight_nT, neighbors_nTR, cue_nTR)
+
+
+def neighbors_of(words_nL: Tensor, content_nL: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the words around each token, (n, L, R) int64, and a mask (n, L, R) of those that count.
+
+    A neighbor is a content token at most NEIGHBOR_DISTANCE away with another word than the token's; of several equal
+    neighbors the first counts.
+    """
+    L, D = words_nL.shape[1], NEIGHBOR_DISTANCE
+    distance_R = torch.tensor([d for d in range(-D, D + 1) if d], device=words_nL.device)
+    place_LR = torch.arange(L, device=words_nL.device)[:, None] + distance_R
+    inside_LR = (place_LR >= 0) & (place_LR < L)
+    place_LR = place_LR.clamp(0, L - 1)
+    neighbors_nLR = words_nL[:, place_LR]
+    counts_nLR = inside_LR & content_nL[:, place_LR] & (neighbors_nLR != words_nL[..., None])
+    equal_nLRR = (neighbors_nLR[..., None] == neighbors_nLR[..., None, :]) & counts_nLR[..., None, :]
+    return neighbors_nLR, counts_nLR & ~equal_nLRR.tril(-1).any(-1)
+
+
+MEMORY_LOSSES = ("reconstruction", "association")  # names among the model's loss terms
+
+
+@dataclass(frozen=True)
+class MemoryTargets:
+    """What the losses ask of the memory after each segment of a batch; a part that no loss uses is None."""
+
+    config: GMMXLNetConfig
+    recurring: RecurringWords | None
+    associations: Associations | None
+
+    @classmethod
+    def of(
+        cls,
+        segments: list[Segment],
+        config: GMMXLNetConfig,
+        embedding_Vd: Tensor,
+        norm: Tensor,
+        sum_over_processes: Callable[[Tensor], Tensor] = lambda own: own,
+    ) -> Self:
+        """Compute from all segments of a batch's documents; the arguments are those of the two classes."""
+        associates = config.memory_association_weight > 0
+        if not associates and config.memory_reconstruction_target != "recurring":
+            return cls(config, None, None)
+        recurring = RecurringWords.of(segments, config, sum_over_processes)
+        associations = Associations.of(segments, recurring, config, embedding_Vd, norm) if associates else None
+        return cls(config, recurring, associations)
+
+    def losses(self, segments: list[Segment], scores_NmV: Tensor) -> dict[str, Tensor]:
+        """Return the losses after these segments, each a mean over all rows of `losses.slot_scores`."""
+        parts, config = {}, self.config
+        if config.memory_reconstruction_weight > 0:
+            targets = [self._words_after(segment) for segment in segments]
+            parts["reconstruction"] = reconstruction_loss(scores_NmV, torch.cat(targets))
+        if self.associations is not None:
+            scores = scores_NmV.split([segment.num_documents for segment in segments])
+            asked = [self.associations.loss(*pair) for pair in zip(segments, scores, strict=True)]
+            parts["association"] = torch.cat(asked).mean()
+        return parts
+
+    def _words_after(self, segment: Segment) -> Tensor:
+        """Return the reconstruction's targets (n, V) after a segment."""
+        if self.recurring is not None and self.config.memory_reconstruction_target == "recurring":
+            return self.recurring.targets(segment.number, segment.num_documents)
+        return word_counts(segment.input_ids_nL, content_of(segment, self.config), self.config.read_token_id)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 from gmmxlnet.models.losses import at_least_float32
+from gmmxlnet.models.memory_targets import MEMORY_LOSSES
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.models.recurrence import Kept, Segment, SortedDocuments, sort_documents
 
@@ -58,18 +59,17 @@ def backward_in_chunks(
     reader = _Reader(model, documents, autocast)
     num_segments = sum(segment.num_documents for segment in documents.segments)
     kept: list[Kept] = []
-    reconstruction = []
+    of_memory: dict[str, Tensor] = {}
     for chunk in chunks:
         share = sum(segment.num_documents for segment in chunk) / num_segments
         pulls_of_chunk = None if pulls is None else pulls[len(kept) : len(kept) + len(chunk)]
         own, parts = _learn(reader, chunk, share, pulls_of_chunk, backward)
         kept += own
-        reconstruction += [parts["reconstruction"]] if "reconstruction" in parts else []
+        of_memory |= {name: of_memory.get(name, 0) + parts[name] for name in MEMORY_LOSSES if name in parts}
     with torch.no_grad(), autocast():
         output = model.output_of(documents, kept, reader.state)
-        output.loss_parts = model.loss_parts(documents.segments, kept, reader.recurring)
-        if reconstruction:
-            output.loss_parts["reconstruction"] = torch.stack(reconstruction).sum()
+        output.loss_parts = model.loss_parts(documents.segments, kept, reader.targets)
+        output.loss_parts |= of_memory
         output.loss = model.weighted(output.loss_parts)
     return output
 
@@ -81,7 +81,7 @@ class _Reader:
         self.model, self.autocast = model, autocast
         with autocast():
             self.recurrence, self.state = model.start_reading(documents)
-        self.recurring = model.recurring_words(documents.segments)
+        self.targets = model.memory_targets(documents.segments)
 
     def read(self, chunk: list[Segment]) -> list[Kept]:
         with self.autocast():
@@ -106,7 +106,7 @@ def _learn(
     model = reader.model
     kept = reader.read(chunk)
     with reader.autocast():
-        parts = {name: share * part for name, part in model.loss_parts(chunk, kept, reader.recurring).items()}
+        parts = {name: share * part for name, part in model.loss_parts(chunk, kept, reader.targets).items()}
         if pulls is not None:
             logits = [at_least_float32(one.logits_nL2) for one in kept]
             parts["span"] = sum((pull * x).sum() for pull, x in zip(pulls, logits, strict=True))

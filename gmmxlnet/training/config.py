@@ -153,6 +153,8 @@ class GMMTrainingConfig(TrainingConfig):
     """Weight of the loss for predicting words that were read from the memory."""
     memory_reconstruction_target: str = "recurring"
     """Its targets: `recurring`, the words so far that occur again later, or `segment`, the words of the segment."""
+    memory_association_weight: float = 0.0
+    """Weight of the loss for predicting recurring words from the memory, given the words around them."""
     bptt_segments: int | None = None
     """Gradients flow through at most this many consecutive segments; None: no limit."""
     span_loss: str = "segment"

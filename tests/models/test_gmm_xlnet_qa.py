@@ -232,11 +232,13 @@ def test_loss_is_the_weighted_sum_of_its_parts(tiny_model, batch):
         "load_balance_weight": 0.5,
         "entropy_regularization_weight": 0.25,
         "memory_reconstruction_weight": 2.0,
+        "memory_association_weight": 3.0,
     }
     output = tiny_model(**weights)(**batch)
     parts = output.loss_parts
-    assert list(parts) == ["span", "load_balance", "entropy", "reconstruction"]
-    expected = parts["span"] + 0.5 * parts["load_balance"] - 0.25 * parts["entropy"] + 2 * parts["reconstruction"]
+    assert list(parts) == ["span", "load_balance", "entropy", "reconstruction", "association"]
+    expected = parts["span"] + 0.5 * parts["load_balance"] - 0.25 * parts["entropy"]
+    expected = expected + 2 * parts["reconstruction"] + 3 * parts["association"]
     torch.testing.assert_close(output.loss, expected)
     probs = output.routing_probs[output.routing_probs.any(-1)]
     assert parts["entropy"].item() == pytest.approx(torch.distributions.Categorical(probs).entropy().mean().item())

@@ -7,11 +7,13 @@ import torch
 
 from gmmxlnet.models.losses import (
     SHARPNESS,
+    association_loss,
     document_span_loss,
     load_balance_loss,
     reconstruction_loss,
     routing_entropy,
     segment_span_loss,
+    slot_scores,
 )
 from gmmxlnet.models.memory_targets import word_counts
 
@@ -134,7 +136,7 @@ WORDS = NORM * torch.eye(V)  # embeddings of length `norm`, at right angles
 
 
 def told(vectors, ids, content):
-    return reconstruction_loss(torch.stack(vectors)[None], WORDS, counts([ids], [content]), NORM).item()
+    return reconstruction_loss(slot_scores(torch.stack(vectors)[None], WORDS, NORM), counts([ids], [content])).item()
 
 
 def counts(ids, content):
@@ -165,10 +167,8 @@ def test_reconstruction_asks_for_content_alone_and_weighs_segments_alike():
     assert told(vectors, [5, 1, 4, 2, 63], [0, 1, 0, 1, 0]) == pytest.approx(expected)  # ids beyond V are structure
     long, short = ([1, 3, 1, 3, 1], [1] * 5), ([2, 5, 5, 5, 5], [1, 0, 0, 0, 0])
     both = reconstruction_loss(
-        torch.stack(vectors).expand(2, -1, -1),
-        WORDS,
+        slot_scores(torch.stack(vectors).expand(2, -1, -1), WORDS, NORM),
         counts([long[0], short[0]], [long[1], short[1]]),
-        NORM,
     )
     assert both.item() == pytest.approx((told(vectors, *long) + told(vectors, *short)) / 2)
     assert told(vectors, [5, 5], [0, 0]) == 0
@@ -177,7 +177,51 @@ def test_reconstruction_asks_for_content_alone_and_weighs_segments_alike():
 def test_reconstruction_teaches_vectors_and_words_but_not_the_length():
     vectors, words, norm = torch.randn(1, 2, V, requires_grad=True), WORDS.clone().requires_grad_(), NORM.clone()
     norm.requires_grad_()
-    reconstruction_loss(vectors, words, counts([[1, 2]], [[1, 1]]), norm).backward()
+    reconstruction_loss(slot_scores(vectors, words, norm), counts([[1, 2]], [[1, 1]])).backward()
     assert vectors.grad.any()
     assert words.grad.any()
     assert norm.grad is None
+
+
+def association_by_hand(scores_mV, word, neighbors, cue):
+    """-log Σ_s softmax_s(Σ_r cue_r score_s(r)) · P_s(word | no neighbor), in plain Python."""
+    given = [v for v, weight in zip(neighbors, cue, strict=True) if weight]
+    address = [sum(weight * row[v] for v, weight in zip(neighbors, cue, strict=True)) for row in scores_mV]
+    total = sum(math.exp(a) for a in address)
+    likelihood = 0.0
+    for a, row in zip(address, scores_mV, strict=True):
+        others = sum(math.exp(x) for v, x in enumerate(row) if v not in given)
+        likelihood += math.exp(a) / total * math.exp(row[word]) / others
+    return -math.log(likelihood)
+
+
+def test_association_by_hand():
+    scores = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(3))
+    words = torch.tensor([[1, 2], [4, 0]])
+    neighbors = torch.tensor([[[3, 5, 0], [1, 6, 0]], [[2, 5, 3], [1, 1, 1]]])
+    cue = torch.tensor([[[0.7, 0.2, 0.0], [1.1, 0.4, 0.3]], [[0.5, 0.0, 0.9], [0.0, 0.0, 0.0]]])
+    weight = torch.tensor([[2.0, 0.5], [1.5, 0.0]])
+    each = [
+        [
+            association_by_hand(scores[b].tolist(), words[b, t], neighbors[b, t].tolist(), cue[b, t].tolist())
+            for t in (0, 1)
+        ]
+        for b in (0, 1)
+    ]
+    expected = torch.tensor([(2.0 * each[0][0] + 0.5 * each[0][1]) / 2.5, each[1][0]])
+    torch.testing.assert_close(association_loss(scores, words, weight, neighbors, cue), expected, rtol=1e-5, atol=0)
+    assert association_loss(scores, words, 0 * weight, neighbors, cue).tolist() == [0, 0]
+
+
+def test_association_asks_for_words_that_are_stored_together():
+    """Four slots with the words of two facts, (1, 2) and (3, 4); each word is the other's only neighbor."""
+    words, neighbors, cue = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[[2], [1], [4], [3]]]), torch.ones(1, 4, 1)
+    weight = torch.ones(1, 4)
+
+    def loss(*slots):
+        vectors = torch.stack([sum(WORDS[v] for v in slot) / len(slot) ** 0.5 for slot in slots])[None]
+        return association_loss(slot_scores(vectors, WORDS, NORM), words, weight, neighbors, cue).item()
+
+    together, apart, mixed = loss((1, 2), (3, 4)), loss((1, 4), (3, 2)), loss((1,), (2,), (3,), (4,))
+    assert together < 0.1
+    assert min(apart, mixed) > 1.5

@@ -1,4 +1,4 @@
-"""What the memory is asked for: words that recur, by hand."""
+"""What the memory is asked for: words that recur, and the words around them, by hand."""
 
 import math
 
@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
-from gmmxlnet.models.memory_targets import RecurringWords, new_content, word_counts
+from gmmxlnet.models.losses import slot_scores
+from gmmxlnet.models.memory_targets import (
+    NEIGHBOR_DISTANCE,
+    Associations,
+    RecurringWords,
+    neighbors_of,
+    new_content,
+    word_counts,
+)
 from gmmxlnet.models.recurrence import Segment
 
 SEP, CLS, WORDS, M = 0, 1, 12, 2
@@ -76,8 +84,8 @@ def test_rarity_is_that_of_all_processes():
     assert RecurringWords.of(segments, CONFIG).weight_V[2].item() == 0
 
 
-def reconstruction(*contexts, offsets=None, **settings):
-    """The model's reconstruction loss on one document."""
+def parts_of(*contexts, offsets=None, **settings):
+    """The model's loss terms on one document."""
     torch.manual_seed(0)
     config = GMMXLNetConfig(**SETTINGS | {"memory_reconstruction_weight": 1.0} | settings)
     segments = [segment(context) for context in contexts]
@@ -86,7 +94,12 @@ def reconstruction(*contexts, offsets=None, **settings):
     labels = torch.full((1, len(contexts)), batch["input_ids"].shape[-1] - 1)
     offsets = None if offsets is None else torch.tensor([offsets])
     output = GMMXLNetForQA(config)(**batch, start_positions=labels, end_positions=labels, segment_offsets=offsets)
-    return output.loss_parts["reconstruction"].item()
+    return output.loss_parts
+
+
+def reconstruction(*contexts, **how):
+    """The model's reconstruction loss on one document."""
+    return parts_of(*contexts, **how)["reconstruction"].item()
 
 
 @pytest.mark.parametrize("kind", [{}, {"memory_type": "gmm", "num_memory_experts": 2}])
@@ -96,3 +109,74 @@ def test_the_model_asks_for_what_recurs_or_for_what_it_has_just_read(kind):
     assert reconstruction([2, 3, 4], [5, 6, 7], [8, 9, 8], memory_reconstruction_target="segment", **kind) > 0
     assert reconstruction([2, 3, 4], [4, 6, 7], [8, 9, 8], offsets=[0, 2, 5], **kind) == 0
     assert reconstruction([2, 3, 4], [4, 6, 7], [8, 9, 8], offsets=[0, 3, 6], **kind) > 0
+
+
+def test_neighbors_are_the_other_words_nearby():
+    words = torch.tensor([[7, 2, 3, 2, 4, 5, 6]])
+    content = torch.tensor([[0, 1, 1, 1, 1, 1, 1]]).bool()
+    neighbors, counts = neighbors_of(words, content)
+    near = [row[mask].tolist() for row, mask in zip(neighbors[0], counts[0], strict=True)]
+    assert NEIGHBOR_DISTANCE == 3
+    assert near[1] == [3, 4]  # its own word does not count
+    assert near[4] == [2, 3, 5, 6]  # equal neighbors count once
+    assert near[6] == [2, 4, 5]
+
+
+EMBEDDING = torch.randn(WORDS, 8, generator=torch.Generator().manual_seed(1))
+NORM = torch.tensor([1.5])
+
+
+def test_the_memory_is_asked_for_recurring_words_by_their_neighbors():
+    segments = [
+        segment([2, 3, 4, 6], [5, 7, 8, 8], number=0),
+        segment([3, 9, 10, 9], [7, 2, 9, 10], number=1),
+        segment([3, 2, 11, 11], number=2),
+    ]
+    recurring = RecurringWords.of(segments, CONFIG)
+    associations = Associations.of(segments, recurring, CONFIG, EMBEDDING, NORM)
+    vectors = torch.nn.functional.normalize(torch.randn(2, M, 8), dim=-1) * NORM
+    scores = slot_scores(vectors, EMBEDDING, NORM)
+
+    def by_hand(row, wanted):
+        """The mean over (word, neighbors) pairs of one document, addressed by the cosine with the neighbors' sum."""
+        total = mass = 0.0
+        for word, near in wanted:
+            sum_d = sum(recurring.weight_V[v] * EMBEDDING[v] for v in near)
+            address = 8 * torch.nn.functional.cosine_similarity(vectors[row], sum_d[None], dim=-1)
+            others = [v for v in range(WORDS) if v not in near]
+            probs = scores[row].exp() / scores[row][:, others].exp().sum(-1, keepdim=True)
+            weight = recurring.weight_V[word]
+            total -= weight * (address.softmax(0) * probs[:, word]).sum().log()
+            mass += weight
+        return (total / mass).item()
+
+    first = associations.loss(segments[0], scores)
+    assert first[0].item() == pytest.approx(by_hand(0, [(2, [3, 4, 6]), (3, [2, 4, 6])]), rel=1e-4)
+    assert first[1].item() == pytest.approx(by_hand(1, [(7, [5, 8])]), rel=1e-4)
+    second = associations.loss(segments[1], scores)
+    wanted = [(2, [3, 4, 6]), (3, [2, 4, 6]), (3, [9, 10])]  # of both segments read so far
+    assert second[0].item() == pytest.approx(by_hand(0, wanted), rel=1e-4)
+    assert second[1].item() == 0
+    assert associations.loss(segments[2], scores[:1]).tolist() == [0]
+
+
+def test_the_cue_has_no_gradient():
+    segments = [segment([2, 3, 4]), segment([3, 5], number=1)]
+    embedding, norm = EMBEDDING.clone().requires_grad_(), NORM.clone().requires_grad_()
+    associations = Associations.of(segments, RecurringWords.of(segments, CONFIG), CONFIG, embedding, norm)
+    assert not associations.cue_BTR.requires_grad
+
+
+def association(*contexts, **settings):
+    """The model's association loss on one document."""
+    return parts_of(*contexts, memory_association_weight=1.0, **settings)["association"].item()
+
+
+@pytest.mark.parametrize("kind", [{}, {"memory_type": "gmm", "num_memory_experts": 2}])
+def test_the_model_asks_for_associations_when_they_have_a_weight(kind):
+    assert association([2, 3, 4], [5, 6, 7], [8, 2, 8], **kind) > 0
+    assert association([2, 3, 4], [5, 6, 7], [8, 9, 8], **kind) == 0
+    parts = parts_of([2, 3, 4], [5, 2, 7], **kind)
+    assert "association" not in parts
+    only = parts_of([2, 3, 4], [5, 2, 7], memory_association_weight=1.0, memory_reconstruction_weight=0.0, **kind)
+    assert "reconstruction" not in only

@@ -16,6 +16,7 @@ from gmmxlnet.training.bptt import backward_in_chunks
 WORDS, SLOTS, LENGTH = 40, 2, 12
 EVERY_LOSS = {
     "memory_reconstruction_weight": 0.7,
+    "memory_association_weight": 0.9,
     "entropy_regularization_weight": 0.3,
     "load_balance_weight": 0.5,
 }

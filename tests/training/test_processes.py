@@ -58,7 +58,9 @@ def test_shares_make_up_the_batch(sample_chunks, size):
 def test_two_processes_find_the_gradient_of_one(sample_chunks, make_model, tmp_path):
     models = [str(tmp_path / str(i)) for i in range(len(SETTINGS))]
     for folder, settings in zip(models, SETTINGS, strict=True):
-        make_model(**settings, memory_reconstruction_weight=0.5).double().save_pretrained(folder)
+        make_model(
+            **settings, memory_reconstruction_weight=0.5, memory_association_weight=0.3
+        ).double().save_pretrained(folder)
     torch.multiprocessing.spawn(compare, (str(sample_chunks), models, str(tmp_path / "store")), nprocs=2)
 
 
