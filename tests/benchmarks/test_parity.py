@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks import parity
 from gmmxlnet.conversion.convert import convert
@@ -49,8 +50,46 @@ def run(folders, tmp_path, monkeypatch):
     return run
 
 
-def test_both_are_scored_and_what_is_there_is_not_run_again(run, tmp_path, monkeypatch):
+@pytest.fixture
+def work(monkeypatch):
+    """What each run did: the questions of each training batch, steps of its optimizer, its answers by question."""
+    runs, make, batch, answers = [], parity.Run.__init__, parity.Run._batch, parity.Run.answers
+
+    def begun(self, reader, *rest):
+        make(self, reader, *rest)
+        runs.append({"is_bert": reader.is_bert, "batches": [], "steps": 0, "answers": {}})
+
+    def batched(self, asked):
+        if torch.is_grad_enabled():
+            runs[-1]["batches"].append([one.id for one in asked])
+        return batch(self, asked)
+
+    def answered(self, asked):
+        runs[-1]["answers"] = answers(self, asked)
+        return runs[-1]["answers"]
+
+    for name, function in (("__init__", begun), ("_batch", batched), ("answers", answered)):
+        monkeypatch.setattr(parity.Run, name, function)
+    handle = register_optimizer_step_post_hook(lambda *_: runs[-1].update(steps=runs[-1]["steps"] + 1))
+    yield runs
+    handle.remove()
+
+
+def test_both_do_the_same_work_and_what_is_there_is_not_run_again(run, work, folders, tmp_path, monkeypatch):
     report = run()
+    teacher, student = work
+    assert (teacher["is_bert"], student["is_bert"]) == (True, False)
+    assert teacher["batches"] == student["batches"]
+    seen = [one for batch in student["batches"] for one in batch]
+    assert len(set(seen)) == len(seen) == QUESTIONS
+    dev = json.loads((folders[2] / "dev-v2.0.json").read_text(encoding="utf-8"))["data"]
+    asked = {qa["id"] for article in dev for paragraph in article["paragraphs"] for qa in paragraph["qas"]}
+    for one in work:
+        assert one["steps"] == len(one["batches"])
+        assert len(one["answers"]) == 9
+        assert set(one["answers"]) <= asked
+        assert all(one["answers"].values())
+    assert set(teacher["answers"]) == set(student["answers"])
     kinds = [(figures["kind"], figures["seed"]) for figures in report["runs"]]
     assert kinds == [("teacher", 1), ("student", 1)]
     assert report["dev_questions"] == 9
