@@ -1,6 +1,7 @@
 """What a stage's code is, computed: the files that its module imports, at once or in a function."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,8 +22,13 @@ def file_of(module):
 
 def imported(file):
     """Files that a file's import statements name, those for type checkers aside, with the packages around them."""
+    return _imported(ROOT, file)
+
+
+@cache
+def _imported(root, file):
     names = set()
-    waiting = [ast.parse((ROOT / file).read_text(encoding="utf-8"))]
+    waiting = [ast.parse((root / file).read_text(encoding="utf-8"))]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):

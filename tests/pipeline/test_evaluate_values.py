@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
@@ -16,10 +18,12 @@ from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.squad_metric import squad_v2_metrics
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.encoder import EncoderLayer
 from gmmxlnet.verification.fingerprint import Fingerprint
 from pipeline import evaluate
 from pipeline.experiment import Experiment, canonical_parameters
 from pipeline.params import load_params
+from pipeline.scoring import score
 from tests.conftest import article, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +103,22 @@ def normal(model, chunks):
 @pytest.fixture(scope="module")
 def threshold(model, chunks) -> float:
     return choose_threshold(evaluator(model, chunks).predict(Documents.open(chunks, "calibration"))).value
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_model_reads_in_the_precision_of_the_parameters(workspace, tmp_path, precision) -> None:
+    text = (workspace / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("precision: float32", f"precision: {precision}"), "utf-8")
+    params, seen = load_params(tmp_path / "params.yaml"), set()
+
+    def note(module: torch.nn.Module, _: object, output: object) -> None:
+        if isinstance(module, EncoderLayer):
+            seen.add(module.inner(torch.zeros(1, module.inner.in_features)).dtype)
+
+    handle = register_module_forward_hook(note)
+    score(params, workspace / "data" / "chunks", workspace / "models" / "gmm")
+    handle.remove()
+    assert seen == {getattr(torch, precision)}
 
 
 def read(workspace: Path, name: str) -> dict:

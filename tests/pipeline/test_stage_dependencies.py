@@ -6,7 +6,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from pipeline import analyze, chunk, evaluate, push, train, verify
+from pipeline import analyze, chunk, evaluate, places, push, train, verify
 from pipeline.params import Section, load_params
 from tests.pipeline.closure import NOT_FOLLOWED, ROOT, closure, imported
 
@@ -80,6 +80,21 @@ def test_a_stage_depends_on_no_code_that_it_does_not_import(stage):
     needed = closure(f"pipeline/{stage}.py")
     code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("gmmxlnet", "pipeline"))]
     assert [dep for dep in code if not any(is_covered(file, [dep]) for file in needed)] == []
+
+
+def files_of(stage, key):
+    """The entries of a stage below these keys, without their options."""
+    entries = [entry for name in key for entry in STAGES[stage].get(name, [])]
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+@pytest.mark.parametrize("stage", MODULES)
+def test_a_stage_depends_on_the_files_of_other_stages_that_its_module_names(stage):
+    own = files_of(stage, ("outs", "metrics"))
+    made = {file for other in STAGES for file in files_of(other, ("outs", "metrics"))} - set(own)
+    named = {str(value) for name, value in vars(MODULES[stage]).items() if value is getattr(places, name, None)}
+    assert named & made == set(STAGES[stage]["deps"]) & made - {"reports/check.json"}
+    assert set(own) - named <= {"reports/data.json", "models/gmm"}  # what else a stage leaves, it names too
 
 
 def test_exceptions_are_still_needed():
