@@ -11,9 +11,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.hub_server import TOKEN, HubServer
 
+settings.register_profile("gmmxlnet", deadline=None)  # a busy machine is no reason for a test to fail
+settings.load_profile("gmmxlnet")
 _HUB = HubServer().__enter__()
 _HOME = tempfile.TemporaryDirectory(prefix="hf-home-")
 atexit.register(_HOME.cleanup)

@@ -282,7 +282,7 @@ FILES = [
 ]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), st.sampled_from(["flip", "cut", "remove"]), st.floats(0, 1, exclude_max=True))
 def test_a_damaged_folder_is_refused(pristine: Path, tmp_path: Path, name: str, how: str, where: float) -> None:
     shutil.copytree(pristine, tmp_path / "chunks", dirs_exist_ok=True)

@@ -81,7 +81,7 @@ def by_hand(docs: list[Document], layout: Any, memory_tokens: bool) -> dict[str,
 
 @pytest.mark.parametrize("memory_tokens", [True, False])
 @given(chosen=st.lists(st.integers(0, 23), min_size=1, max_size=5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_batch_equals_the_plain_construction(documents: Documents, memory_tokens: bool, chosen: list[int]) -> None:
     docs = [documents[index] for index in chosen]
     batch = DocumentCollator(layout=documents.layout, memory_tokens=memory_tokens)(docs)

@@ -50,7 +50,7 @@ def test_the_order_of_texts_does_not_matter(scratch: XLNetTokenizerFast) -> None
     assert scratch_tokenizer(reversed(TEXTS)).get_vocab() == scratch.get_vocab()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=4))
 def test_no_character_of_the_training_text_is_unknown(texts: list[str]) -> None:
     assume(not any(name in text for text in texts for name in XLNET_SPECIAL))  # spelled out, they become <unk>

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmmxlnet.data.segments import SegmentLayout, count_segments, segment_bounds, segments_holding
+from gmmxlnet.data.segments import SegmentLayout, count_segments, make_layout, segment_bounds, segments_holding
+from gmmxlnet.data.tokenizer import add_memory_tokens, scratch_tokenizer
 from gmmxlnet.errors import ConfigError
 
 TOKENS, STRIDES, STEPS = st.integers(0, 400), st.integers(0, 30), st.integers(1, 40)
@@ -49,3 +50,28 @@ def test_too_little_room_is_refused_with_the_length_that_would_do() -> None:
     ):
         layout().check(45)
     layout(max_seq_length=65).check(45)
+
+
+def test_no_room_at_all_is_called_none() -> None:
+    with pytest.raises(ConfigError, match="leaves 0 tokens of context a segment"):
+        layout().check(64)
+
+
+def test_a_layout_has_the_tokenizers_ids_and_the_lengths_that_are_asked_for() -> None:
+    tokenizer = scratch_tokenizer(["The host is Anna.", "Who is the host?"])
+    words = len(tokenizer)
+    add_memory_tokens(tokenizer, 2)  # which are no part of the vocabulary of texts
+    lengths = {"max_seq_length": 40, "doc_stride": 6, "memory_num_tokens": 5}
+    made = make_layout(tokenizer, **lengths, max_question_length=9)
+    assert made == SegmentLayout(
+        **lengths,
+        vocab_size=words,
+        pad_id=tokenizer.convert_tokens_to_ids("<pad>"),
+        sep_id=tokenizer.convert_tokens_to_ids("<sep>"),
+        cls_id=tokenizer.convert_tokens_to_ids("<cls>"),
+    )
+    assert len({made.pad_id, made.sep_id, made.cls_id}) == 3
+    assert made.lengths() == lengths
+    make_layout(tokenizer, **lengths, max_question_length=20)
+    with pytest.raises(ConfigError, match="max_question_length 21"):
+        make_layout(tokenizer, **lengths, max_question_length=21)

@@ -85,7 +85,7 @@ def test_texts_cannot_forge_special_or_memory_tokens(folder: Path) -> None:
 MARKED = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("ab .,-\n\u0301é½"), max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(MARKED, max_size=5))
 def test_tokens_stand_for_visible_characters_in_order(folder: Path, texts: list[str]) -> None:
     tokens = encode_texts(load_cached(folder), texts)
@@ -104,7 +104,7 @@ def load_cached(folder: Path) -> PreTrainedTokenizerFast:
     return _LOADED.setdefault(folder, load_tokenizer(str(folder)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.one_of(MARKED, st.sampled_from([*ODD, *TEXTS])), max_size=8))
 def test_the_fast_path_is_exact_or_switched_off(folder: Path, kind: str, texts: list[str]) -> None:
     backend = load_cached(folder).backend_tokenizer

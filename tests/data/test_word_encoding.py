@@ -64,7 +64,7 @@ def test_the_sample(backend):
     assert_same(backend, [p["context"] for p in paragraphs] + [q["question"] for p in paragraphs for q in p["qas"]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\u0301ab."), max_size=20)))
 def test_any_text(backend, texts):
     if encodes_words_alone(backend, texts):  # not where <mask> is spelled out

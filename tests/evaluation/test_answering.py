@@ -67,7 +67,7 @@ def test_lists_give_lists_and_batch_mates_change_nothing(model, texts):
     assert model.answer([QUESTION], texts[0], threshold=1e9)[0] == crossed[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(num_words=st.integers(1, 24), n_best=st.integers(1, 1_000), longest=st.integers(1, 30))
 @example(num_words=1, n_best=5, longest=30)
 @example(num_words=15, n_best=1_000, longest=30)

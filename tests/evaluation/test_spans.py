@@ -60,10 +60,25 @@ def test_overlapping_windows_count_once():
     assert (found.segment[0, 0], found.start_logit[0, 0]) == (1, 7)
 
 
-def test_null_score_is_the_lowest_of_active_segments():
-    cls_start, cls_end = torch.tensor([[3.0, 1.0, -9.0]]), torch.tensor([[0.0, 1.0, -9.0]])
-    start, end, segment = null_scores(cls_start, cls_end, torch.tensor([[True, True, False]]))
-    assert (start.item(), end.item(), segment.item()) == (1.0, 1.0, 1)
+def test_null_score_is_the_lowest_of_each_documents_active_segments():
+    """The sum decides: neither the lowest start, nor the lowest difference, nor a segment that is not there."""
+    cls_start, cls_end = (
+        torch.tensor([[3.0, 1.0, -9.0], [-4.0, 2.0, 5.0]]),
+        torch.tensor([[0.0, 1.0, -9.0], [9.0, 2.5, -3.0]]),
+    )
+    active = torch.tensor([[True, True, False], [True, True, True]])
+    start, end, segment = null_scores(cls_start, cls_end, active)
+    assert start.tolist() == [1.0, 5.0]
+    assert end.tolist() == [1.0, -3.0]
+    assert segment.tolist() == [1, 2]
+
+
+def test_twenty_spans_of_at_most_thirty_tokens_are_kept_by_default():
+    start, end = torch.zeros(1, 1, 40), torch.arange(40.0)[None, None]
+    found = best_spans(start, end, torch.ones(1, 1, 40, dtype=torch.bool), torch.tensor([[0]]))
+    assert found.scores.shape == (1, 20)
+    length = found.last_token - found.first_token + 1
+    assert length.max() == 30
 
 
 def test_no_context_token_gives_no_span():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmmxlnet.evaluation.squad_metric import squad_v2_metrics
-from gmmxlnet.evaluation.threshold import choose_threshold
+from gmmxlnet.evaluation.threshold import ThresholdChoice, choose_threshold
 
 
 def predictions(rows):
@@ -64,3 +64,17 @@ def test_without_calibration_documents_it_is_zero_and_says_so():
     choice = choose_threshold(predictions([]))
     assert choice.value == 0.0
     assert choice.describe() == {"method": "not chosen from data"}
+
+
+def test_the_report_says_how_it_was_chosen():
+    rows = [(["red"], "red", -4.0), (["red"], "red", 1.0), ([], "blue", 2.0), (["green"], "blue", 7.0)]
+    described = choose_threshold(predictions(rows), "exact_match").describe()
+    assert described.pop("method").startswith(
+        "maximizes the metric on the calibration split, which is never trained on"
+    )
+    assert described == {"split": "calibration", "metric": "exact_match", "questions": 4, "score": 75.0}
+    assert ThresholdChoice(2.5).describe() == {"method": "not chosen from data"}
+
+
+def test_without_predictions_it_is_0():
+    assert choose_threshold(predictions([])) == ThresholdChoice(0.0)

@@ -17,7 +17,7 @@ def sampler(num_documents, batch_size=4, seed=0, epoch=0, lengths_seed=0):
 
 
 @given(st.integers(1, 400), st.integers(1, 7), st.integers(0, 5), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_document_comes_once_an_epoch(num_documents, batch_size, seed, epoch):
     made = sampler(num_documents, batch_size, seed, epoch)
     batches = list(made)
