@@ -23,6 +23,7 @@ JOBS ?=
 NAME ?=
 SET ?=
 QUICK ?=
+ONLY ?=
 CORPUS ?= ../shared/squad/train-v2-style.json
 TOKENIZER ?= ../shared/xlnet-base-cased
 PRETRAIN ?=
@@ -34,13 +35,15 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents clean
+.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make repro      the whole experiment: dvc repro on the profile that params.yaml names"
 	@echo "make test       the tests (TESTS=tests/data for some)"
 	@echo "make kill-test  kill a small training 20 times at random moments; each must end with the same bytes"
+	@echo "make mutants    plant each fault of tests/mutants.toml: its test must fail (ONLY=\"names\" for some; minutes)"
+	@echo "make mutation   make every small change to the pure functions: how many does a test see? (hours)"
 	@echo "make compare    train all variants, report in reports/comparison.md (VARIANTS, SEEDS, JOBS, NAME, SET; see above)"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
 	@echo "make fuzz       5,000 damaged checkpoints and 5,000 damaged SQuAD files: read right, or refused"
@@ -63,6 +66,13 @@ test: $(STAMP)
 
 kill-test: $(STAMP)
 	KILLS=20 OMP_NUM_THREADS=1 python -m pytest tests/pipeline/test_train_killed.py
+
+mutants: $(STAMP)
+	python -m scripts.mutants $(if $(ONLY),--only $(ONLY))
+
+mutation: $(STAMP)
+	python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e '.[mutation]'
+	OMP_NUM_THREADS=1 python -m scripts.mutation
 
 compare: $(STAMP)
 	python -m pipeline.compare $(if $(NAME),--name $(NAME)) $(if $(VARIANTS),--variants $(VARIANTS)) \
