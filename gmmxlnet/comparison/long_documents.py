@@ -141,7 +141,7 @@ def _differences(family: Family) -> str:
 
 
 def _where(family: Family) -> list[str]:
-    """EM of the baseline and the others' difference from it, by length of the document and place of the answer."""
+    """EM of the baseline and the others' difference from it, by length of document, place and sentence of the answer."""
     if BASELINE not in family:
         return []
     base = family[BASELINE][0]
@@ -150,6 +150,11 @@ def _where(family: Family) -> list[str]:
         "place": (
             "## Where: by distance of the answer from the document's start",
             "The first segment that holds the answer, counted from 1; `no answer`: questions without one.",
+        ),
+        "subject": (
+            "## Where: by how the sentence with the answer names its subject",
+            "`name`: it has a capitalized word of the question; `pronoun`: it has none, but *he*, *she*, *it* or the "
+            "like; `neither`.",
         ),
     }
     parts = []

@@ -1,7 +1,8 @@
 """`ScoredDocuments`: an experiment's score of every question, so that experiments can be compared question by question.
 
 A comparison is a mean difference with an interval over documents: over all questions, by the document's number of
-segments, or by the answer's distance from the document's start. Each experiment is one small file.
+segments, by the answer's distance from the document's start, or by how its sentence refers to its subject. Each
+experiment is one small file.
 
 Shapes: D questions, in the order of the dataset.
 """
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gmmxlnet.comparison.results import Result, Score
+from gmmxlnet.comparison.subjects import SUBJECTS, answer_subjects
 from gmmxlnet.data.segments import segments_holding
 from gmmxlnet.errors import DataError
 from gmmxlnet.evaluation.bootstrap import ContextBootstrap
@@ -27,7 +29,7 @@ from gmmxlnet.utils.files import atomic_file
 
 BOUNDS = (1, 2, 4, 8, 16)  # groups of segments: 1, 2, 3 to 4, 5 to 8, 9 to 16, more
 NOWHERE = 0  # the place of an unanswerable question's answer
-ARRAYS = ("exact_match", "f1", "context", "segments", "place")
+ARRAYS = ("exact_match", "f1", "context", "segments", "place", "subject")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class ScoredDocuments:
         identity: hash of parameters, code, encoder and data.
         exact_match, f1: (D,) percent. context: (D,) the document that each question asks about.
         segments: (D,) of that document. place: (D,) the first segment that holds the answer, from 1; 0 without answer.
+        subject: (D,) index into `SUBJECTS`: whether the answer's sentence has a name of the question or a pronoun.
         questions: SHA-256 of the questions' ids.
         setting: profile, budget, versions and the like, in words.
     """
@@ -51,6 +54,7 @@ class ScoredDocuments:
     context: np.ndarray
     segments: np.ndarray
     place: np.ndarray
+    subject: np.ndarray
 
     @classmethod
     def of(
@@ -74,6 +78,7 @@ class ScoredDocuments:
             context=predictions.context_indices().astype(np.int32),
             segments=predictions.documents.num_segments().astype(np.int32),
             place=answer_places(predictions),
+            subject=answer_subjects(predictions),
         )
 
     def write(self, path: Path) -> None:
@@ -124,7 +129,10 @@ def group_name(index: int) -> str:
 
 
 def groups(scored: ScoredDocuments, of: str) -> Mapping[str, np.ndarray]:
-    """Masks (D,) of the nonempty groups, by number of `segments` or by `place` of the answer."""
+    """Masks (D,) of the nonempty groups, by `segments`, `place` of the answer, or its sentence's `subject`."""
+    if of == "subject":
+        masks = {name: scored.subject == index for index, name in enumerate(SUBJECTS)}
+        return {name: mask for name, mask in masks.items() if mask.any()}
     count_D: np.ndarray = getattr(scored, of)
     group_D = np.where(count_D == NOWHERE, -1, group_of(count_D))
     found = {group_name(int(index)): group_D == index for index in np.unique(group_D) if index >= 0}

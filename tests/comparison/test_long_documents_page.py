@@ -11,6 +11,7 @@ from gmmxlnet.errors import DataError
 
 D, DOCUMENTS = 240, 24
 SEGMENTS = np.repeat([1, 3, 7, 20], D // 4).astype(np.int32)
+SUBJECTS_OF = (np.arange(D) % 4).astype(np.int32)
 PLACES = np.where(np.arange(D) % 3 == 0, 0, np.minimum(1 + np.arange(D) % 5, SEGMENTS)).astype(np.int32)
 
 
@@ -32,6 +33,7 @@ def make_scored(make_result):
             result=result, identity="i", questions="q", setting={"budget": f"{budget} steps"},
             exact_match=right_D, f1=right_D,
             context=np.repeat(np.arange(DOCUMENTS), D // DOCUMENTS).astype(np.int32), segments=SEGMENTS, place=PLACES,
+            subject=SUBJECTS_OF,
         )  # fmt: skip
 
     return make
@@ -54,6 +56,8 @@ def test_a_gain_is_found_where_it_is(make_scored):
     header = row(page, "variant", "Where: by number of segments")
     assert header == ["variant", "1 (60)", "3 to 4 (60)", "5 to 8 (60)", "17 or more (60)"]
     assert row(page, "variant", "Where: by distance")[-1] == "no answer (80)"
+    header = row(page, "variant", "Where: by how the sentence")
+    assert header == ["variant", "no answer (60)", "name (60)", "pronoun (60)", "neither (60)"]
 
 
 def test_a_null_result_is_said_like_a_gain(make_scored):
@@ -110,7 +114,7 @@ def test_a_baseline_at_the_floor_is_no_ground_to_judge_from(make_scored):
 def test_groups_have_names_and_every_question_is_in_one(make_scored):
     names = [group_name(int(index)) for index in group_of(np.array([1, 2, 3, 4, 5, 8, 9, 16, 17, 99]))]
     assert names == ["1", "2", *["3 to 4"] * 2, *["5 to 8"] * 2, *["9 to 16"] * 2, *["17 or more"] * 2]
-    for of in ("segments", "place"):
+    for of in ("segments", "place", "subject"):
         assert (np.sum(list(groups(make_scored("none"), of).values()), axis=0) == 1).all()
 
 
@@ -122,6 +126,7 @@ def test_a_result_comes_back_from_its_file(make_scored, tmp_path):
     for name in ("identity", "questions", "setting"):
         assert getattr(again, name) == getattr(scored, name)
     assert np.array_equal(again.place, scored.place)
+    assert np.array_equal(again.subject, scored.subject)
     (tmp_path / "other.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match="not a result of make long-documents"):
         ScoredDocuments.read(tmp_path / "other.safetensors")
