@@ -12,7 +12,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from gmmxlnet.errors import GMMXLNetError, is_out_of_memory
+from gmmxlnet.errors import GMMXLNetError, Interrupted, is_out_of_memory
+from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log_level
 
 COMMANDS = {  # modules in gmmxlnet/commands, as typed in the shell, and what they do
@@ -52,17 +53,23 @@ def _options_of(settings: type) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parsed = make_parser(arguments).parse_args(arguments)
+    program = " ".join(["gmmxlnet", *[name for name in arguments if name in COMMANDS][:1]])
     try:
-        set_log_level(parsed.log_level)
-        return parsed.run(parsed)
+        with raise_on_signals():
+            parsed = make_parser(arguments).parse_args(arguments)
+            set_log_level(parsed.log_level)
+            return parsed.run(parsed)
+    except Interrupted as error:
+        told = f"{program}: stopped by {name_of(error.signum)} {error.kept}".rstrip()
+        print(f"{told}; the same command goes on from there" if error.kept else told, file=sys.stderr)
+        return exit_status(error.signum)
     except GMMXLNetError as error:
-        print(f"gmmxlnet {parsed.command}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        print(f"gmmxlnet {parsed.command}: out of memory; give it less to read at a time", file=sys.stderr)
+        print(f"{program}: out of memory; give it less to read at a time", file=sys.stderr)
         return 1
 
 

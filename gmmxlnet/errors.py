@@ -48,6 +48,19 @@ class HubError(GMMXLNetError):
     """The Hugging Face Hub refused something, cannot be reached, or holds other bytes than were sent."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work.
+
+    Args:
+        signum: SIGINT (Ctrl-C), SIGTERM or SIGHUP.
+        kept: how far the work got and what was kept of it; empty if it starts anew.
+    """
+
+    def __init__(self, signum: int, kept: str = "") -> None:
+        super().__init__(signum, kept)
+        self.signum, self.kept = signum, kept
+
+
 def reason_of(error: Exception) -> str:
     """What another library's error says, on one line and not too long; a URL without its query, which may be signed."""
     text = " ".join(str(error).split()) or type(error).__name__

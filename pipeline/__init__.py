@@ -4,9 +4,13 @@ Run one by hand with `python -m pipeline.<stage>`.
 """
 
 import os
+import sys
 
 from gmmxlnet.utils.logs import quiet_without_a_terminal
+from pipeline import crash
 
+if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`
+    crash.prepare(sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("pipeline.").replace("_", "-"))
 quiet_without_a_terminal()
 
 # Read by MLflow when it is imported: report nothing to its makers, draw no progress bars of its own.

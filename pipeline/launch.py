@@ -5,34 +5,42 @@ of its processes, whatever the parameter says.
 """
 
 import atexit
+import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from gmmxlnet.errors import GMMXLNetError, Interrupted
+from gmmxlnet.interrupts import describe_exit, exit_status
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.processes import Processes
+from pipeline.crash import what_to_try
 from pipeline.params import Params
+from pipeline.stage import LAUNCHED_HERE
 
 
 def run_together(params: Params) -> bool:
     """Run this stage in as many processes as the parameters say, and wait for them; False if it runs in this process.
 
-    The first process that fails ends all of them, and this one with its exit status.
+    The first process that fails ends all of them, and this one with its exit status. A signal is passed on to all.
     """
     count = params.active.num_processes
     if count == 1 or "WORLD_SIZE" in os.environ:
         return False
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP would warn where no memory was left unused
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it would tell at length who failed
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they would tell at length who failed
+    os.environ[LAUNCHED_HERE] = "1"
     stage = Path(sys.argv[0]).stem
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
@@ -49,10 +57,20 @@ def run_together(params: Params) -> bool:
         try:
             elastic_launch(config, sys.executable)("-m", f"pipeline.{stage}", *sys.argv[1:])
         except ChildFailedError as error:
+            for rank, failure in error.failures.items():  # the others then fail too, or are ended by SIGTERM
+                if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+                    killed = f"process {rank} of {count} was {describe_exit(failure.exitcode)}"
+                    raise GMMXLNetError(f"{killed}; {what_to_try(-failure.exitcode)}") from None
             _, failure = error.get_first_failure()
             if Path(failure.error_file).is_file():  # written by `run_stage`; else a traceback has been printed
                 print(failure.message, file=sys.stderr)
             sys.exit(max(1, failure.exitcode))
+        except SignalException as error:
+            told = next(iter(sorted(Path(folder).rglob("error.json"))), None)  # of the first process that had begun
+            if told is None:
+                raise Interrupted(error.sigval) from None
+            print(json.loads(told.read_text(encoding="utf-8"))["message"], file=sys.stderr)
+            sys.exit(exit_status(error.sigval))
     return True
 
 

@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from gmmxlnet.errors import DatasetError, GMMXLNetError, is_out_of_memory
+from gmmxlnet.errors import DatasetError, GMMXLNetError, Interrupted, is_out_of_memory
+from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.utils.logs import add_log_level, set_log_level
+from pipeline.places import main_root
 
+LAUNCHED_HERE = "GMMXLNET_LAUNCHED"  # set by `pipeline.launch` for the processes that it starts
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what ended a process
+OTHER_PROCESS_GONE = r"Connection (closed|reset) by peer|Broken pipe|Connection refused"  # as gloo and NCCL say it
+WORKER_KILLED = r"DataLoader worker .* is killed by signal: ([^.]+)"
 NOWHERE_TO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 LESS_MEMORY = (
     "lower batch_size (and raise gradient_accumulation_steps as much) or eval_batch_size, num_memory_experts, "
@@ -36,9 +42,16 @@ def run_stage(main: Callable[[], None]) -> None:
 
 @contextmanager
 def errors_on_one_line(program: str) -> Iterator[None]:
-    """End the program with status 1 on an error that users should read: one line on stderr, or one for each fault."""
+    """End the program with status 1 on an error that users should read: one line on stderr, or one for each fault.
+
+    Ctrl-C, SIGTERM and SIGHUP end it with one line and status 130, 143 and 129.
+    """
     try:
-        yield
+        with raise_on_signals():
+            yield
+    except Interrupted as error:
+        told = f"{program}: stopped by {name_of(error.signum)} {error.kept}".rstrip()
+        _end(f"{told}; to go on: {command_to_go_on(program)}", exit_status(error.signum))
     except GMMXLNetError as error:
         lines = str(error).splitlines() if isinstance(error, DatasetError) else [str(error)]
         _end(f"{program}: " + "\n".join(" ".join(line.split()) for line in lines))
@@ -49,16 +62,35 @@ def errors_on_one_line(program: str) -> Iterator[None]:
         done = "opened" if error.errno in (errno.EACCES, errno.EPERM) else "written"
         _end(f"{program}: {where}cannot be {done} ({error.strerror}); make room or give permission, and run it again")
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        _end(f"{program}: out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}")
+        if is_out_of_memory(error):
+            _end(f"{program}: out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}")
+        if ERROR_FILE in os.environ and re.search(OTHER_PROCESS_GONE, str(error)):
+            _end(f"{program}: another of its processes has ended; see what that one says")
+        if killed := re.search(WORKER_KILLED, str(error)):
+            _end(f"{program}: a process that prepares batches was killed ({killed[1]}); lower num_workers")
+        raise
 
 
-def _end(line: str) -> NoReturn:
+def command_to_go_on(program: str) -> str:
+    """The command that runs again what a signal ended, as DVC or a person started it."""
+    if "DVC_STAGE" not in os.environ:
+        return f"python -m pipeline.{program.replace('-', '_')}"
+    if "DVC_EXP_NAME" not in os.environ:
+        return "dvc repro"
+    here = Path.cwd() == main_root().resolve()
+    return "dvc exp run" if here else f"queue {os.environ['DVC_EXP_NAME']} again with the same parameters"
+
+
+def _end(line: str, status: int = 1) -> NoReturn:
     """Say it, or tell the launcher that started this process among others: it says once what all of them found."""
     if ERROR_FILE in os.environ:
         error = {"message": line, "timestamp": int(time.time())}
         Path(os.environ[ERROR_FILE]).write_text(json.dumps(error), encoding="utf-8")
-    else:
-        print(line, file=sys.stderr)
-    sys.exit(1)
+    if ERROR_FILE not in os.environ or (status > 128 and _leads_others()):
+        print(line, file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def _leads_others() -> bool:
+    """Whether this is the first process of another launcher than `pipeline.launch`; on a signal those say nothing."""
+    return os.environ.get("RANK") == "0" and LAUNCHED_HERE not in os.environ

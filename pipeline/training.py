@@ -82,7 +82,9 @@ def train_model(
     seed_everything(params.seed)
     tokenizer = load_tokenizer(str(chunks / TOKENIZER))
     trainer = GMMTrainer(
-        build_model(params, tokenizer), training_config(params, folder, resume_dir), callbacks=list(callbacks)
+        build_model(params, tokenizer),
+        training_config(params, folder.parent, resume_dir),  # the Trainer makes a folder of this name at once
+        callbacks=list(callbacks),
     )
     trainer.train(Documents.open(chunks, "train"))
     model = whole_model(trainer.model)

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (  # from the ground up; rooms of one layer know nothing of each other
     ("errors",),
-    ("memory_kinds", "windows"),
+    ("interrupts", "memory_kinds", "windows"),
     ("options",),
     ("utils",),
     ("data", "models"),

@@ -25,7 +25,8 @@ from torch.nn import functional as F  # noqa: N812
 from gmmxlnet.conversion.families import Teacher
 from gmmxlnet.conversion.report import student_states, teacher_states
 from gmmxlnet.conversion.windows import Batch, Windows
-from gmmxlnet.errors import CheckpointError
+from gmmxlnet.errors import CheckpointError, Interrupted
+from gmmxlnet.interrupts import StopRequest
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.utils.files import atomic_folder, digest_of, read_json, write_json
 from gmmxlnet.utils.progress import Progress
@@ -125,13 +126,16 @@ class Distiller:
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
-        """Train to the end of the steps or of the minutes, from the newest state if there is one."""
+        """Train to the end of the steps or of the minutes, from the newest state if there is one.
+
+        A signal ends it after the step, with a last state. Raises Interrupted.
+        """
         self._resume()
         self.encoder.train()
         steps = self.how.steps
         goal, unit = (round(self.how.minutes * 60), "seconds") if steps is None else (steps, "steps")
         done = min(goal, int(self.seconds) if steps is None else self.step)
-        with Progress("distill", total=goal - done, unit=unit) as progress:
+        with StopRequest() as stop, Progress("distill", total=goal, unit=unit, done=done) as progress:
             while self.total_steps is None or self.step < self.total_steps:
                 begin = time.monotonic()
                 loss, tokens = self._train_step()
@@ -143,6 +147,9 @@ class Distiller:
                 done = now_done
                 if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_STATES:
                     self.save()
+                if stop.signum is not None:
+                    self.save()
+                    raise Interrupted(stop.signum, f"after step {self.step:,}, which is kept in {self.resume_dir}")
         self.encoder.eval()
 
     def _train_step(self) -> tuple[float, int]:

@@ -72,6 +72,10 @@ class CheckpointStore:
             shutil.rmtree(checkpoint)
         return None
 
+    def last(self) -> Path | None:
+        """Return the newest checkpoint, unchecked: one that this process wrote or has checked."""
+        return next(reversed(self._checkpoints()), None)
+
     @contextmanager
     def write(self, step: int) -> Iterator[Path]:
         """Yield an empty folder to fill; it becomes the checkpoint of `step` if the block raises no exception.

@@ -17,9 +17,9 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start a progress bar for the remaining steps."""
+        """Start a progress bar at the step from which training starts."""
         if state.is_world_process_zero:
-            self.progress = Progress("train", total=state.max_steps - state.global_step, unit="steps")
+            self.progress = Progress("train", total=state.max_steps, unit="steps", done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance by one optimizer step."""
@@ -43,5 +43,9 @@ class ProgressCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the progress bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the progress bar, if there is one."""
         if self.progress is not None:
             self.progress.close()

@@ -15,6 +15,7 @@ import json
 import platform
 import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,14 @@ class SaveSchedule(TrainerCallback):
 
     None is saved after the last step, when the outputs are written. With several processes the main one's clock
     decides; it is broadcast only every few steps, since this synchronizes the processes.
+
+    Args:
+        stopping: asked after every step whether training must stop, which needs a last checkpoint; the same answer in
+            all processes.
     """
 
-    def __init__(self, save_steps: int | None, processes: Processes) -> None:
-        self.save_steps, self.processes = save_steps, processes
+    def __init__(self, save_steps: int | None, processes: Processes, stopping: Callable[[], bool]) -> None:
+        self.save_steps, self.processes, self.stopping = save_steps, processes, stopping
         self.pause = FIRST_SAVE_SECONDS
         self.last = 0.0
 
@@ -64,8 +69,10 @@ class SaveSchedule(TrainerCallback):
         self.last = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Request a checkpoint if one is due."""
-        if self.save_steps is None:
+        """Request a checkpoint if one is due, and the end of training if it must stop."""
+        if self.stopping():
+            due = control.should_training_stop = True
+        elif self.save_steps is None:
             due = time.perf_counter() - self.last >= self.pause
             if self.processes.count > 1:
                 due = state.global_step % STEPS_BETWEEN_ASKING == 0 and self.processes.from_main(due)

@@ -6,6 +6,7 @@ devices are the Trainer's.
 """
 
 import logging
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.errors import CheckpointError, ConfigError
+from gmmxlnet.errors import CheckpointError, ConfigError, Interrupted
+from gmmxlnet.interrupts import StopRequest
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.configuration import LOSS_SETTINGS
 from gmmxlnet.models.outputs import GMMXLNetOutput
@@ -74,6 +76,9 @@ class GMMTrainer(Trainer):
     `config.resume_dir`, `train` resumes from the newest intact checkpoint there; call `remove_checkpoints` once the
     trained model is saved. Processes on several machines need this folder under the same path. No checkpoints are saved
     with FSDP.
+
+    Where checkpoints are saved, the first SIGINT (Ctrl-C), SIGTERM or SIGHUP ends training after the current step with
+    a last checkpoint; a second one ends it at once.
     """
 
     def __init__(
@@ -98,19 +103,22 @@ class GMMTrainer(Trainer):
             for name in LOSS_SETTINGS:  # docs/guide.md sets them here, the model reads its own configuration
                 setattr(model.config, name, getattr(config, name))
         model.gradient_checkpointing = config.gradient_checkpointing
-        callbacks = [self._curriculum, ProgressCallback(), *(callbacks or [])]
+        self._progress = ProgressCallback()
+        callbacks = [self._curriculum, self._progress, *(callbacks or [])]
         super().__init__(model=model, args=training_arguments(config), callbacks=callbacks)
         for replaced in (PrinterCallback, TrainersProgressCallback):
             self.remove_callback(replaced)
         self.processes = Processes.current()
-        self._save_schedule = resume.SaveSchedule(config.save_steps, self.processes)
+        self._stop = StopRequest(active=False)  # this process's; `_stopping` is what all processes agreed on
+        self._stopping = False
+        self._save_schedule = resume.SaveSchedule(config.save_steps, self.processes, self._must_stop)
         self._train_on(train_dataset)
 
     def train(self, train_dataset: Any = None) -> Any:
         """Train on `train_dataset`, or on the dataset given to the constructor.
 
         Raises ConfigError if there is no dataset, CheckpointError if a checkpoint cannot be written or belongs to
-        another training.
+        another training, Interrupted if a signal ended training.
         """
         if train_dataset is not None:
             self._train_on(train_dataset)
@@ -121,10 +129,33 @@ class GMMTrainer(Trainer):
         newest = self._claim_checkpoints() if self.config.resume_dir is not None else None
         if self.processes.count > 1:
             torch.manual_seed(self.config.seed + self.processes.index)  # each process draws its own dropout
-        result = super().train(resume_from_checkpoint=None if newest is None else str(newest))
+        self._stopping = False
+        try:
+            with StopRequest(active=self._save_schedule in self.callback_handler.callbacks) as self._stop:
+                result = super().train(resume_from_checkpoint=None if newest is None else str(newest))
+            if self._stopping or self._stop.signum is not None:
+                raise Interrupted(self._stop.signum or signal.SIGTERM)  # of another process
+        except Interrupted as error:
+            raise Interrupted(error.signum, self._kept()) from None
+        finally:
+            self._progress.close()
         # accelerate leaves its autocast wrapper around `forward`, so outputs would differ from those after loading.
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return result
+
+    def _must_stop(self) -> bool:
+        """Whether a signal came: to this process, or with several to any of them by the time of the step's record."""
+        if self.processes.count == 1:
+            self._stopping = self._stop.signum is not None
+        return self._stopping
+
+    def _kept(self) -> str:
+        """Say how far training got and which checkpoint there is."""
+        step, last = self.state.global_step, self.state.max_steps
+        newest = None if self._checkpoints is None else self._checkpoints.last()
+        if newest is not None and newest.is_relative_to(Path.cwd()):
+            newest = newest.relative_to(Path.cwd())
+        return f"after step {step:,} of {last:,}; {f'checkpoint {newest}' if newest else 'there is no checkpoint yet'}"
 
     def remove_checkpoints(self) -> None:
         """Remove the checkpoints for resuming; call it once the trained model is saved elsewhere."""
@@ -293,7 +324,9 @@ class GMMTrainer(Trainer):
         step, self._micro_batches = self._micro_batches, []
         values = {name: torch.stack([batch[name].float() for batch in step]).mean() for name in step[0]}
         if self.processes.count > 1:
-            means = self.processes.sum(torch.stack(list(values.values()))) / self.processes.count
+            asked = torch.tensor(float(self._stop.requested), device=values["loss"].device)
+            *means, asked = self.processes.sum(torch.stack([*values.values(), asked])) / self.processes.count
+            self._stopping = asked.item() > 0
             values = dict(zip(values, means, strict=True))
         values["tokens"] = values["tokens"] * len(step)
         values["learning_rate"] = torch.tensor(self._get_learning_rate(), device=values["loss"].device)

@@ -17,17 +17,24 @@ SECONDS_BETWEEN_LINES = 30.0  # without a terminal; shorter tasks log nothing
 
 
 class Progress:
-    """Counts completed units and shows the latest figures, tokens per second and time left. Silent above level INFO."""
+    """Counts completed units and shows the latest figures, tokens per second and time left. Silent above level INFO.
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
+    Args:
+        done: units that were completed before, by the run that this one resumes.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         self.what, self.total, self.unit = what, total, unit
-        self.done = self.tokens = 0
+        self.done = self._done_before = done
+        self.tokens = 0
         self.figures: dict[str, float] = {}
         self.start = self._last_line = time.monotonic()
         self.shown = logger.isEnabledFor(logging.INFO)  # lets callers skip computing figures
         on_terminal = self.shown and sys.stderr.isatty()
         self._lines = self.shown and not on_terminal
-        self._bar = tqdm(total=total, desc=what, unit=f" {unit}", disable=not on_terminal, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total, initial=done, desc=what, unit=f" {unit}", disable=not on_terminal, dynamic_ncols=True
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +55,7 @@ class Progress:
         self._bar.update(num)
         if self._lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = (now - self.start) * (self.total - self.done) / max(self.done, 1)
+            left = (now - self.start) * (self.total - self.done) / max(self.done - self._done_before, 1)
             words = [f"{self.done:,} of {self.total:,} {self.unit}", *words, f"{_duration(left)} left"]
             logger.info("%s: %s", self.what, ", ".join(words))
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.interrupts import describe_exit
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapters import is_lora
 from gmmxlnet.models.checkpoint import MANIFEST, Opened
@@ -69,7 +70,7 @@ def in_fresh_process(folders: list[Path], seed: int) -> list[Fingerprint]:
         check=False,
     )
     if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
+        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else describe_exit(done.returncode)
         raise CheckpointError(f"{folders[0]}: cannot be loaded in a fresh process: {reason}")
     return [Fingerprint(**json.loads(line)) for line in done.stdout.splitlines()]
 

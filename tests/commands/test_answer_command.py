@@ -4,12 +4,17 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from gmmxlnet.cli import main
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = "Report 3. The flag is red today. The baker is Clara. Under red the host is Anna."
 QUESTION = "Who is the baker?"
 
@@ -217,3 +222,18 @@ def test_documents_that_cannot_be_read(model, tmp_path, capsys, content, words):
     path.write_bytes(content)
     assert main(["answer", "--model", model, "--document", str(path), "--question", QUESTION]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize("seconds", [0.0, 4.0])
+def test_a_signal_ends_it_with_one_line(model, signum, name, seconds):
+    """At once, while torch is imported, and later, when it waits for the document."""
+    command = [sys.executable, "-c", "import gmmxlnet.cli as c, sys; print('!', flush=True); sys.exit(c.main())"]
+    options = ["answer", "--model", model, "--document", "-", "--question", QUESTION]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, *options], cwd=ROOT, **pipes) as process:
+        process.stdout.readline()
+        time.sleep(0.1 + seconds)
+        process.send_signal(signum)
+        assert process.wait(60) == 128 + signum
+        assert process.stderr.read() == f"gmmxlnet answer: stopped by {name}\n"

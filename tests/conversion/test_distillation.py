@@ -1,6 +1,9 @@
 """Distillation: what it learns, and that the same steps give the same bits however they were interrupted."""
 
 import json
+import os
+import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from gmmxlnet.conversion.distillation import Distillation, Distiller, cooldown_s
 from gmmxlnet.conversion.families import read_teacher
 from gmmxlnet.conversion.report import heldout_batches, measure
 from gmmxlnet.conversion.windows import Windows
+from gmmxlnet.errors import Interrupted
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.utils.tensors import weights_hash
 
@@ -111,6 +115,26 @@ def test_seconds_of_all_runs_count(make_distiller, tmp_path, monkeypatch):
     second = make_distiller(tmp_path / "resume", steps=None, minutes=8 / 60)
     second.run()
     assert second.step == 8
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_after_the_step_with_a_last_state(make_distiller, eight_steps, tmp_path, signum):
+    first = make_distiller(tmp_path / "resume")
+    draw = first.windows.draw
+
+    def draw_with_a_signal(step, **how):
+        if step == 3:
+            os.kill(os.getpid(), signum)
+        return draw(step, **how)
+
+    first.windows = SimpleNamespace(draw=draw_with_a_signal)
+    with pytest.raises(Interrupted, match="after step 4, which is kept in ") as stopped:
+        first.run()
+    assert stopped.value.signum == signum
+    second = make_distiller(tmp_path / "resume")
+    second.run()
+    assert bits(second) == bits(eight_steps)
+    assert second.losses == eight_steps.losses
 
 
 @pytest.mark.parametrize(

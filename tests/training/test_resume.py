@@ -1,7 +1,9 @@
 """Training that breaks off and goes on ends with the same bits as training that never did."""
 
 import json
+import os
 import resource
+import signal
 
 import pytest
 import torch
@@ -15,12 +17,13 @@ from transformers import (
 )
 
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.errors import CheckpointError
+from gmmxlnet.errors import CheckpointError, Interrupted
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.checkpoints import CheckpointStore
+from gmmxlnet.training.progress_bar import ProgressCallback
 from gmmxlnet.training.resume import SaveSchedule
 from gmmxlnet.utils.processes import Processes
 from gmmxlnet.verification.fingerprint import Fingerprint
@@ -57,6 +60,18 @@ class BreakOff(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise BreakOffError
+
+
+class Signal(TrainerCallback):
+    """Sends this process signals while it is in a step."""
+
+    def __init__(self, step, *signals):
+        self.step, self.signals = step, signals
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            for signum in self.signals:
+                os.kill(os.getpid(), signum)
 
 
 class Counting(TrainerCallback):
@@ -295,3 +310,61 @@ def test_the_same_bits_on_a_gpu(make_model, documents, folder, tmp_path, precisi
     resumed = make_trainer(make_model, documents, config(folder, **settings))
     resumed.train()
     assert_same(outcome(resumed, tmp_path), outcome(straight, tmp_path))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_training_after_the_step_with_a_last_checkpoint(make_model, documents, folder, tmp_path, signum):
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    straight = make_trainer(make_model, documents, config(max_steps=6))
+    straight.train()
+    rarely = config(folder, max_steps=6, save_steps=100)
+    with pytest.raises(Interrupted) as stopped:
+        make_trainer(make_model, documents, rarely, Signal(4, signum)).train()
+    assert stopped.value.signum == signum
+    assert stopped.value.kept == "after step 4 of 6; checkpoint resume/step-00000004"
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    second = make_trainer(make_model, documents, rarely, counting := Counting())
+    second.train()
+    assert counting.steps == [5, 6]
+    assert_same(outcome(second, tmp_path), outcome(straight, tmp_path))
+
+
+def test_a_second_signal_ends_training_at_once(make_model, documents, folder):
+    every_second = config(folder, max_steps=6, save_steps=2)
+    with pytest.raises(Interrupted) as stopped:
+        make_trainer(make_model, documents, every_second, Signal(4, signal.SIGINT, signal.SIGINT)).train()
+    assert stopped.value.kept == "after step 3 of 6; checkpoint resume/step-00000002"
+    assert checkpoints(folder) == ["step-00000002"]
+
+
+def test_a_signal_in_the_last_step_ends_the_program_too(make_model, documents, folder):
+    with pytest.raises(Interrupted, match=r"after step 6 of 6; checkpoint resume/step-00000004"):
+        make_trainer(
+            make_model, documents, config(folder, max_steps=6, save_steps=4), Signal(6, signal.SIGTERM)
+        ).train()
+
+
+def test_without_checkpoints_signals_are_left_to_the_program(make_model, documents):
+    """Nothing could be saved, so a signal need not wait for the step's end."""
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        make_trainer(make_model, documents, config(max_steps=6), Signal(4, signal.SIGINT)).train()
+    assert not isinstance(stopped.value, Interrupted)
+
+
+class Bar(TrainerCallback):
+    """What the progress bar shows when training begins and after each step."""
+
+    def __init__(self):
+        self.shown = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        (bar,) = [each for each in self.trainer.callback_handler.callbacks if isinstance(each, ProgressCallback)]
+        self.shown.append(f"{bar.progress.done} of {bar.progress.total}")
+
+
+def test_the_bar_of_a_resumed_training_counts_all_steps(make_model, documents, folder):
+    break_off(make_model, documents, folder, 4, max_steps=6)
+    trainer = make_trainer(make_model, documents, config(folder, max_steps=6), bar := Bar())
+    bar.trainer = trainer
+    trainer.train()
+    assert bar.shown == ["3 of 6", "4 of 6", "5 of 6"]

@@ -57,6 +57,21 @@ def test_a_bar_on_a_terminal(monkeypatch, caplog):
     assert not caplog.messages
 
 
+def test_a_resumed_bar_begins_where_the_other_ended(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with Progress("train", total=80, unit="steps", done=10) as shown:
+        shown.start -= 1.0  # a second for this step, so 69 s for the others
+        shown.advance()
+    (line,) = caplog.messages
+    assert line.startswith("train: 11 of 80 steps")
+    assert line.endswith(("69 s left", "1 min left"))
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress("train", total=80, unit="steps", done=10) as shown:
+        shown.advance()
+    assert "11/80" in terminal.getvalue()
+
+
 def test_silent_above_info(monkeypatch, caplog):
     logging.getLogger("gmmxlnet").setLevel(logging.WARNING)
     terminal = Terminal()
