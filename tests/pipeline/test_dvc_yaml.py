@@ -1,5 +1,7 @@
 """dvc.yaml agrees with params.yaml, with the code and with what an experiment's identity is made of."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +113,37 @@ def test_only_the_profile_in_use_counts(tmp_path):
         [sys.executable, "-m", "dvc", "stage", "list"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert [line.split()[0] for line in shown.stdout.splitlines()] == list(STAGES)
+
+
+def test_plots_and_metrics_are_compared_with_a_commit_whose_cache_is_elsewhere(tmp_path):
+    """As after `make repro` in a clone, on another kind of processor: HEAD's outputs were never in this cache."""
+
+    def run(*command):
+        who = {f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **who}, check=True, capture_output=True, text=True
+        )
+
+    def write(loss):
+        (tmp_path / "reports" / "training.csv").write_text(f"step,loss,span,learning_rate\n1,{loss},2.5,0.1\n")
+        (tmp_path / "reports" / "ablation.csv").write_text(f"exact_match,memory_questions\n{loss},all: zeroed\n")
+        (tmp_path / "reports" / "summary.json").write_text(json.dumps({"exact_match": loss}))
+
+    (tmp_path / "reports").mkdir()
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", "reports/.gitignore"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    run("git", "init", "--quiet")
+    run(sys.executable, "-m", "dvc", "init", "--quiet")
+    write(3.25)
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "--message", "HEAD")
+    write(1.75)
+    drawn = json.loads(run(sys.executable, "-m", "dvc", "plots", "diff", "--json").stdout)
+    assert not drawn.get("errors")
+    assert set(drawn["data"]) == {"loss", "learning rate", "memory ablation"}
+    for name, plots in drawn["data"].items():
+        assert {plot for one in plots for plot in one["revisions"]} == {"workspace", "HEAD"}, name
+    (compared,) = json.loads(run(sys.executable, "-m", "dvc", "metrics", "diff", "--json").stdout).values()
+    assert compared["exact_match"] == {"old": 3.25, "new": 1.75, "diff": -1.5}
+    run(sys.executable, "-m", "dvc", "plots", "diff")
+    assert "dvc_plots" not in run("git", "status", "--short").stdout
