@@ -141,7 +141,7 @@ def _differences(family: Family) -> str:
 
 
 def _where(family: Family) -> list[str]:
-    """EM of the baseline and the others' difference from it, by length of document, place and sentence of the answer."""
+    """EM of the baseline and the others' difference from it, by length, place and sentence of the answer."""
     if BASELINE not in family:
         return []
     base = family[BASELINE][0]
