@@ -148,6 +148,35 @@ def test_ablations_change_what_travels_between_segments_and_nothing_else(normal,
     assert not same_logits(ablated["shuffled"], ablated["reset"])
 
 
+def test_each_ablation_stands_under_its_own_name(evaluator, normal, ablated, dev_documents):
+    """Against the model, asked by that name; what comes from other documents is asked for as such and differs."""
+    rows = np.flatnonzero(dev_documents.num_segments() > 1)[:3]
+    batch = DocumentCollator(layout=dev_documents.layout, memory_tokens=True)([dev_documents[int(i)] for i in rows])
+    inputs = {name: batch[name] for name in MODEL_INPUTS}
+
+    def null_scores_of(**how):
+        with torch.inference_mode():
+            output = evaluator.model(**inputs, **how)
+        scores = (output.start_logits + output.end_logits)[..., -1].masked_fill(~batch["attention_mask"].any(-1), 1e9)
+        return scores.amin(1).numpy()
+
+    rerouted = evaluator.ablate_routing(normal)
+    direct = {
+        **{name: (ablated[name], null_scores_of(memory_ablation=name)) for name in ("zeroed", "reset")},
+        **{
+            f"routing {name}": (predictions, null_scores_of(routing_ablation=name))
+            for name, predictions in rerouted.items()
+            if name != "shuffled"
+        },
+    }
+    assert len(direct) == 2 + 5
+    shuffled = {"shuffled": (ablated["shuffled"], None), "routing shuffled": (rerouted["shuffled"], None)}
+    for name, (predictions, _) in {**direct, **shuffled}.items():
+        found = (predictions.null_start_logit + predictions.null_end_logit)[rows]
+        same = [other for other, (_, expected) in direct.items() if np.allclose(found, expected, atol=1e-5)]
+        assert same == ([name] if name in direct else [])
+
+
 def test_single_segments_really_are_untouched_by_shuffling_and_reset(evaluator, normal, dev_documents):
     """They are copied, not read again; reading them again gives the same."""
     rows = np.flatnonzero(dev_documents.num_segments() == 1)

@@ -58,6 +58,10 @@ def test_every_figure_is_at_the_threshold_that_was_chosen(normal):
     assert metrics["exact_match"] == pytest.approx(100 * scores["normal"].mean())
     assert metrics["NoAns_exact"] == pytest.approx(100 * scores["normal"][silent].mean())
     assert scores["normal"].mean() < scores["zeroed"].mean() == silent.mean()
+    lost = metrics["memory_ablation"]["zeroed"]
+    assert lost["exact_match_loss"] == pytest.approx(100 * (scores["normal"].mean() - scores["zeroed"].mean()))
+    low, high = lost["exact_match_loss_interval"]
+    assert low < lost["exact_match_loss"] < min(high, 0)  # without it nothing is lost, but won
 
 
 def test_threshold_comes_from_calibration(metrics, choice):

@@ -65,7 +65,7 @@ def address(store):
         wait_while_it_works(lambda: answers(f"http://127.0.0.1:{port}/health"), server)
         yield f"http://127.0.0.1:{port}/#"
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        os.killpg(server.pid, signal.SIGKILL)  # it has nothing to keep
         server.wait()
 
 
