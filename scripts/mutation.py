@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from scripts.mutants import ROOT, copy_of
@@ -30,6 +31,15 @@ def share_seen(statistics: dict[str, Any]) -> float:
     return seen / max(1, seen + not_seen)
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether mutmut, which writes its results in place, was not stopped while it wrote these."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
 def main() -> int:
     """Run mutmut in a copy of the repository and print the share of mutants that were seen, and the others."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -40,6 +50,9 @@ def main() -> int:
         if path.name != RESULTS:  # which stay, so that what was tried is not tried again
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     copy_of(ROOT, FOLDER)
+    for path in (FOLDER / RESULTS).rglob("*.meta"):
+        if not _is_whole(path):
+            path.unlink()
     mutmut = [sys.executable, "-m", "mutmut"]
     subprocess.run([*mutmut, "run", "--max-children", str(arguments.jobs)], cwd=FOLDER, check=True)
     subprocess.run([*mutmut, "export-cicd-stats"], cwd=FOLDER, check=True, stdout=subprocess.DEVNULL)
