@@ -173,21 +173,27 @@ class Reference:
         entropies = [-sum(p * math.log(p) for p in step.write_probs_k if p > 0) for read in steps for step in read]
         return sum(entropies) / len(entropies)
 
+    @staticmethod
+    def rarity(fresh):
+        """{word: log(segments / segments with the word)}; `fresh`: words no earlier window showed."""
+        everything = [set(said) for windows in fresh for said in windows]
+        words = set().union(*everything)
+        return {word: math.log(len(everything) / sum(word in said for said in everything)) for word in words}
+
     def targets(self, documents, fresh):
-        """{word: weight} after each segment of each document; `fresh` are the words that no window before it showed."""
+        """{word: weight} after each segment of each document."""
         if self.config.memory_reconstruction_target == "segment":
             return [[{w: context.count(w) for w in context} for context in windows] for windows in documents]
-        everything = [set(said) for windows in fresh for said in windows]
+        return self.recurring(fresh)
 
-        def weight(word):
-            return math.log(len(everything) / sum(word in said for said in everything))
-
-        found = []
+    def recurring(self, fresh):
+        """{word: rarity} after each segment of each document, of words so far that will be said again."""
+        rarity, found = self.rarity(fresh), []
         for windows in fresh:
             found.append([])
             for s in range(len(windows)):
                 before, after = set().union(*windows[: s + 1]), set().union(*windows[s + 1 :])
-                found[-1].append({word: weight(word) for word in before & after})
+                found[-1].append({word: rarity[word] for word in before & after})
         return found
 
     def reconstruction(self, steps, targets):
@@ -200,4 +206,27 @@ class Reference:
                 probs_V = np.mean([softmax(scale * embedding_Vd @ v) for v in self.injected(step.read_md)], axis=0)
                 total = sum(weight_of.values())
                 losses.append(-sum(w * math.log(probs_V[word]) for word, w in weight_of.items()) / (total or 1))
+        return sum(losses) / len(losses)
+
+    def association(self, documents, fresh, steps):
+        """Cross-entropy of recurring words that are asked for by the words at most three tokens away from them."""
+        embedding_Vd = self.weights["encoder.word_embedding.weight"][: self.num_words]
+        norm, rarity, losses = self.weights["memory_reader.norm"], self.rarity(fresh), []
+        for windows, said, read, asked in zip(documents, fresh, steps, self.recurring(fresh), strict=True):
+            for s, step in enumerate(read):
+                slots_md = self.injected(step.read_md)
+                probs_mV = np.stack([softmax(SHARPNESS / norm**2 * embedding_Vd @ slot) for slot in slots_md])
+                loss = total = 0.0
+                for context, new in zip(windows[: s + 1], said[: s + 1], strict=True):
+                    for i in range(len(context) - len(new), len(context)):  # what is new stands at the window's end
+                        word, weight = context[i], asked[s].get(context[i], 0.0)
+                        around = {w for w in context[max(0, i - 3) : i + 4] if w != word and rarity[w] > 0}
+                        cue_d = sum((rarity[w] * embedding_Vd[w] for w in around), np.zeros(embedding_Vd.shape[1]))
+                        length = math.sqrt(cue_d @ cue_d)
+                        cue_d = cue_d * norm / (length or 1)
+                        address_m = softmax(SHARPNESS / norm**2 * slots_md @ cue_d)
+                        others_m = 1 - probs_mV[:, sorted(around)].sum(1)
+                        loss -= weight * math.log((address_m * probs_mV[:, word] / others_m).sum())
+                        total += weight
+                losses.append(loss / (total or 1))
         return sum(losses) / len(losses)

@@ -14,7 +14,7 @@ from gmmxlnet.models.memories.gated import draw_kept_experts
 from tests.models.memories.reference import Reference
 
 K, OVERLAP = 4, 2
-WEIGHTS = {"load_balance": 0.3, "entropy": -0.2, "reconstruction": 0.7, "span": 1.0}
+WEIGHTS = {"load_balance": 0.3, "entropy": -0.2, "reconstruction": 0.7, "association": 0.4, "span": 1.0}
 LOSS = {
     "load_balance_weight": 0.3,
     "entropy_regularization_weight": 0.2,
@@ -69,6 +69,7 @@ def kept_experts(dropout):
         {"pooling_method": "attention", "routing_temperature": 0.5},
         {"pooling_method": "max", "expert_dropout": 0.5, "span_loss": "document"},
         {"memory_reconstruction_target": "segment", "expert_dropout": 0.3},
+        {"memory_association_weight": 0.4},
     ],
     ids=lambda settings: ", ".join(map(str, settings.values())),
 )
@@ -100,6 +101,8 @@ def test_every_number_of_a_training_step(tiny_model, batch, mode, settings):
         "entropy": reference.entropy(steps),
         "reconstruction": reference.reconstruction(steps, reference.targets(DOCUMENTS, list(map(fresh, DOCUMENTS)))),
     }
+    if "memory_association_weight" in settings:
+        parts["association"] = reference.association(DOCUMENTS, list(map(fresh, DOCUMENTS)), steps)
     assert {name: part.item() for name, part in output.loss_parts.items()} == pytest.approx(parts, rel=1e-5)
     assert output.loss.item() == pytest.approx(sum(WEIGHTS[name] * part for name, part in parts.items()), rel=1e-5)
 
