@@ -24,6 +24,8 @@ NAME ?=
 SET ?=
 QUICK ?=
 ONLY ?=
+CASES ?=
+SEED ?=
 CORPUS ?= ../shared/squad/train-v2-style.json
 TOKENIZER ?= ../shared/xlnet-base-cased
 PRETRAIN ?=
@@ -46,7 +48,7 @@ help:
 	@echo "make mutation   make every small change to the pure functions: how many does a test see? (hours)"
 	@echo "make compare    train all variants, report in reports/comparison.md (VARIANTS, SEEDS, JOBS, NAME, SET; see above)"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
-	@echo "make fuzz       5,000 damaged checkpoints and 5,000 damaged SQuAD files: read right, or refused"
+	@echo "make fuzz       10,000 damaged files of every kind: read right, or refused in one line (CASES, SEED)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      speed and memory against transformers, into reports/benchmarks.md (QUICK=1: a miniature)"
 	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
@@ -82,7 +84,7 @@ reproduce: $(STAMP)
 	python scripts/reproduce.py
 
 fuzz: $(STAMP)
-	OMP_NUM_THREADS=1 python -m scripts.fuzz
+	OMP_NUM_THREADS=1 python -m scripts.fuzz $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
 
 lint: $(STAMP)
 	ruff check .

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError, Interrupted, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
+from gmmxlnet.messages import say
 from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log_level
 
 COMMANDS = {  # modules in gmmxlnet/commands, as typed in the shell, and what they do
@@ -61,15 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return parsed.run(parsed)
     except Interrupted as error:
         told = f"{program}: stopped by {name_of(error.signum)} {error.kept}".rstrip()
-        print(f"{told}; the same command goes on from there" if error.kept else told, file=sys.stderr)
+        say(f"{told}; the same command goes on from there" if error.kept else told, file=sys.stderr)
         return exit_status(error.signum)
     except GMMXLNetError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        for line in f"{program}: {error}".splitlines():
+            say(line, file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        print(f"{program}: out of memory; give it less to read at a time", file=sys.stderr)
+        say(f"{program}: out of memory; give it less to read at a time", file=sys.stderr)
         return 1
 
 

@@ -6,9 +6,18 @@ without a traceback; anything else is a bug and keeps its traceback.
 
 import re
 
+from gmmxlnet.messages import said
+
 
 class GMMXLNetError(ValueError):
-    """Base of every error that is the input's fault, not the program's."""
+    """Base of every error that is the input's fault, not the program's.
+
+    Its message is one printable line without credentials, whatever of the data, of file names or of a server's answer
+    is quoted in it.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(said(message))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -30,10 +39,10 @@ class DatasetError(DataError):
     """The faults of a dataset: a line for each of `faults`, and a last one with the number of others among `count`."""
 
     def __init__(self, faults: list[str], count: int) -> None:
-        self.faults, self.count = faults, count
+        self.faults, self.count = [said(fault) for fault in faults], count
         more = count - len(self.faults)
         lines = [*self.faults, *([f"and {more:,} more fault{'s' * (more > 1)} like these"] if more else [])]
-        super().__init__("\n".join(lines))
+        ValueError.__init__(self, "\n".join(lines))
 
 
 class CheckpointError(GMMXLNetError):
@@ -61,7 +70,7 @@ class Interrupted(KeyboardInterrupt):
         self.signum, self.kept = signum, kept
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """What another library's error says, on one line and not too long; a URL without its query, which may be signed."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = said(str(error)) or type(error).__name__
     return re.sub(r"(https?://[^\s?]+)\?[^\s'\"]+", r"\1", text)[:200]

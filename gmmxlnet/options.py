@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MIN_EXPERTS
+from gmmxlnet.messages import without_credentials
 from gmmxlnet.windows import ContextKind
 
 MAX_FLOAT = 3.4e38  # of float32
@@ -259,11 +260,12 @@ def shown(value: object) -> str:
             f"a number of about {int(value.bit_length() * 0.30103) + 1} digits"  # Python refuses to print the longest
         )
     if isinstance(value, str):
-        value = value[: LONGEST_SHOWN + 1]
+        value = without_credentials(value[:LONGEST_TEXT])[: LONGEST_SHOWN + 1]
     try:
         text = repr(value)
     except ValueError:  # such a number inside
         text = f"a {type(value).__name__} of endless numbers"
+    text = without_credentials(text[:LONGEST_TEXT])  # before it is cut: half a URL is not known as one
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
 
 

@@ -1,10 +1,6 @@
 """Stage analyze: how the model routes, plots, a page on it all, and the figures by which experiments are compared."""
 
-import json
-from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from gmmxlnet.analysis.analyzer import GMMAnalyzer, no_routing_report
 from gmmxlnet.analysis.experts import expert_profiles
@@ -13,7 +9,8 @@ from gmmxlnet.analysis.plots import all_figures, save_figure
 from gmmxlnet.analysis.shown_answers import choose_answers
 from gmmxlnet.analysis.summary import ablation_table, summarize_experiment
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.errors import DataError
+from gmmxlnet.messages import say
+from gmmxlnet.reports import read_metrics, read_n_best, read_training
 from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tables import write_csv
@@ -24,15 +21,6 @@ from pipeline.run_description import describe_training
 from pipeline.scoring import load_model
 from pipeline.stage import run_stage
 from pipeline.tracking import experiment_run
-
-
-def read_report(path: Path, stage: str) -> Any:
-    """What an earlier stage wrote: JSON, or the columns of a CSV of numbers."""
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file; run the {stage} stage first: dvc repro {stage}")
-    if path.suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8"))
-    return pd.read_csv(path, dtype=str).astype(float).to_dict("list")
 
 
 def analyze_routing(params: Params, documents: Documents) -> tuple[dict[str, Any], GMMAnalyzer | None]:
@@ -48,9 +36,8 @@ def main() -> None:
     """Analyze, draw and write the page."""
     params = load_params()
     seed_everything(params.seed)
-    metrics, steps = read_report(METRICS, "evaluate"), read_report(TRAINING_CSV, "train")
-    n_best = read_report(N_BEST, "evaluate")
-    documents = Documents.open(CHUNKS, "dev")
+    metrics, steps, documents = read_metrics(METRICS), read_training(TRAINING_CSV), Documents.open(CHUNKS, "dev")
+    n_best = read_n_best(N_BEST, documents)
     routing, analyzer = analyze_routing(params, documents)
     write_json(ROUTING, routing)
     write_json(SUMMARY, summarize_experiment(metrics, routing))
@@ -80,7 +67,7 @@ def main() -> None:
         run.log_folder(PLOTS, PLOTS.as_posix())
         run.log_file(PAGE, "reports")
     pattern = f"routing pattern {routing['pattern']}" if routing["pattern"] else routing["note"]
-    print(f"analyze: {pattern} -> {PAGE}, {PLOTS}, {ROUTING}, {SUMMARY}, {ABLATION}")
+    say(f"analyze: {pattern} -> {PAGE}, {PLOTS}, {ROUTING}, {SUMMARY}, {ABLATION}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import logging
 
 from gmmxlnet.data.chunks import ChunkSettings, build_chunks
 from gmmxlnet.data.statistics import notes, warnings
+from gmmxlnet.messages import say
 from gmmxlnet.options import CHUNKING
 from gmmxlnet.sharing.hub_chunks import pull_chunks, push_chunks
 from gmmxlnet.utils.files import write_json
@@ -34,20 +35,20 @@ def main() -> None:
     settings, hub_id = chunk_settings(params), params.hub_dataset_id
     if hub_id is not None and not params.hub_push_chunks:
         report = pull_chunks(hub_id, CHUNKS, settings)
-        print(f"chunk: prepared chunks from {hub_id}, made with the same settings")
+        say(f"chunk: prepared chunks from {hub_id}, made with the same settings")
     else:
         report = build_chunks(settings, CHUNKS, find_local)
     write_json(DATA_REPORT, report)
     if hub_id is not None and params.hub_push_chunks:
         pushed = push_chunks(CHUNKS, report, hub_id)
-        print(f"chunk: {pushed.num_files} files are at the dataset {hub_id}, commit {pushed.commit}")
+        say(f"chunk: {pushed.num_files} files are at the dataset {hub_id}, commit {pushed.commit}")
     counts = ", ".join(
         f"{name} {report[name]['documents']:,} documents in {report[name]['segments']:,} segments"
         for name in ("train", "calibration", "dev")
     )
-    print(f"chunk: {counts} -> {CHUNKS}, {DATA_REPORT}")
+    say(f"chunk: {counts} -> {CHUNKS}, {DATA_REPORT}")
     for note in notes(report):
-        print(f"chunk: {note}")
+        say(f"chunk: {note}")
     for warning in warnings(report):
         logger.warning("chunk: warning: %s", warning)
 

@@ -3,7 +3,6 @@
 What MLflow lacks (a stage that DVC restored from its cache did not run, so it told nothing) is logged here.
 """
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mlflow.entities import RunData
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from gmmxlnet.comparison import Result
+from gmmxlnet.reports import read_metrics, read_routing
 from gmmxlnet.verification import fingerprint
 from pipeline import experiment
 from pipeline.cost import count_parameters
@@ -31,7 +31,7 @@ def collect(planned: Planned, revision: str, parent: Run, comparison: str, name:
         fetch(revision, local / "model", SMALL)
         for path in (METRICS, ROUTING):
             (local / path.name).write_text(file_at(revision, path.as_posix()), encoding="utf-8")
-        metrics, routing = (json.loads((local / path.name).read_text("utf-8")) for path in (METRICS, ROUTING))
+        metrics, routing = read_metrics(local / METRICS.name), read_routing(local / ROUTING.name)
         run = find_run(local / "model")
         known = run.read()
         if known is not None:

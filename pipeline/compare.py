@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.messages import say
 from pipeline import dvc_queue
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import DEFAULT_NAME, VARIANTS, Planned, plan
@@ -39,20 +40,15 @@ def train(planned: Sequence[Planned], jobs: int) -> None:
     for one in rest:
         if states.get(one.name) not in ("queued", "running"):
             dvc_queue.enqueue(one, failed=states.get(one.name) == "failed")
-    print(
-        f"compare: {len(planned) - len(rest)} of {len(planned)} are done, {len(rest)} to run, {jobs} at once",
-        flush=True,
-    )
+    say(f"compare: {len(planned) - len(rest)} of {len(planned)} are done, {len(rest)} to run, {jobs} at once")
     if not rest:
         return
     # Threads of several trainings would wait for each other; a person's own setting wins.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     try:
-        dvc_queue.wait(
-            [one.name for one in rest], jobs, lambda name, state: print(f"compare: {name} {state}", flush=True)
-        )
+        dvc_queue.wait([one.name for one in rest], jobs, lambda name, state: say(f"compare: {name} {state}"))
     except KeyboardInterrupt:
-        print("compare: no longer waiting; the queue goes on. To end it: dvc queue stop --kill", file=sys.stderr)
+        say("compare: no longer waiting; the queue goes on. To end it: dvc queue stop --kill", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -6,6 +6,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.comparison import Result, plot_comparison, render_report, write_csv
+from gmmxlnet.messages import said, say
 from gmmxlnet.utils.files import atomic_file
 from pipeline import dvc_queue
 from pipeline.collect import collect
@@ -22,7 +23,7 @@ def report(planned: Sequence[Planned], comparison: str) -> dict[str, str]:
         revision = dvc_queue.find_done(one)
         if revision is None:
             state = states.get(one.name, "not run")
-            missing[one.name] = f"failed: {dvc_queue.why_failed(one.name)}" if state == "failed" else state
+            missing[one.name] = f"failed: {said(dvc_queue.why_failed(one.name))}" if state == "failed" else state
             continue
         name = f"{one.variant}-s{one.seed}" if several else one.variant
         results.append(collect(one, revision, parent, comparison, name))
@@ -47,4 +48,4 @@ def write(
         parent.log_file(file, "reports")
     parent.set_tags({MLFLOW_RUN_NOTE: text.partition("![")[0]})
     parent.close("FAILED" if missing else "FINISHED")
-    print(f"compare: {len(results)} of {len(planned)} have a result -> {', '.join(map(str, files))}")
+    say(f"compare: {len(results)} of {len(planned)} have a result -> {', '.join(map(str, files))}")

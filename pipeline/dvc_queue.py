@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from gmmxlnet.errors import ConfigError, GMMXLNetError
+from gmmxlnet.messages import say
 from pipeline.places import PARAMS
 from pipeline.variants import Planned, in_use, overridden
 
@@ -75,7 +76,7 @@ def enqueue(planned: Planned, failed: bool) -> None:
     if failed:
         command("dvc", "queue", "remove", planned.name)
     if command("git", "for-each-ref", f"refs/exps/{_baseline()}/{planned.name}"):
-        print(f"compare: {planned.name} was made with other parameters or code; its experiment is replaced")
+        say(f"compare: {planned.name} was made with other parameters or code; its experiment is replaced")
         command("dvc", "exp", "remove", planned.name)
     overrides = [word for override in planned.overrides for word in ("-S", override)]
     command("dvc", "exp", "run", "--queue", "--name", planned.name, *overrides)

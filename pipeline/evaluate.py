@@ -1,5 +1,6 @@
 """Stage evaluate: the model's answers to the dev questions (`reports/*predictions.json`) and their scores."""
 
+from gmmxlnet.messages import say
 from gmmxlnet.utils.files import write_json
 from pipeline.experiment import Experiment
 from pipeline.launch import join, run_together
@@ -27,7 +28,7 @@ def main() -> None:
     with experiment_run(MODEL) as run:
         run.log_results(METRICS, Experiment.read(MODEL))
     floor = metrics["always_no_answer"]["exact_match"]
-    print(
+    say(
         f"evaluate: EM {metrics['exact_match']:.2f}, F1 {metrics['f1']:.2f} on {metrics['total']:,} questions "
         f"(always “no answer”: {floor:.2f}) -> {METRICS}"
     )

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gmmxlnet import options
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.memory_kinds import run_name
+from gmmxlnet.messages import said
+from gmmxlnet.options import LONGEST_SHOWN, shown
 from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
 from gmmxlnet.verification import fingerprint
 from pipeline.params import Params
@@ -23,6 +26,10 @@ NOT_TRAINED_WITH = {
     *("eval_batch_size", "n_best_size", "max_answer_length"),
     *("num_workers", "save_steps", "save_total_limit"),  # they change no number
 }
+# What names, descriptions and MLflow's tags are made of.
+DESCRIBED_BY = ("profile", "seed", "memory_type", "num_memory_experts", "memory_num_tokens", "routing_mode")
+RULES = options.RUN | options.MEMORY | options.LOSS | options.ADAPTER | options.CHUNKING | options.TRAINING
+RULES |= {"profile": options.Text("a name")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +49,10 @@ class Experiment:
         """The experiment that made a model; raises CheckpointError when its folder does not say."""
         file = model_folder / FILE_NAME
         values = read_object(file, missing="run the train stage first: dvc repro train")
-        try:
-            return cls(parameters=dict(values["parameters"]), data=str(values["data"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{file}: damaged ({error!r}); make it again: dvc repro -f train") from None
+        damage = _damage(values)
+        if damage:
+            raise CheckpointError(f"{file}: is not what train wrote: {damage}; make it again: dvc repro --force train")
+        return cls(parameters=values["parameters"], data=values["data"])
 
     def write(self, model_folder: Path) -> None:
         """Write `experiment.json` into a model's folder."""
@@ -61,6 +68,24 @@ class Experiment:
         """A name that people recognize in a list of runs, such as `gmm-k4-write`."""
         name = run_name(self.parameters)
         return f"{name}-lora" if self.parameters.get("adapter") == "lora" else name
+
+
+def _damage(values: dict[str, Any]) -> str | None:
+    """What is wrong with the contents of `experiment.json`; None if they are as written."""
+    parameters = values.get("parameters")
+    if not isinstance(parameters, dict) or not isinstance(values.get("data"), str):
+        return "it must hold parameters by name, and data, a hash"
+    missing = [name for name in DESCRIBED_BY if name not in parameters]
+    if missing:
+        return f"parameters lack {missing[0]}"
+    for name, value in parameters.items():
+        items = value if isinstance(value, list) else [value]
+        rule = RULES.get(name)
+        if not all(item is None or isinstance(item, str | int | float) for item in items):
+            return f"{said(name, LONGEST_SHOWN)} is {shown(value)}, expected a number, a text or a list of them"
+        if rule is not None and not rule.accepts(value):
+            return f"{name} must be {rule.words}, not {shown(value)}"
+    return None
 
 
 def canonical_parameters(params: Params) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from gmmxlnet.errors import GMMXLNetError, Interrupted
 from gmmxlnet.interrupts import describe_exit, exit_status
+from gmmxlnet.messages import say
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.processes import Processes
 from pipeline.crash import what_to_try
@@ -63,13 +64,15 @@ def run_together(params: Params) -> bool:
                     raise GMMXLNetError(f"{killed}; {what_to_try(-failure.exitcode)}") from None
             _, failure = error.get_first_failure()
             if Path(failure.error_file).is_file():  # written by `run_stage`; else a traceback has been printed
-                print(failure.message, file=sys.stderr)
+                for line in failure.message.splitlines():
+                    say(line, file=sys.stderr)
             sys.exit(max(1, failure.exitcode))
         except SignalException as error:
             told = next(iter(sorted(Path(folder).rglob("error.json"))), None)  # of the first process that had begun
             if told is None:
                 raise Interrupted(error.sigval) from None
-            print(json.loads(told.read_text(encoding="utf-8"))["message"], file=sys.stderr)
+            for line in json.loads(told.read_text(encoding="utf-8"))["message"].splitlines():
+                say(line, file=sys.stderr)
             sys.exit(exit_status(error.sigval))
     return True
 

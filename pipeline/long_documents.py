@@ -27,12 +27,13 @@ from gmmxlnet.comparison.long_documents import render_long_documents
 from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.data.chunks import build_chunks
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.errors import ConfigError, GMMXLNetError, is_out_of_memory
+from gmmxlnet.errors import ConfigError, DataError, GMMXLNetError, is_out_of_memory
+from gmmxlnet.messages import said, say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer
 from gmmxlnet.training.resume import surroundings
 from gmmxlnet.utils.devices import choose_device
-from gmmxlnet.utils.files import atomic_file, digest_of, read_json, write_json
+from gmmxlnet.utils.files import atomic_file, digest_of, read_object, write_json
 from pipeline.chunk import chunk_settings
 from pipeline.cost import cost_of_training, machine
 from pipeline.experiment import Experiment, folder_hash
@@ -135,7 +136,7 @@ class Job:
             seed=self.planned.seed,
             metrics=scored.metrics,
             routing=routing,
-            cost=read_json(self.model / COST),
+            cost=read_object(self.model / COST, missing="remove the folder around it and run again"),
         )
         own = [*variant_overrides(self.planned.variant), f"seed={self.planned.seed}"]
         told = setting([self.planned]) | {
@@ -149,26 +150,30 @@ def run(planned: Planned, results: Path) -> None:
     """Train and score what has no result yet."""
     file, job = results / f"{planned.name}.safetensors", Job(planned)
     if file.exists() and ScoredDocuments.read(file).identity == job.identity:
-        print(f"long-documents: {planned.name} is done", flush=True)
+        say(f"long-documents: {planned.name} is done")
         return
     if not job.model.exists():
         job.train()
     scored = job.score()
     scored.write(file)
     value = scored.result.score("exact_match").value
-    print(f"long-documents: {planned.name}: EM {value:.2f} (floor {scored.result.floor:.2f}) -> {file}", flush=True)
+    say(f"long-documents: {planned.name}: EM {value:.2f} (floor {scored.result.floor:.2f}) -> {file}")
 
 
 def report(planned: Sequence[Planned], name: str) -> list[str]:
     """Write the page from all results that are there; returns which of the planned ones are not."""
-    found = [ScoredDocuments.read(file) for file in sorted((REPORTS / name).glob("*.safetensors"))]
+    files = sorted((REPORTS / name).glob("*.safetensors"))
+    found = [ScoredDocuments.read(file) for file in files]
+    for file, one in zip(files, found, strict=True):
+        if one.result.variant not in EVERY:
+            raise DataError(f"{file}: is of a variant that is not known here, {one.result.variant!r}; remove the file")
     found.sort(key=lambda one: (EVERY.index(one.result.variant), one.result.seed))
     there = {(one.result.variant, one.result.seed) for one in found}
     missing = [one.name for one in planned if (one.variant, one.seed) not in there]
     path = REPORTS / f"{name}.md"
     with atomic_file(path) as scratch:
         scratch.write_text(render_long_documents(found, missing), encoding="utf-8")
-    print(f"long-documents: {len(found)} results, {len(missing)} missing -> {path}")
+    say(f"long-documents: {len(found)} results, {len(missing)} missing -> {path}")
     return missing
 
 
@@ -177,7 +182,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parse(words)
     planned = plan_all(arguments)
     if arguments.prepare:
-        print(f"long-documents: {', '.join(sorted({str(Job(one).chunks) for one in planned}))}")
+        say(f"long-documents: {', '.join(sorted({str(Job(one).chunks) for one in planned}))}")
         return
     for one in planned if not arguments.report_only else ():
         try:
@@ -185,7 +190,7 @@ def main(words: Sequence[str] | None = None) -> None:
         except (GMMXLNetError, RuntimeError, MemoryError) as error:  # the others may fit, or have what this one lacks
             if not isinstance(error, GMMXLNetError) and not is_out_of_memory(error):
                 raise
-            print(f"long-documents: {one.name} failed: {' '.join(str(error).split())[:400]}", file=sys.stderr)
+            say(f"long-documents: {one.name} failed: {said(str(error), 400)}", file=sys.stderr)
     missing = report(planned, arguments.name)
     if missing:
         raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")

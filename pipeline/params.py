@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gmmxlnet import options
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.messages import holds_credentials
 from gmmxlnet.options import Integer, Optional, Rule, Text
 from gmmxlnet.windows import check_window
 from pipeline.params_errors import explain
@@ -97,6 +98,11 @@ _Params = create_model(
 def load_params(path: str | Path = PARAMS) -> Params:
     """Read and check the parameters; raises ConfigError with one line that names file, key, value and remedy."""
     values = read_yaml(Path(path))
+    for key in _credentials(values):
+        raise ConfigError(
+            f"{path}: {key} holds a password or a token, which reports and checkpoints would show; log in with "
+            "`hf auth login` or set HF_TOKEN, and write the name alone"
+        )
     try:
         params = _Params.model_validate(values)
     except ValidationError as error:
@@ -107,6 +113,15 @@ def load_params(path: str | Path = PARAMS) -> Params:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return params
+
+
+def _credentials(values: Any, key: str = "") -> Iterator[str]:
+    """The dotted keys whose values hold credentials."""
+    if isinstance(values, dict | list):
+        for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _credentials(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, str) and holds_credentials(values):
+        yield key
 
 
 def _check_profile(params: Params) -> None:

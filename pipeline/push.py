@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import HubError
+from gmmxlnet.messages import say
+from gmmxlnet.models.checkpoint import MANIFEST
+from gmmxlnet.reports import read_determinism, read_metrics
 from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.sharing.publish import publish_model
 from gmmxlnet.utils.files import read_object, write_json
@@ -17,19 +20,21 @@ from pipeline.params import Params, load_params
 from pipeline.places import DETERMINISM, METRICS, MODEL, PUSH_REPORT, find_local
 from pipeline.stage import run_stage
 
+MOST_NAMED = 10
+
 
 def main() -> None:
     """Push or say why not."""
     params = load_params()
     if params.hub_model_id is None:
         write_json(PUSH_REPORT, {"pushed": False, "reason": "hub_model_id is null in params.yaml"})
-        print("push: hub_model_id is null in params.yaml, so nothing was pushed")
+        say("push: hub_model_id is null in params.yaml, so nothing was pushed")
         return
-    if not _read(DETERMINISM)["bit_identical"]:
+    if not read_determinism(DETERMINISM)["bit_identical"]:
         raise HubError(f"{MODEL}: {DETERMINISM} says that it does not reload bit for bit; not pushed")
     point_to_base(params)
     experiment = Experiment.read(MODEL)
-    metrics = _read(METRICS)
+    metrics = read_metrics(METRICS)
     published = publish_model(
         MODEL,
         params.hub_model_id,
@@ -38,7 +43,11 @@ def main() -> None:
         tags=[experiment.name, *stage_tags(params.active.progressive_segments)],
     )
     write_json(PUSH_REPORT, {"pushed": True} | asdict(published))
-    print(
+    if published.left_out:
+        more = len(published.left_out) - MOST_NAMED
+        names = ", ".join(published.left_out[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        say(f"push: not uploaded, since {MODEL / MANIFEST} does not name them: {names}")
+    say(
         f"push: {published.num_files} files and {published.num_tensors} tensors are the same at {published.repo_id}, "
         f"commit {published.commit}, tags {', '.join(published.tags)}"
     )
@@ -60,7 +69,7 @@ def card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str
     has_base = base_model != "scratch" and not Path(find_local(base_model)).exists()
     return model_card(
         str(params.hub_model_id),
-        _read(MODEL / "config.json"),
+        read_object(MODEL / "config.json", missing="run the train stage first: dvc repro train"),
         name=experiment.name,
         parameters=experiment.parameters,
         metrics=metrics,
@@ -68,10 +77,6 @@ def card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str
         hub_dataset=files if on_hub else None,
         hub_base_model=base_model if has_base else None,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_object(path, missing="run the stages before this one: dvc repro")
 
 
 if __name__ == "__main__":

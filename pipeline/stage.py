@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from gmmxlnet.errors import DatasetError, GMMXLNetError, Interrupted, is_out_of_memory
+from gmmxlnet.errors import GMMXLNetError, Interrupted, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
+from gmmxlnet.messages import guard_output, said, say
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.places import main_root
 
@@ -46,6 +47,7 @@ def errors_on_one_line(program: str) -> Iterator[None]:
 
     Ctrl-C, SIGTERM and SIGHUP end it with one line and status 130, 143 and 129.
     """
+    guard_output()
     try:
         with raise_on_signals():
             yield
@@ -53,8 +55,7 @@ def errors_on_one_line(program: str) -> Iterator[None]:
         told = f"{program}: stopped by {name_of(error.signum)} {error.kept}".rstrip()
         _end(f"{told}; to go on: {command_to_go_on(program)}", exit_status(error.signum))
     except GMMXLNetError as error:
-        lines = str(error).splitlines() if isinstance(error, DatasetError) else [str(error)]
-        _end(f"{program}: " + "\n".join(" ".join(line.split()) for line in lines))
+        _end(f"{program}: {error}")
     except OSError as error:
         if error.errno not in NOWHERE_TO_WRITE:
             raise
@@ -81,13 +82,14 @@ def command_to_go_on(program: str) -> str:
     return "dvc exp run" if here else f"queue {os.environ['DVC_EXP_NAME']} again with the same parameters"
 
 
-def _end(line: str, status: int = 1) -> NoReturn:
+def _end(text: str, status: int = 1) -> NoReturn:
     """Say it, or tell the launcher that started this process among others: it says once what all of them found."""
     if ERROR_FILE in os.environ:
-        error = {"message": line, "timestamp": int(time.time())}
+        error = {"message": "\n".join(map(said, text.splitlines())), "timestamp": int(time.time())}
         Path(os.environ[ERROR_FILE]).write_text(json.dumps(error), encoding="utf-8")
     if ERROR_FILE not in os.environ or (status > 128 and _leads_others()):
-        print(line, file=sys.stderr, flush=True)
+        for line in text.splitlines():
+            say(line, file=sys.stderr)
     sys.exit(status)
 
 

@@ -59,7 +59,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.errors import reason_of
 from gmmxlnet.memory_kinds import KINDS
+from gmmxlnet.messages import say, without_credentials
+from gmmxlnet.models.checkpoint import shared_files
+from gmmxlnet.utils.files import read_json
 from pipeline.experiment import Experiment, model_hash
 from pipeline.places import find_local, main_root
 from pipeline.run_description import UNITS, describe_run
@@ -121,7 +125,7 @@ class Run:
 
     def log_report(self, path: str | Path, prefix: str) -> None:
         """Log a JSON report: its numbers as metrics (`dev/by_segments/2/f1`), the file as an artifact."""
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = read_json(path)
         self.log_metrics(dict(_numbers(values, prefix)))
         self.log_file(path, "reports")
 
@@ -132,17 +136,18 @@ class Run:
     def log_results(self, metrics: str | Path, experiment: Experiment) -> None:
         """Log `reports/metrics.json`, and say in the run's description what it came to."""
         self.log_report(metrics, "dev")
-        words = describe_run(experiment, json.loads(Path(metrics).read_text(encoding="utf-8")))
+        words = describe_run(experiment, read_json(metrics))
         self.set_tags({MLFLOW_RUN_NOTE: words})
 
     def log_model(self, path: str | Path, name: str) -> None:
-        """Copy a checkpoint, ready for `from_pretrained`, and mark the run as the one that made these very weights.
+        """Copy a checkpoint's own files, ready for `from_pretrained`; mark the run as the one that made these weights.
 
         The run's list of models names it too, as one whose files lie elsewhere: large files are not kept twice.
         """
         weights = model_hash(Path(path))
         self.set_tags({MODEL_TAG: weights})
-        self.log_folder(path, "model")
+        for inside, file in shared_files(Path(path))[0].items():
+            self.log_file(file, Path("model", inside).parent.as_posix())
         tags = {MODEL_TAG: weights, MLFLOW_MODEL_IS_EXTERNAL: "true", "checkpoint": "model/ of the source run"}
 
         def name_it(client: MlflowClient) -> None:
@@ -156,7 +161,9 @@ class Run:
 
     def log_dataset(self, experiment: Experiment, documents: Documents) -> None:
         """Name the data that a run trains on, with the hash of its chunks and its size."""
-        names = [experiment.parameters[key] for key in ("dataset", "dataset.train") if key in experiment.parameters]
+        names = [
+            _text(experiment.parameters[key]) for key in ("dataset", "dataset.train") if key in experiment.parameters
+        ]
         profile = {"documents": len(documents), "segments": int(documents.num_segments().sum())}
         dataset = Dataset(
             name=Path(names[0]).name,
@@ -170,7 +177,7 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; empty ones are left out."""
-        chosen = [RunTag(key, value) for key, value in tags.items() if value]
+        chosen = _tags(tags)
         self._try(lambda client: client.log_batch(self.run_id, tags=chosen))
 
     def rename(self, name: str) -> None:
@@ -317,7 +324,7 @@ def _prepared(uri: str) -> Iterator[tuple[str, str | None]]:
         socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
         yield uri, None
     elif parts.scheme == "sqlite":
-        database = Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
         with _locked(database.parent):
             wait = "" if "?" in uri else f"?timeout={SQLITE_WAIT_SECONDS}"
             yield uri + wait, (database.parent / "mlartifacts").as_uri()
@@ -378,7 +385,7 @@ def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment
     parameters = [Param(key, _text(value)) for key, value in experiment.parameters.items()]
     for first in range(0, len(parameters), PARAMS_A_BATCH):
         client.log_batch(run_id, params=parameters[first : first + PARAMS_A_BATCH])
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items() if value])
+    client.log_batch(run_id, tags=_tags(tags))
     return run_id
 
 
@@ -421,9 +428,14 @@ def _allowed(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return without_credentials(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _tags(values: Mapping[str, str]) -> list[RunTag]:
+    """Tags with a value."""
+    return [RunTag(key, _text(value)) for key, value in values.items() if value]
 
 
 def _warn(error: Exception) -> None:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    print(f"warning: MLflow failed and this run goes on without it: {reason}", file=sys.stderr)
+    reason = reason_of(error)
+    say(f"warning: MLflow failed and this run goes on without it: {reason}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Stage train: chunks to a model (`models/gmm/`) and a line a step (`reports/training.csv`)."""
 
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.messages import say
 from gmmxlnet.models.adapters import size_beside_base
 from pipeline.cost import log_cost
 from pipeline.experiment import Experiment
@@ -41,7 +42,7 @@ def main() -> None:
     parameters = f"{model.num_parameters(only_trainable=True):,} of {model.num_parameters():,} parameters trained"
     if model.config.adapter is not None:
         parameters += f" (the adapter has {size_beside_base(model)})"
-    print(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {TRAINING_CSV}")
+    say(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {TRAINING_CSV}")
 
 
 if __name__ == "__main__":

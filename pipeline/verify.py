@@ -1,6 +1,7 @@
 """Stage verify: the checkpoint is what was trained, and no damage to it goes unnoticed (`reports/determinism.json`)."""
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.messages import say
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.verification import verify
 from pipeline.base_model import point_to_base
@@ -29,7 +30,7 @@ def main() -> None:
     if not report.passed:
         check = report.failures[0]
         raise CheckpointError(f"{check.name}: {check.detail}; see {DETERMINISM}, or train again: dvc repro -f train")
-    print(f"verify: {len(checks)} checks passed on {len(as_saved)} tensors -> {DETERMINISM}")
+    say(f"verify: {len(checks)} checks passed on {len(as_saved)} tensors -> {DETERMINISM}")
 
 
 if __name__ == "__main__":

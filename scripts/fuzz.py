@@ -1,30 +1,47 @@
-"""Feed damaged checkpoints and SQuAD files to their readers: each is read right, or refused by our own errors.
+"""Feed damaged files to their readers: each is read right, or refused in one line by an error of our own.
 
-    make fuzz                                              # 5,000 of each
-    python -m scripts.fuzz --squad 0 --seed 3 --only 421   # one case again, with its traceback
+    make fuzz                                                        # 10,000 cases over all targets
+    python -m scripts.fuzz --cases 50000 --seed 7                    # more of them
+    python -m scripts.fuzz --target "resume folders" --cases 100     # of one target
+    python -m scripts.fuzz --target "SQuAD files" --seed 3 --only 421    # one case again, with its traceback
 
-Case n of a seed is always the same. Any other exception, more than 10 seconds of processor time for one case, more than
-256 MiB of memory that one case adds, and a model that is not what the files say: each is a failure, and is listed.
+Case n of a target and a seed is always the same; the seed is today's date unless one is given, and is printed. Any
+other exception, a message that is no printable line, more than 10 seconds of processor time for one case, more than
+256 MiB of memory that one case adds, the end of the process, and what is read but is not what the files say: each is a
+failure.
 """
 
 import argparse
+import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import DatasetError, GMMXLNetError
-from gmmxlnet.utils.logs import quiet_without_a_terminal
-from scripts.fuzzing.checkpoints import CheckpointCases
-from scripts.fuzzing.squad import SquadCases
+from gmmxlnet.utils.logs import quiet_without_a_terminal, set_log_level
 
 SECONDS, MEBIBYTES = 10, 256
+PLACE = "GMMXLNET_FUZZ_PLACE"  # names a file for the number of the case at hand
+TARGETS = {  # class of cases, and their share
+    "SQuAD files": ("squad:SquadCases", 30),
+    "reports": ("reports:ReportCases", 20),
+    "parameters": ("parameters:ParameterCases", 15),
+    "chunks": ("chunks:ChunkCases", 15),
+    "checkpoints": ("checkpoints:CheckpointCases", 12),
+    "tokenizers": ("tokenizers:TokenizerCases", 6),
+    "resume folders": ("resuming:ResumeCases", 1.5),
+    "databases": ("databases:DatabaseCases", 0.5),
+}
 
 
 @dataclass
@@ -39,11 +56,17 @@ class Outcomes:
         return sum(self.counts.values())
 
 
-def fuzz(cases: Any, seed: int, numbers: range) -> Outcomes:
-    """Run cases, each a function from (seed, number) to (kind of mutation, function that reads)."""
+def fuzz(cases: Any, seed: int, numbers: range, place: str | None = None) -> Outcomes:
+    """Run cases, each a function from (seed, number) to (kind of mutation, function that reads).
+
+    Args:
+        place: a file to keep the number of the case at hand, for whoever finds this process gone.
+    """
     outcomes = Outcomes()
     signal.signal(signal.SIGPROF, _too_slow)
     for number in numbers:
+        if place is not None:
+            Path(place).write_text(f"{number}", encoding="ascii")
         kind, read = cases(seed, number)
         outcomes.counts[f"{kind}: {_outcome(read, outcomes, f'{cases.name} {number} ({kind})')}"] += 1
     return outcomes
@@ -58,7 +81,8 @@ def _outcome(read: Callable[[], None], outcomes: Outcomes, name: str) -> str:
     except GMMXLNetError as error:
         outcome = "refused"
         lines = str(error).split("\n")
-        if len(lines) > (error.count if isinstance(error, DatasetError) else 1) or max(map(len, lines)) > 2_000:
+        most = error.count if isinstance(error, DatasetError) else 1
+        if len(lines) > most or max(map(len, lines)) > 2_000 or not all(map(_is_printable, lines)):
             outcomes.failures.append(f"{name}: its message is no line: {str(error)[:300]!r}")
     except BaseException as error:  # whatever else is raised is what this looks for
         if isinstance(error, KeyboardInterrupt):
@@ -78,6 +102,10 @@ def _peak_mebibytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def _is_printable(line: str) -> bool:
+    return line.replace("\u200c", "").replace("\u200d", "").isprintable()  # joiners are parts of words
+
+
 def _too_slow(*_: Any) -> None:
     raise TimeoutError(f"more than {SECONDS} seconds")
 
@@ -85,30 +113,47 @@ def _too_slow(*_: Any) -> None:
 def main() -> int:
     """Run and print; the exit status is 1 where a case failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoints", type=int, default=5_000, help="how many damaged checkpoints")
-    parser.add_argument("--squad", type=int, default=5_000, help="how many damaged SQuAD files")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="one case, with its traceback")
+    parser.add_argument("--cases", type=int, default=10_000, help="how many, of all targets together")
+    parser.add_argument("--target", choices=TARGETS, help="the only target")
+    parser.add_argument("--seed", type=int, default=int(time.strftime("%Y%m%d")), help="default: today's date")
+    parser.add_argument("--only", type=int, help="one case of the target, with its traceback")
     arguments = parser.parse_args()
+    if arguments.only is not None and arguments.target is None:
+        parser.error("--only needs --target")
+    if arguments.target is None:
+        print(f"seed {arguments.seed}", flush=True)
+        shares = {name: share / sum(share for _, share in TARGETS.values()) for name, (_, share) in TARGETS.items()}
+        done = [_in_a_process(name, round(arguments.cases * share), arguments.seed) for name, share in shares.items()]
+        return int(any(done))
     quiet_without_a_terminal()
-    failed = False
+    os.environ.setdefault("GMMXLNET_LOG_LEVEL", "error")
+    set_log_level(None)
+    module, _, cases_class = TARGETS[arguments.target][0].partition(":")
     with tempfile.TemporaryDirectory() as scratch:
-        for make, count in ((CheckpointCases, arguments.checkpoints), (SquadCases, arguments.squad)):
-            if not count:
-                continue
-            cases = make(Path(scratch))
-            if arguments.only is not None:
-                kind, read = cases(arguments.seed, arguments.only)
-                print(f"{cases.name} {arguments.only}: {kind}")
-                read()
-                continue
-            outcomes = fuzz(cases, arguments.seed, range(count))
-            for name, number in sorted(outcomes.counts.items()):
-                print(f"{number:6}  {name}")
-            print(f"{outcomes.total} {cases.name}, seed {arguments.seed}: {len(outcomes.failures)} failures")
-            print("\n".join(outcomes.failures))
-            failed |= bool(outcomes.failures)
-    return int(failed)
+        cases = getattr(import_module(f"scripts.fuzzing.{module}"), cases_class)(Path(scratch))
+        if arguments.only is not None:
+            kind, read = cases(arguments.seed, arguments.only)
+            print(f"{cases.name} {arguments.only}: {kind}")
+            read()
+            return 0
+        outcomes = fuzz(cases, arguments.seed, range(arguments.cases), os.environ.get(PLACE))
+    for name, number in sorted(outcomes.counts.items()):
+        print(f"{number:6}  {cases.name}, {name}")
+    print(f"{outcomes.total} {cases.name}, seed {arguments.seed}: {len(outcomes.failures)} failures")
+    print("".join(f"{failure}\n" for failure in outcomes.failures), end="", flush=True)
+    return int(bool(outcomes.failures))
+
+
+def _in_a_process(target: str, count: int, seed: int) -> int:
+    """Run a target in a process of its own, since its end by a signal is a failure; returns its status."""
+    with tempfile.NamedTemporaryFile("r") as place:
+        words = [sys.executable, "-X", "faulthandler", "-m", "scripts.fuzz", "--target", target]
+        status = subprocess.run(
+            [*words, "--cases", str(count), "--seed", str(seed)], env={**os.environ, PLACE: place.name}, check=False
+        ).returncode
+        if status not in (0, 1):
+            print(f"{target} {place.read()}: ended the process with status {status}", flush=True)
+    return status
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.messages import say
+from gmmxlnet.models.checkpoint import MANIFEST
 from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.sharing.publish import Published, publish_model
 from gmmxlnet.utils.files import read_object
+
+SEAL = "to share them too, seal the folder first: gmmxlnet.models.checkpoint.seal(folder)"
 
 
 def upload_checkpoint(
@@ -52,9 +56,11 @@ def main() -> int:
             arguments.checkpoint, arguments.hub_id, tags=arguments.tag, private=not arguments.public
         )
     except GMMXLNetError as error:
-        print(f"upload: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"upload: {error}", file=sys.stderr)
         return 1
-    print(f"upload: {published.repo_id} at {published.commit}, tags {', '.join(published.tags)}")
+    if published.left_out:
+        say(f"upload: not uploaded, since {MANIFEST} does not name them: {', '.join(published.left_out)}; {SEAL}")
+    say(f"upload: {published.repo_id} at {published.commit}, tags {', '.join(published.tags)}")
     return 0
 
 

@@ -7,10 +7,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (  # from the ground up; rooms of one layer know nothing of each other
+    ("messages",),
     ("errors",),
     ("interrupts", "memory_kinds", "windows"),
     ("options",),
     ("utils",),
+    ("reports",),
     ("data", "models"),
     ("training", "evaluation"),
     ("verification", "pretraining"),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from gmmxlnet.data.plain_text import check_whole_characters, decode_text, printable
+from gmmxlnet.data.plain_text import check_whole_characters, decode_text
 from gmmxlnet.errors import CheckpointError, ConfigError, DataError, reason_of
 from gmmxlnet.evaluation.answering import MAX_N_BEST, Answer, answer
+from gmmxlnet.messages import printable, said
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.files import read_json
 
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Answers every question about the document."""
     if not 1 <= arguments.n_best <= MAX_N_BEST:
-        raise ConfigError(f"--n-best must be an integer from 1 to {MAX_N_BEST:,}, not {str(arguments.n_best)[:40]}")
+        raise ConfigError(
+            f"--n-best must be an integer from 1 to {MAX_N_BEST:,}, not {said(str(arguments.n_best), 40)}"
+        )
     for number, question in enumerate(arguments.question, 1):
         check_whole_characters(question, f"--question {number} of {len(arguments.question)}")
     threshold = read_threshold(arguments.threshold)

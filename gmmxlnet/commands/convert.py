@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gmmxlnet.conversion.settings import ConversionSettings
+from gmmxlnet.messages import say
 
 SETTINGS = ConversionSettings
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     steps = [("algebra", "weights"), ("positions", "positions"), ("distillation", "distillation")]
     cosines = ", ".join(f"{report['after'][step]['cosine_by_layer'][-1]:.3f} after {title}" for step, title in steps)
     done = report["distillation"]
-    print(
+    say(
         f"convert: {report['parameters']:,} parameters, {done['steps']:,} steps on {done['tokens_read']:,} tokens; "
         f"cosine with {report['source']['name']} in the last layer {cosines} -> {arguments.output}"
     )

@@ -12,10 +12,12 @@ from transformers import XLNetLMHeadModel
 
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.pretrained import read_base_config
+from gmmxlnet.reports import read_pretraining, read_scores
 from gmmxlnet.sharing.model_card import model_card
-from gmmxlnet.utils.files import atomic_folder, read_json, sha256_of
+from gmmxlnet.utils.files import atomic_folder, read_object, sha256_of
 from gmmxlnet.utils.tables import markdown_table
 from gmmxlnet.utils.tensors import weights_hash
 
@@ -39,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     size, digest = export(
         arguments.folder,
         arguments.output,
-        metrics=_read(arguments.metrics) if arguments.metrics else None,
+        metrics=read_scores(arguments.metrics) if arguments.metrics else None,
         max_bytes=arguments.max_mb * MEGABYTE,
         max_shard_size=int(arguments.file_mb * MEGABYTE),
     )
-    print(f"export: {size / MEGABYTE:.1f} MB of weights, SHA-256 of all tensors {digest} -> {arguments.output}")
+    say(f"export: {size / MEGABYTE:.1f} MB of weights, SHA-256 of all tensors {digest} -> {arguments.output}")
     return 0
 
 
@@ -57,7 +59,7 @@ def export(
         max_bytes: maximum total size of the weights; CheckpointError if exceeded.
         max_shard_size: maximum size of one weights file in bytes.
     """
-    config = _read(folder / "config.json")
+    config = read_object(folder / "config.json", missing="name a folder that holds a model")
     model = read_model(folder, config)
     with atomic_folder(output) as scratch:
         model.save_pretrained(scratch, max_shard_size=max_shard_size)
@@ -99,9 +101,11 @@ def read_model(folder: Path, config: Mapping[str, Any]) -> Any:
 def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[str, Any] | None) -> str:
     if config["model_type"] == "gmmxlnet":
         made = folder / "experiment.json"
-        parameters = _read(made)["parameters"] if made.exists() else None
+        parameters = read_object(made, missing="").get("parameters") if made.exists() else None
+        if parameters is not None and not isinstance(parameters, dict):
+            raise CheckpointError(f"{made}: parameters must be an object; remove the file, or train again")
         return model_card(name, config, name=name, parameters=parameters, metrics=metrics)
-    return encoder_card(name, config, _read(folder / "pretraining.json"))
+    return encoder_card(name, config, read_pretraining(folder / "pretraining.json"))
 
 
 def encoder_card(name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
@@ -128,10 +132,3 @@ On held-out paragraphs, {found["tokens"]:,.0f} masked tokens: loss {found["loss"
 
 {settings}
 """
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); name a folder that holds a model") from None

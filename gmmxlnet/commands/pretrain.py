@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.messages import say
 from gmmxlnet.pretraining.settings import PretrainingSettings
 
 SETTINGS = PretrainingSettings
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
         )
         sizes = ", ".join(f"{part} {made[part]['tokens']:,} tokens" for part in ("train", "heldout"))
-        print(f"pretrain: {sizes} in {made['vocabulary']:,} pieces -> {arguments.tokens}", flush=True)
+        say(f"pretrain: {sizes} in {made['vocabulary']:,} pieces -> {arguments.tokens}")
     if not arguments.tokens_only:
         pretrain_as_asked(arguments)
     return 0
@@ -67,7 +68,7 @@ def pretrain_as_asked(arguments: argparse.Namespace) -> None:
         save_steps=arguments.save_steps,
     )
     found = report["heldout"]
-    print(
+    say(
         f"pretrain: {report['parameters']:,} parameters, {report['tokens_read']:,} tokens read; held out: loss "
         f"{found['loss']:.3f} (frequencies alone {found['unigram_loss']:.3f}), masked tokens right "
         f"{100 * found['masked_accuracy']:.1f}% (the most frequent one {100 * found['unigram_accuracy']:.1f}%) "

@@ -21,10 +21,11 @@ from safetensors.numpy import save_file
 from gmmxlnet.comparison.results import Result, Score
 from gmmxlnet.comparison.subjects import SUBJECTS, answer_subjects
 from gmmxlnet.data.segments import segments_holding
-from gmmxlnet.errors import DataError
+from gmmxlnet.errors import DataError, reason_of
 from gmmxlnet.evaluation.bootstrap import ContextBootstrap
 from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.evaluation.squad_metric import raw_scores
+from gmmxlnet.reports import check_metrics, check_routing
 from gmmxlnet.utils.files import atomic_file
 
 BOUNDS = (1, 2, 4, 8, 16)  # groups of segments: 1, 2, 3 to 4, 5 to 8, 9 to 16, more
@@ -95,10 +96,34 @@ class ScoredDocuments:
             with safe_open(path, "numpy") as file:
                 said: dict[str, Any] = json.loads(file.metadata()["json"])
                 arrays = {name: file.get_tensor(name) for name in ARRAYS}
-            said["result"] = Result(**said["result"])
-            return cls(**said, **arrays)
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: not a result of make long-documents ({error}); remove it and run again") from None
+            result = Result(**said.pop("result"))
+            check_metrics(result.metrics, path)
+            check_routing(result.routing, path)
+            _check_types(said, result, arrays)
+            return cls(result=result, **said, **arrays)
+        except DataError as error:
+            raise DataError(f"{str(error).rpartition('; ')[0]}; remove it and run again") from None
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            reason = reason_of(error)
+            raise DataError(
+                f"{path}: not a result of make long-documents ({reason}); remove it and run again"
+            ) from None
+
+
+def _check_types(said: Mapping[str, Any], result: Result, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises TypeError or ValueError unless these are what `ScoredDocuments.write` wrote."""
+    words = [said["identity"], said["questions"], result.variant, *said["setting"].values()]
+    if not all(isinstance(word, str) for word in words) or type(result.seed) is not int:
+        raise TypeError("its names are no texts")
+    if not all(isinstance(value, str | int | float) for value in result.cost.values()):
+        raise TypeError("its costs are no numbers")
+    for name, array in arrays.items():
+        if array.dtype != (np.float32 if name in ("exact_match", "f1") else np.int32) or array.ndim != 1:
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        if len(array) != result.metrics["total"] or not np.isfinite(array).all() or array.min(initial=0) < 0:
+            raise ValueError(f"{name} is not a number for each of the {result.metrics['total']:,} questions")
+    if max(arrays["exact_match"].max(), arrays["f1"].max()) > 100:
+        raise ValueError("scores are above 100 percent")
 
 
 def answer_places(predictions: Predictions) -> np.ndarray:

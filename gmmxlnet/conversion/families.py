@@ -28,6 +28,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from gmmxlnet.errors import CheckpointError, reason_of
+from gmmxlnet.messages import said
 from gmmxlnet.utils.tensors import UNREADABLE, first_not_finite
 
 SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
@@ -96,7 +97,7 @@ def check_architecture(config: dict[str, Any], source: str) -> None:
             refuse(f"{name} is true, and only encoders are converted")
     activation = config.get("hidden_act", "gelu")
     if activation not in ACT2FN:
-        refuse(f"hidden_act {str(activation)[:40]!r} is not an activation that transformers knows")
+        refuse(f"hidden_act {said(str(activation), 40)!r} is not an activation that transformers knows")
     width, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
     if config.get("embedding_size", width) != width:
         refuse(f"embedding_size {config['embedding_size']} differs from hidden_size {width}")

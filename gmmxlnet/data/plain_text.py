@@ -68,17 +68,6 @@ def check_whole_characters(text: str, what: str) -> None:
         raise DataError(f"{what}: character {error.start} is {half}; write the whole character or delete it") from None
 
 
-def printable(text: str) -> str:
-    """Returns a text on one line, safe for a terminal: white space collapsed, control and bidi characters escaped."""
-    squeezed = " ".join(text.split())
-    if squeezed.isprintable():
-        return squeezed
-    joiners = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # part of words in Persian and Hindi, and of emoji
-    return "".join(
-        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode("ascii") for c in squeezed
-    )
-
-
 def _check_signature(data: bytes, name: str) -> None:
     shown = "FILE" if name == "standard input" else name
     for start, kind, command in _SIGNATURES:

@@ -12,19 +12,21 @@ import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from gmmxlnet.data.arrays import read_array
 from gmmxlnet.data.segments import SegmentLayout
-from gmmxlnet.errors import DataError
-from gmmxlnet.utils.files import digest_of, read_json, sha256_of, write_json
+from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.options import CHUNKING, MEMORY
+from gmmxlnet.utils.files import digest_of, is_inside, read_json, sha256_of, write_json
 
 FORMAT = "gmmxlnet-chunks"
 VERSION = 2  # since version 2 the manifest contains its own digest
 SPLITS = ("train", "calibration", "dev")
 MANIFEST = "manifest.json"
-_NPY_HEADER = 128  # bytes of a .npy file before its first element
+MAX_TEXT_BYTES = 16 * 2**30  # of texts.json; the train split of SQuAD has 30 MB
 _REMEDY = "make the chunks again (dvc repro --force chunk)"
 
 
@@ -65,6 +67,17 @@ class SplitChunks:
     def question_lengths(self) -> np.ndarray:
         """Number of question tokens of each document, (N,) int64."""
         return np.diff(self.question_rows)
+
+
+_ARRAYS: dict[str, tuple[type, int | None]] = {  # type and number of columns
+    "context_tokens": (np.int32, None),
+    "context_chars": (np.int32, 2),
+    "context_rows": (np.int64, None),
+    "question_tokens": (np.int32, None),
+    "question_rows": (np.int64, None),
+    "document_contexts": (np.int32, None),
+    "labels": (np.int32, 2),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,13 +130,23 @@ class ChunkStore:
             if name.startswith((f"{split}/", "tokenizer/")):
                 _check_file(folder / name, digest)
         self.chunks = SplitChunks(
-            **{field.name: _load_array(self.folder / f"{field.name}.npy") for field in fields(SplitChunks)}
+            **{
+                name: read_array(self.folder / f"{name}.npy", dtype, columns, remedy=_REMEDY)
+                for name, (dtype, columns) in _ARRAYS.items()
+            }
         )
+        check_chunks(self.folder, self.chunks, self.layout)
 
     @cached_property
     def texts(self) -> SplitTexts:
-        """The texts; training does not need them."""
-        return SplitTexts(**json.loads((self.folder / "texts.json").read_text(encoding="utf-8")))
+        """The texts, which training does not need. Raises DataError if they are not those of the arrays."""
+        path = self.folder / "texts.json"
+        try:
+            columns = read_json(path, most=MAX_TEXT_BYTES)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({reason_of(error)}); {_REMEDY}") from None
+        check_texts(path, columns, self.chunks)
+        return SplitTexts(**columns)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -145,7 +168,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         not isinstance(layout, dict)
         or set(layout) != names
         or not all(type(value) is int for value in layout.values())
+        or not _is_possible(SegmentLayout(**layout))
         or not isinstance(manifest.get("files"), dict)
+        or not all(is_inside(name) and isinstance(digest, str) for name, digest in manifest["files"].items())
         or not isinstance(manifest.get("settings"), dict)
         or any(f"{split}/{name}" not in manifest["files"] for split in SPLITS for name in _split_files())
     ):
@@ -153,6 +178,77 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.pop("sha256", None) != digest_of(manifest):
         raise DataError(f"{path}: is not what was written (its SHA-256 differs); {_REMEDY}")
     return manifest
+
+
+def _is_possible(layout: SegmentLayout) -> bool:
+    sizes = (layout.max_seq_length, layout.doc_stride)
+    ids = (layout.pad_id, layout.sep_id, layout.cls_id)
+    return (
+        all(CHUNKING[name].accepts(size) for name, size in zip(("max_seq_length", "doc_stride"), sizes, strict=True))
+        and MEMORY["memory_num_tokens"].accepts(layout.memory_num_tokens)
+        and all(0 <= token < layout.vocab_size < 2**31 for token in ids)
+    )
+
+
+def check_chunks(folder: Path, chunks: SplitChunks, layout: SegmentLayout) -> None:
+    """Raises DataError unless the arrays of a split fit each other: every row, label and token is in range."""
+    num_contexts = len(chunks.context_rows) - 1
+    lengths = {"context": len(chunks.context_tokens), "question": len(chunks.question_tokens)}
+    sound = {
+        "context_chars": len(chunks.context_chars) == lengths["context"],
+        "context_rows": _are_rows(chunks.context_rows, lengths["context"]),
+        "question_rows": _are_rows(chunks.question_rows, lengths["question"])
+        and len(chunks.question_rows) == chunks.num_documents + 1,
+        "document_contexts": _within(chunks.document_contexts, num_contexts),
+        "context_tokens": _within(chunks.context_tokens, layout.vocab_size),
+        "question_tokens": _within(chunks.question_tokens, layout.vocab_size),
+        "labels": len(chunks.labels) == chunks.num_documents,
+    }
+    if all(sound.values()):  # the rest takes these for granted
+        first_N, last_N = np.asarray(chunks.labels, np.int64).T
+        inside_N = (first_N >= 0) & (first_N <= last_N) & (last_N < chunks.context_lengths)
+        sound["labels"] = bool((inside_N | ((first_N == -1) & (last_N == -1))).all())
+        longest = chunks.question_lengths.max(initial=0)
+        sound["question_rows"] = bool(layout.windows(longest) > layout.doc_stride)
+    odd = [name for name, is_sound in sound.items() if not is_sound]
+    if odd:
+        raise DataError(f"{folder / odd[0]}.npy: does not fit the other files of its split; {_REMEDY}")
+
+
+def check_texts(path: Path, columns: Any, chunks: SplitChunks) -> None:
+    """Raises DataError unless these are texts as `SplitTexts` has them, as many as the arrays are about."""
+    names = [field.name for field in fields(SplitTexts)]
+    if not isinstance(columns, dict) or set(columns) != set(names):
+        raise DataError(f"{path}: must hold {', '.join(names)}; {_REMEDY}")
+    num_contexts = len(chunks.context_rows) - 1
+    for name, column in columns.items():
+        count = num_contexts if name == "contexts" else chunks.num_documents
+        optional = name in ("question_types", "conditions")
+        if not isinstance(column, list) or len(column) != count or not all(_is_text(x, name, optional) for x in column):
+            raise DataError(f"{path}: {name} is not a list of {count:,} texts, as the arrays have it; {_REMEDY}")
+    if len(set(columns["question_ids"])) < chunks.num_documents:
+        raise DataError(f"{path}: question_ids are not all different; {_REMEDY}")
+    starts_T, ends_T = np.asarray(chunks.context_chars, np.int64).T
+    lengths_C = np.array([len(text) for text in columns["contexts"]], np.int64)
+    lengths_T = np.repeat(lengths_C, np.diff(chunks.context_rows))
+    if not ((starts_T >= 0) & (starts_T <= ends_T) & (ends_T <= lengths_T)).all():
+        raise DataError(f"{path}: context_chars point beyond the contexts; {_REMEDY}")
+
+
+def _is_text(value: Any, name: str, optional: bool) -> bool:
+    if name == "answers":
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, str) or (optional and value is None)
+
+
+def _are_rows(rows: np.ndarray, end: int) -> bool:
+    """Whether these are offsets from 0 to `end` in ascending order."""
+    return len(rows) > 0 and rows[0] == 0 and rows[-1] == end and bool((rows[1:] >= rows[:-1]).all())
+
+
+def _within(values: np.ndarray, end: int) -> bool:
+    """Whether all values are in [0, end)."""
+    return bool(values.min(initial=0) >= 0 and values.max(initial=-1) < end)
 
 
 def verify_files(folder: Path) -> None:
@@ -176,9 +272,3 @@ def _check_file(path: Path, digest: str) -> None:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
     if found != digest:
         raise DataError(f"{path}: is not what was written (its SHA-256 differs); {_REMEDY}")
-
-
-def _load_array(path: Path) -> np.ndarray:
-    """Memory-maps the array; an empty one cannot be mapped and is read instead."""
-    mode: Literal["r"] | None = None if path.stat().st_size <= _NPY_HEADER else "r"
-    return np.load(path, mode, allow_pickle=False)

@@ -73,7 +73,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
             tokenizer = XLNetTokenizerFast.from_pretrained(source)
         else:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, HTTPError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, HTTPError) as error:
         raise _unreadable(source, error) from error
     except Exception as error:
         if type(error) is not Exception:  # the Rust code of tokenizers raises plain Exception

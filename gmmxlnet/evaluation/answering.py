@@ -26,6 +26,7 @@ from gmmxlnet.errors import CheckpointError, ConfigError, DataError
 from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.familiarity import unfamiliar_words
 from gmmxlnet.evaluation.predictions import Predictions
+from gmmxlnet.messages import said
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 
@@ -144,7 +145,7 @@ def _check_counts(**counts: int) -> None:
         least, most = int(name != "doc_stride"), MAX_N_BEST if name == "n_best" else sys.maxsize
         if isinstance(count, bool) or not isinstance(count, Integral) or not least <= count <= most:
             allowed = f"from 1 to {MAX_N_BEST:,}" if name == "n_best" else f">= {least}"
-            raise ConfigError(f"{name} must be an integer {allowed}, not {str(count)[:40]!r}")
+            raise ConfigError(f"{name} must be an integer {allowed}, not {said(str(count), 40)!r}")
 
 
 def _texts(name: str, given: Any) -> list[str]:

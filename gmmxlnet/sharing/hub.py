@@ -127,6 +127,14 @@ def files_below(folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+def link_files(files: Mapping[str, Path], staged: Path) -> None:
+    """Give files a second place, by their names in the new folder `staged`, without copying them."""
+    for name, file in files.items():
+        link = staged / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.resolve())
+
+
 def differing_files(local: Mapping[str, Path], remote: Iterable[RepoFile]) -> list[str]:
     """Local files that the repository lacks or holds with other bytes (SHA-256 for LFS files, else git's hash)."""
     found = {entry.path: entry for entry in remote}

@@ -15,10 +15,12 @@ from typing import Any
 
 from gmmxlnet.data.chunks import ChunkSettings
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.data.store import MANIFEST, SPLITS, read_manifest, verify_files
+from gmmxlnet.data.store import MANIFEST, SPLITS, ChunkStore, read_manifest, verify_files
 from gmmxlnet.errors import DataError
-from gmmxlnet.sharing.hub import Pushed, fetch_folder, files_below, push_folder
-from gmmxlnet.utils.files import atomic_folder, read_json, write_json
+from gmmxlnet.messages import without_credentials
+from gmmxlnet.reports import read_data_report
+from gmmxlnet.sharing.hub import Pushed, fetch_folder, link_files, push_folder
+from gmmxlnet.utils.files import atomic_folder, regular_files, write_json
 
 FOLDER, REPORT = "chunks", "data.json"
 _REMEDY = "push chunks there (hub_push_chunks: true), or set hub_dataset_id to null"
@@ -27,13 +29,13 @@ _REMEDY = "push chunks there (hub_push_chunks: true), or set hub_dataset_id to n
 def push_chunks(
     folder: str | Path, report: dict[str, Any], repo_id: str, *, private: bool = True, token: str | None = None
 ) -> Pushed:
-    """Upload a chunks folder and its report to a dataset repository, made if need be. Raises HubError."""
+    """Upload the files that a chunks folder's manifest names, and its report, to a dataset repository, made if need be.
+
+    Raises HubError, DataError for a folder without chunks, and CheckpointError for a link in place of a file.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch)
-        for name, file in files_below(Path(folder)).items():
-            link = staged / FOLDER / name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.resolve())
+        link_files(regular_files(Path(folder), [*read_manifest(Path(folder))["files"], MANIFEST]), staged / FOLDER)
         write_json(staged / REPORT, report)
         (staged / "README.md").write_text(_card(repo_id, report["settings"]), encoding="utf-8")
         return push_folder(
@@ -62,6 +64,8 @@ def pull_chunks(
         try:
             manifest = read_manifest(there / FOLDER)
             verify_files(there / FOLDER)
+            for split in SPLITS:
+                _ = ChunkStore(there / FOLDER, split).texts  # arrays and texts are checked against each other
             report = _read_report(there / REPORT, manifest["settings"])
         except ValueError as error:  # DataError is one
             reason = str(error).replace(f"{there}/", "").partition(";")[0]
@@ -82,8 +86,8 @@ def documents_from_hub(
 
 
 def _read_report(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    report = read_json(path)
-    if not isinstance(report, dict) or report.get("settings") != settings or not set(SPLITS) <= set(report):
+    report = read_data_report(path)
+    if report["settings"] != settings:
         raise DataError(f"{path}: is not the report about these chunks; {_REMEDY}")
     return report
 
@@ -99,7 +103,7 @@ def _check_settings(repo_id: str, found: dict[str, Any], settings: ChunkSettings
 
 
 def _card(repo_id: str, settings: dict[str, Any]) -> str:
-    shown = json.dumps(settings, indent=2, ensure_ascii=False)
+    shown = without_credentials(json.dumps(settings, indent=2, ensure_ascii=False))
     return (
         "---\ntask_categories:\n- question-answering\ntags:\n- gmmxlnet\n---\n\n"
         f"# Prepared chunks for GMM-XLNet\n\nTokens, labels and texts of `{settings['dataset']}`, cut with these "

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from gmmxlnet.errors import HubError, reason_of
+from gmmxlnet.messages import keep_secret, said
 
 # OSError: the connection, the disk, offline mode. ValueError: an impossible name, an answer that is not JSON.
 # RuntimeError: what hf_xet, which moves large files, raises when it has given up.
@@ -49,6 +50,8 @@ def ask(repo_id: str, action: Callable[[], _Answer], token: str | None = None) -
     `action` must be idempotent. Raises HubError without the client's error as its cause, since that may contain the
     token.
     """
+    keep_secret(token)
+    keep_secret(get_token())
     asked = 0.0  # seconds that the Hub asks clients to wait
 
     def is_worth_another_try(error: Exception) -> bool:
@@ -56,7 +59,7 @@ def ask(repo_id: str, action: Callable[[], _Answer], token: str | None = None) -
         asked = _retry_after(error)
         if not _is_passing(error) or asked > LONGEST_WAIT:
             return False
-        _logger.warning("%s: %s; trying again", repo_id, redacted(explain(error), token).partition(";")[0])
+        _logger.warning("%s: %s; trying again", repo_id, said(explain(error)).partition(";")[0])
         return True
 
     patiently = retry(TRIES, errors=FAILURES, filter_errors=is_worth_another_try, timeout=lambda n: max(2.0**n, asked))
@@ -64,7 +67,7 @@ def ask(repo_id: str, action: Callable[[], _Answer], token: str | None = None) -
         return patiently(action)()
     except FAILURES as error:
         reason = explain(error)
-    raise HubError(redacted(f"{repo_id}: {reason}", token))
+    raise HubError(f"{repo_id}: {reason}")
 
 
 def explain(error: Exception) -> str:
@@ -85,14 +88,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return "what answers is not the Hub; check the proxy and HF_ENDPOINT"
     return f"failed here ({reason_of(error)}); check the name, the disk and the permissions"
-
-
-def redacted(text: str, token: str | None = None) -> str:
-    """The text without any token."""
-    for secret in (token, get_token()):
-        if secret:
-            text = text.replace(secret, "***")
-    return re.sub(r"\b(hf|api)_\w{8,}", "***", text)
 
 
 def _is_passing(error: Exception) -> bool:

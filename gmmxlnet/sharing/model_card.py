@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from gmmxlnet import __version__
 from gmmxlnet.memory_kinds import KINDS
+from gmmxlnet.messages import without_credentials
 from gmmxlnet.utils.tables import markdown_table
 
 LICENSE = "apache-2.0"
@@ -153,7 +154,8 @@ def _origin(parameters: Mapping[str, Any] | None, hub_base_model: str | None) ->
     versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     text = f"## Origin\n\n{start}Shared with gmmxlnet {__version__}, {versions}."
     if parameters:
-        text += f" Trained with:\n\n```json\n{json.dumps(dict(parameters), indent=2, ensure_ascii=False)}\n```"
+        shown = without_credentials(json.dumps(dict(parameters), indent=2, ensure_ascii=False))
+        text += f" Trained with:\n\n```json\n{shown}\n```"
     return text
 
 

@@ -9,7 +9,8 @@ from huggingface_hub import hf_hub_download
 
 from gmmxlnet.errors import HubError
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.sharing.hub import check_token, fetch_folder, files_below, move_tag, push_folder, tags_of
+from gmmxlnet.models.checkpoint import shared_files
+from gmmxlnet.sharing.hub import check_token, fetch_folder, link_files, move_tag, push_folder, tags_of
 from gmmxlnet.sharing.hub_errors import ask
 from gmmxlnet.sharing.model_card import reported_f1
 from gmmxlnet.verification.fingerprint import Fingerprint
@@ -26,6 +27,7 @@ class Published:
     tags: list[str]
     num_files: int
     num_tensors: int
+    left_out: list[str]  # what lay in the folder and was not uploaded, since its manifest does not name it
 
 
 def publish_model(
@@ -40,20 +42,21 @@ def publish_model(
 ) -> Published:
     """Upload a checkpoint and its card, load it from there, compare it bit for bit, and only then move the tags.
 
-    The folder is not changed: the card goes up as README.md beside its files. `best-model` is among the tags moved
-    unless what it points at reports a higher F1 on the same dataset.
+    Uploaded are the files that the checkpoint's manifest names, regular ones inside the folder, and nothing else: no
+    `.env`, no notes, nothing behind a link. The folder is not changed: the card goes up as README.md. `best-model`
+    is among the tags moved unless what it points at reports a higher F1 on the same dataset.
 
     Raises:
-        CheckpointError: the folder holds no checkpoint that can be loaded.
+        CheckpointError: the folder holds no checkpoint that can be loaded, or a link in place of one of its files.
         HubError: the Hub refuses, cannot be reached, or holds or sends something else.
     """
     folder = Path(folder)
     check_token(repo_id, token)
+    files, left_out = shared_files(folder)
     here = Fingerprint.of(GMMXLNetForQA.from_pretrained(folder, token=token))  # for an adapter's base
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch, "upload")
-        _link_files(folder, staged)
-        (staged / "README.md").unlink(missing_ok=True)
+        link_files(files, staged)
         (staged / "README.md").write_text(card, encoding="utf-8")
         pushed = push_folder(staged, repo_id, message=message, private=private, token=token)
         there = fetch_folder(repo_id, Path(scratch, "cache"), revision=pushed.commit, token=token)
@@ -74,6 +77,7 @@ def publish_model(
         tags=moved,
         num_files=pushed.num_files,
         num_tensors=len(found.tensors),
+        left_out=left_out,
     )
 
 
@@ -89,11 +93,3 @@ def _is_best(repo_id: str, card: str, scratch: Path, token: str | None) -> bool:
     dataset, f1 = reported_f1(card)
     best_dataset, best_f1 = reported_f1(Path(best_card).read_text(encoding="utf-8"))
     return dataset != best_dataset or best_f1 is None or f1 is None or f1 >= best_f1
-
-
-def _link_files(folder: Path, staged: Path) -> None:
-    """Give the files a second place without copying them."""
-    for name, file in files_below(folder).items():
-        link = staged / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file.resolve())

@@ -23,15 +23,18 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.messages import said
+from gmmxlnet.options import shown
+from gmmxlnet.training import resume_checks as checks
 from gmmxlnet.training.config import TrainingConfig
 from gmmxlnet.training.record import StepRecord
-from gmmxlnet.utils.files import read_json, write_json
+from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.processes import Processes
 
 MODEL, TENSORS, VALUES = "model.safetensors", "training.safetensors", "training.json"
@@ -141,26 +144,47 @@ def write_state(
 
 def check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
     """Raise CheckpointError with the first difference if a checkpoint belongs to another training."""
-    found = read_values(checkpoint)["identity"]
+    found = checks.read_values(checkpoint, VALUES).get("identity")
+    if not isinstance(found, dict):
+        raise checks.damaged(checkpoint, VALUES, "it names no training")
     for name in sorted({*identity, *found}):
         if identity.get(name) != found.get(name):
             raise CheckpointError(
-                f"{checkpoint}: is of a training with {name} {found.get(name)!r}, not {identity.get(name)!r}; "
+                f"{checkpoint}: is of a training with {said(name, 80)} {shown(found.get(name))}, not "
+                f"{shown(identity.get(name))}; "
                 "use another resume_dir, or remove this one to begin anew"
             )
 
 
 def read_values(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint's `training.json`."""
-    return read_json(checkpoint / VALUES)
+    """Read a checkpoint's `training.json`. Raises CheckpointError unless it is one."""
+    return checks.check_values(checkpoint, VALUES, Processes.current().count)
+
+
+def check_state(checkpoint: Path, model: torch.nn.Module, index: int) -> None:
+    """Check all that will be restored, but for the optimizer's, before a Trainer starts. Raises CheckpointError.
+
+    Args:
+        index: of the process.
+    """
+    values, step = read_values(checkpoint), checks.step_of(checkpoint)
+    checks.check_trainer_state(checkpoint, TRAINER_STATE_NAME, step)
+    checks.check_tensors(checkpoint, MODEL, checks.read_tensors(checkpoint, MODEL), _named_tensors(model))
+    checks.check_record(checkpoint, TENSORS, _read_below("record", checkpoint), values["record"], step)
+    checks.check_generators(checkpoint, TENSORS, values["rng"][index], _read_below(f"rng/{index}", checkpoint))
+
+
+def read_scaler(checkpoint: Path, scaler: Any) -> dict[str, Any]:
+    """Read the state of the gradient scaler, which must be like that of this one. Raises CheckpointError."""
+    found = read_values(checkpoint)["scaler"] or {}
+    checks.check_like(checkpoint, VALUES, "scaler", found, scaler.state_dict())
+    return found
 
 
 def load_model(checkpoint: Path, model: torch.nn.Module) -> None:
     """Restore every parameter and buffer. Raises CheckpointError if their names differ."""
-    saved, own = load_file(checkpoint / MODEL), _named_tensors(model)
-    if saved.keys() != own.keys():
-        name = sorted(saved.keys() ^ own.keys())[0]
-        raise CheckpointError(f"{checkpoint}: tensor {name} is only in the checkpoint or only in the model; remove it")
+    saved, own = checks.read_tensors(checkpoint, MODEL), _named_tensors(model)
+    checks.check_tensors(checkpoint, MODEL, saved, own)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])
@@ -170,7 +194,12 @@ def load_optimizer(checkpoint: Path, model: torch.nn.Module, optimizer: Any, sch
     """Restore the state of the optimizer and of the learning rate schedule."""
     values, names = read_values(checkpoint), _parameter_names(model)
     kept: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in _read_below("optimizer", checkpoint).items():
+    moments = _read_below("optimizer", checkpoint)
+    checks.check_moments(checkpoint, TENSORS, moments, dict(model.named_parameters()))
+    checks.check_like(checkpoint, VALUES, "scheduler", values["scheduler"], scheduler.state_dict())
+    if len(values["learning_rates"]) != len(optimizer.param_groups):
+        raise checks.damaged(checkpoint, VALUES, "learning_rates has another length")
+    for key, tensor in moments.items():
         name, _, what = key.rpartition("/")
         kept.setdefault(name, {})[what] = tensor
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -184,15 +213,17 @@ def load_optimizer(checkpoint: Path, model: torch.nn.Module, optimizer: Any, sch
 
 def load_record(checkpoint: Path, device: torch.device) -> StepRecord:
     """Restore the record of the steps so far."""
-    return StepRecord.of(read_values(checkpoint)["record"], _read_below("record", checkpoint), device)
+    names, found = read_values(checkpoint)["record"], _read_below("record", checkpoint)
+    checks.check_record(checkpoint, TENSORS, found, names, checks.step_of(checkpoint))
+    return StepRecord.of(names, found, device)
 
 
 def load_generators(checkpoint: Path, index: int) -> None:
     """Restore the random generators of Python, NumPy and torch for the process with this index."""
     values, tensors = read_values(checkpoint)["rng"][index], _read_below(f"rng/{index}", checkpoint)
-    random.setstate((values["python_version"], tuple(tensors["python"].tolist()), values["python_gauss"]))
-    keys = tensors["numpy"].to(torch.int64).numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, *values["numpy"]))
+    checks.check_generators(checkpoint, TENSORS, values, tensors)
+    random.setstate(checks.python_state(values, tensors))
+    np.random.set_state(checks.numpy_state(values, tensors))
     torch.set_rng_state(tensors["torch"])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all([tensors[f"cuda/{i}"] for i in range(torch.cuda.device_count())])
@@ -240,6 +271,4 @@ def _under(folder: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_below(folder: str, checkpoint: Path) -> dict[str, Tensor]:
-    with safe_open(checkpoint / TENSORS, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(f"{folder}/")]  # noqa: SIM118  # not a mapping
-        return {name.removeprefix(f"{folder}/"): file.get_tensor(name) for name in names}
+    return checks.read_tensors(checkpoint, TENSORS, f"{folder}/")

@@ -188,6 +188,7 @@ class GMMTrainer(Trainer):
                 "finds them under the same name, or remove the folder to begin anew"
             )
         resume.check_identity(newest, self._identity())
+        resume.check_state(newest, self.model, self.processes.index)
         if self.processes.is_main:
             logger.info("training goes on from %s", newest)
         return newest
@@ -228,7 +229,7 @@ class GMMTrainer(Trainer):
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Restore the gradient scaler of float16, whose scale depends on earlier steps; called by the Trainer."""
         if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(resume.read_values(Path(checkpoint))["scaler"])
+            self.accelerator.scaler.load_state_dict(resume.read_scaler(Path(checkpoint), self.accelerator.scaler))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Restore the random generators; the Trainer calls this before the next step or the epoch's first batch."""

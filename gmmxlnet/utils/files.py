@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -94,15 +94,17 @@ def write_json(path: str | Path, value: Any) -> None:
         scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, *, most: int = MAX_JSON_BYTES) -> Any:
     """Reads a JSON file strictly; raises ValueError if it is invalid.
 
     Besides invalid JSON, it rejects NaN, infinities and numbers that overflow to one, lone surrogates, duplicate
-    keys, excessive nesting and files over 64 MiB.
+    keys, excessive nesting, files over `most` bytes, and what is no regular file: reading a pipe might never end.
     """
     path = Path(path)
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f"has {path.stat().st_size:,} bytes, at most {MAX_JSON_BYTES:,} make sense")
+    if not path.is_file() and path.exists():
+        raise ValueError("is no regular file")
+    if path.stat().st_size > most:
+        raise ValueError(f"has {path.stat().st_size:,} bytes, at most {most:,} make sense")
     try:
         value = json.loads(
             path.read_text(encoding="utf-8"),
@@ -130,6 +132,25 @@ def read_object(path: Path, *, missing: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: must be an object with keys and values, not a {type(value).__name__}")
     return value
+
+
+def regular_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Returns the named files of a folder; raises CheckpointError unless each is a regular file inside it, no link."""
+    inside, found = folder.resolve(), {name: folder / name for name in names}
+    for name, path in found.items():
+        if path.resolve() != inside / name:
+            raise CheckpointError(
+                f"{path}: is or lies behind a link, which may lead anywhere; put the file itself there"
+            )
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is no regular file, but was saved; make the folder again")
+    return found
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path with `/` stays inside its folder and names no hidden file."""
+    parts = name.split("/")
+    return "\0" not in name and "\\" not in name and not any(part == "" or part.startswith(".") for part in parts)
 
 
 def sha256_of(path: str | Path) -> str:

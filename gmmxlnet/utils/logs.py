@@ -6,6 +6,7 @@ import os
 import sys
 
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.messages import guard_output
 
 VARIABLE = "GMMXLNET_LOG_LEVEL"
 # our level -> level for transformers, which logs more
@@ -33,6 +34,7 @@ def set_log_level(level: str | None) -> None:
     level = level or os.environ.get(VARIABLE) or "info"
     if level not in LEVELS:
         raise ConfigError(f"{VARIABLE} must be {', '.join(LEVELS)}, not {level!r}")
+    guard_output()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("gmmxlnet", "pipeline"):
         logging.getLogger(name).setLevel(level.upper())

@@ -91,7 +91,7 @@ METRICS = {
             "learning_rate must be a number in (0, 1]",
         ),
         (["pretrain", "--tokens", "TOKENS", "--length", "4000"], "fewer than two windows of 4000"),
-        (["export", "nowhere", "out"], "nowhere/config.json: cannot be read"),
+        (["export", "nowhere", "out"], "nowhere/config.json: there is no such file"),
         (["export", "ENCODER", "out", "--max-mb", "0.001"], "more than 0.001; raise --max-mb"),
     ],
 )

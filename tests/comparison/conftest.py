@@ -39,7 +39,13 @@ def make_result():
 
         metrics = {
             **summary(normal[0]),
+            **{"HasAns_exact": 60.0, "HasAns_f1": 61.0, "HasAns_total": 70},
+            **{"NoAns_exact": 40.0, "NoAns_f1": 41.0, "NoAns_total": 30},
+            "null_score_diff_threshold": -0.5,
+            "null_score_diff_threshold_choice": {"method": "by hand"},
+            "intervals": {"exact_match": [1.0, 2.0], "f1": None, "contexts": 24},
             "always_no_answer": {"exact_match": floor, "f1": floor},
+            "by_segments": {"1": summary(normal[0])},
             "by_question_type": table(normal)["by_question_type"],
             "memory_ablation": {"normal": table(normal), **{name: ablated(shift) for name, shift in SHIFTS.items()}},
         }
@@ -48,6 +54,7 @@ def make_result():
             "expert_utilization": shares,
             "mean_entropy": 0.9 if shares else None,
             "condition_information": information if shares else None,
+            **dict.fromkeys(("expert_diversity", "routing_consistency", "pattern", "note")),
         }
         return Result(variant=variant, seed=seed, metrics=metrics, routing=routing, cost=cost)
 

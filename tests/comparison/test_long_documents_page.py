@@ -29,6 +29,7 @@ def make_scored(make_result):
         )
         more = {"expert_diversity": [[1.0, 0.2], [0.2, 1.0]], "routing_consistency": 0.75, "pattern": "balanced"}
         result.routing.update(more)
+        result.metrics["total"] = D
         return ScoredDocuments(
             result=result, identity="i", questions="q", setting={"budget": f"{budget} steps"},
             exact_match=right_D, f1=right_D,

@@ -95,8 +95,9 @@ def test_names_are_for_people(params, chunks, values, name):
         ("", "cannot be read .*; get the checkpoint again"),
         ("\u20ac", "cannot be read .*; get the checkpoint again"),
         ("[]", "must be an object with keys and values, not a list"),
-        ("{}", "damaged .*; make it again"),
-        ('{"parameters": 3, "data": ""}', "damaged .*; make it again"),
+        ("{}", "is not what train wrote: it must hold parameters by name.*; make it again: dvc repro --force train"),
+        ('{"parameters": 3, "data": ""}', "is not what train wrote: it must hold parameters by name"),
+        ('{"parameters": {"seed": 13}, "data": ""}', "is not what train wrote: parameters lack profile"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, text, words):

@@ -33,6 +33,7 @@ def trained(workspace, make_model):
     model = workspace / "models" / "gmm"
     make_model().save_pretrained(model)
     parameters = {"memory_type": "gmm", "num_memory_experts": 3, "routing_mode": "write-based", "profile": "sample"}
+    parameters |= {"seed": 13, "memory_num_tokens": 2}
     Experiment(parameters=parameters, data="").write(model)
     (workspace / "reports" / "determinism.json").write_text('{"bit_identical": true}', encoding="utf-8")
     shutil.copy(ROOT / "reports" / "metrics.json", workspace / "reports")
@@ -85,10 +86,10 @@ def test_a_model_that_does_not_reload_is_not_pushed(hub, trained):
     assert hub.repos == {}
 
 
-@pytest.mark.parametrize("name", ["determinism.json", "metrics.json"])
-def test_missing_reports_are_named(trained, name):
+@pytest.mark.parametrize(("name", "stage"), [("determinism.json", "verify"), ("metrics.json", "evaluate")])
+def test_missing_reports_are_named(trained, name, stage):
     (trained / "reports" / name).unlink()
-    with pytest.raises(GMMXLNetError, match=f"reports/{name}: there is no such file; run the stages before"):
+    with pytest.raises(GMMXLNetError, match=f"reports/{name}: there is no such file; run the {stage} stage first"):
         push.main()
 
 

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from transformers import TrainerControl, TrainerState
 
+from gmmxlnet.models.checkpoint.manifest import Manifest, listed_files
 from gmmxlnet.utils.files import write_json
 from pipeline import tracking
 from pipeline.experiment import Experiment, canonical_parameters, model_hash
@@ -51,6 +52,8 @@ def experiment(request, tmp_path):
     experiment = Experiment(parameters=PARAMETERS, data=request.node.name)
     experiment.write(tmp_path / "model")
     write_json(tmp_path / "model" / "fingerprint.json", {"tensors": {}, "logits": []})
+    write_json(tmp_path / "model" / "config.json", {})
+    Manifest(version="1.0", config={}, tensors={}, files=listed_files(tmp_path / "model")).write(tmp_path / "model")
     return experiment
 
 
@@ -62,6 +65,8 @@ def runs(client, experiment):
 def test_training_and_later_stages_share_one_run(client, experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DVC_EXP_NAME", "puffy-lime")
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
+    (tmp_path / "model" / ".env").write_text("not to be copied")
+    (tmp_path / "model" / "link").symlink_to("/etc/hostname")
     with start_run(experiment, "code") as run:
         run.log_metrics({"loss": 2.0, "note": "text", "broken": float("nan")}, step=1)
         run.log_metrics({"loss": 1.0}, step=2)
@@ -84,7 +89,8 @@ def test_training_and_later_stages_share_one_run(client, experiment, tmp_path, m
     assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
     assert {"profile", "memory_type", "dvc_exp_name", "mlflow.source.git.commit"} <= set(found.data.tags)
     files = [file.path for file in client.list_artifacts(found.info.run_id, "model")]
-    assert sorted(files) == ["model/experiment.json", "model/fingerprint.json"]
+    named = ["model/checkpoint.json", "model/config.json", "model/experiment.json", "model/fingerprint.json"]
+    assert sorted(files) == named
     assert [file.path for file in client.list_artifacts(found.info.run_id, "reports")] == ["reports/metrics.json"]
     assert capsys.readouterr().err == ""
 

@@ -92,7 +92,7 @@ def test_no_repository(hub, tmp_path):
         ({"chunks/evil.py": b"x"}, r"chunks: evil\.py: missing, or not in the manifest"),
         ({"chunks/manifest.json": b"{"}, r"manifest\.json: is damaged"),
         ({"data.json": b"["}, "its chunks cannot be used"),
-        ({"data.json": b"{}"}, r"data\.json: is not the report about these chunks"),
+        ({"data.json": b"{}"}, r"data\.json: is not what chunk wrote: settings: Field required"),
     ],
 )
 def test_damaged_chunks_are_refused(hub, pushed, tmp_path, change, words):

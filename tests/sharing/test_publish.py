@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 import traceback
 from pathlib import Path
 
@@ -10,14 +12,19 @@ import torch
 from huggingface_hub import ModelCard, snapshot_download
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
+from gmmxlnet.data.store import ChunkStore, read_manifest
 from gmmxlnet.errors import CheckpointError, HubError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.build import pretrained_model
+from gmmxlnet.models.checkpoint import seal
+from gmmxlnet.models.checkpoint.manifest import Manifest
 from gmmxlnet.sharing import publish as publishing
 from gmmxlnet.sharing.hub import fetch_folder, push_folder
+from gmmxlnet.sharing.hub_chunks import push_chunks
 from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.sharing.publish import publish_model
+from gmmxlnet.utils.files import sha256_of
 from gmmxlnet.verification import verify
 from gmmxlnet.verification.fingerprint import Fingerprint
 from tests.hub_server import READ_TOKEN, TOKEN
@@ -34,6 +41,7 @@ def save(make_model, sample_tokenizer, tmp_path_factory):
         folder = tmp_path_factory.mktemp("checkpoint")
         make_model(routing_mode=routing_mode).save_pretrained(folder, **saving)
         sample_tokenizer.save_pretrained(folder)
+        seal(folder)
         return folder
 
     return save
@@ -69,6 +77,76 @@ def test_what_is_pushed_loads_from_the_hub_bit_for_bit(hub, checkpoint):
     loaded = GMMXLNetForQA.from_pretrained(NAME, revision="best-model")
     assert Fingerprint.of(loaded) == Fingerprint.of(GMMXLNetForQA.from_pretrained(checkpoint))
     assert published.num_tensors == len(loaded.state_dict())
+
+
+def test_only_the_manifests_files_are_uploaded_and_the_rest_is_named(hub, save, tmp_path):
+    folder = save()
+    own = {file.name for file in folder.iterdir()}
+    (tmp_path / "secret").write_text("PASSWORD=x")
+    (folder / ".env").write_text("PASSWORD=x")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "token").write_text("x")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "link.json").symlink_to(tmp_path / "secret")
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    published = publish(folder)
+    there = hub.repo(NAME).files()
+    assert set(there) == own | {"README.md", ".gitattributes"}
+    assert b"PASSWORD" not in b"".join(there.values())
+    assert published.left_out == [".cache/token", ".env", "link.json", "linked", "notes.txt"]
+    assert published.num_files == len(own) + 1
+
+
+def named_by(folder, name):
+    """Let the manifest name a file, under a hash that fits."""
+    manifest = Manifest.read(folder)
+    record = {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+    Manifest(**{**vars(manifest), "files": {**manifest.files, name: record}}).write(folder)
+
+
+@pytest.mark.parametrize("how", ["a file", "a folder", "inside", "a pipe", "hidden", "outside"])
+def test_nothing_that_a_link_or_a_hostile_manifest_leads_to_is_uploaded(hub, save, tmp_path, how):
+    folder = save()
+    (tmp_path / "secret").write_text("PASSWORD=x")
+    if how == "a file":
+        (folder / "model.json").symlink_to(tmp_path / "secret")
+        named_by(folder, "model.json")
+    elif how == "a folder":
+        (folder / "more").symlink_to(tmp_path)
+        named_by(folder, "more/secret")
+    elif how == "inside":
+        (folder / "fingerprint2.json").symlink_to("config.json")
+        named_by(folder, "fingerprint2.json")
+    elif how == "a pipe":
+        named_by(folder, "config.json")
+        (folder / "tokenizer_config.json").unlink()
+        os.mkfifo(folder / "tokenizer_config.json")
+    elif how == "hidden":
+        (folder / ".env").write_text("PASSWORD=x")
+        named_by(folder, ".env")
+    else:
+        (folder.parent / "secret").write_text("PASSWORD=x")
+        named_by(folder, "../secret")
+    words = "link, which may lead anywhere" if how in ("a file", "a folder", "inside") else "regular file|wrong types"
+    with pytest.raises(CheckpointError, match=words):
+        publish_model(folder, NAME, card="", message="")
+    assert hub.repos == {}
+
+
+def test_chunks_go_up_by_their_manifest_too(hub, sample_chunks, tmp_path):
+    folder = tmp_path / "chunks"
+    shutil.copytree(sample_chunks, folder)
+    (folder / ".env").write_text("PASSWORD=x")
+    (folder / "notes").symlink_to("/etc/hostname")
+    push_chunks(folder, {"settings": ChunkStore(folder, "dev").settings}, "me/chunks")
+    there = {name for name in hub.repo("me/chunks", "datasets").files() if name.startswith("chunks/")}
+    assert there == {f"chunks/{name}" for name in [*read_manifest(folder)["files"], "manifest.json"]}
+    file = folder / "dev" / "texts.json"
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"dev/texts\.json: is or lies behind a link"):
+        push_chunks(folder, {"settings": {}}, "me/chunks")
 
 
 def test_shards_come_back_too(hub, save):

@@ -7,7 +7,7 @@
 """
 
 from gmmxlnet.models.checkpoint.load import Opened, empty_model, load_model, open_checkpoint, read_config
-from gmmxlnet.models.checkpoint.manifest import MANIFEST, Manifest, seal
+from gmmxlnet.models.checkpoint.manifest import MANIFEST, Manifest, seal, shared_files
 from gmmxlnet.models.checkpoint.save import adopt, save_model
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "read_config",
     "save_model",
     "seal",
+    "shared_files",
 ]

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.messages import said
 from gmmxlnet.models.adapter_settings import BASE_VARIABLE, AdapterSettings
 from gmmxlnet.models.adapters import (
     ADAPTER_CONFIG,
@@ -63,7 +64,7 @@ def check_adapter_config(folder: Path, config: GMMXLNetConfig) -> None:
     expected = json.loads(json.dumps(lora_config(config).to_dict()))
     for key in sorted({*NEEDED_KEYS, *(set(expected) & set(found))} - {"peft_version"}):
         if key not in found or found[key] != expected[key]:
-            shown = repr(found[key])[:80] if key in found else "missing"
+            shown = said(repr(found[key]), 80) if key in found else "missing"
             raise CheckpointError(
                 f"{file}: {key} is {shown}, but config.json says {expected[key]!r}; they belong to different "
                 "checkpoints: get both from one"

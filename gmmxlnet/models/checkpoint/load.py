@@ -17,6 +17,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from gmmxlnet.errors import CheckpointError, ConfigError
 from gmmxlnet.memory_kinds import MemoryKind
+from gmmxlnet.messages import said
 from gmmxlnet.models.checkpoint.adapter_files import base_tensors, check_adapter_config, saved_part
 from gmmxlnet.models.checkpoint.manifest import CONFIG, MANIFEST, Manifest
 from gmmxlnet.models.checkpoint.plain_xlnet import load_xlnet
@@ -126,8 +127,8 @@ def read_config(folder: Path) -> GMMXLNetConfig:
     kind = values.get("model_type")
     if kind != GMMXLNetConfig.model_type:
         raise CheckpointError(
-            f"{folder}: is of model_type {str(kind)[:40]!r}, expected {GMMXLNetConfig.model_type!r}, or 'xlnet' for a "
-            "model without memory; load it with transformers' AutoModelForQuestionAnswering"
+            f"{folder}: is of model_type {said(str(kind), 40)!r}, expected {GMMXLNetConfig.model_type!r}, or 'xlnet' "
+            "for a model without memory; load it with transformers' AutoModelForQuestionAnswering"
         )
     try:
         return GMMXLNetConfig.from_dict(values)
@@ -224,7 +225,7 @@ def check_names(found: Mapping[str, Any], expected: Mapping[str, Any], where: st
     stray = sorted(set(found) - set(expected))
     if stray:
         raise CheckpointError(
-            f"{where}: holds {len(stray)} tensors that the model has not, such as {stray[0][:80]!r}{end}"
+            f"{where}: holds {len(stray)} tensors that the model has not, such as {said(stray[0], 80)!r}{end}"
         )
 
 

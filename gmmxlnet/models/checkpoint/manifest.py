@@ -20,7 +20,8 @@ from typing import Any
 
 import gmmxlnet
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
+from gmmxlnet.messages import said
+from gmmxlnet.utils.files import digest_of, is_inside, read_object, regular_files, sha256_of, write_json
 
 MANIFEST = "checkpoint.json"
 FORMAT = "gmmxlnet-checkpoint"
@@ -72,8 +73,8 @@ class Manifest:
             if saved is _UNSET or type(saved) is not type(value) or saved != value:
                 was = "was not saved" if saved is _UNSET else f"was saved as {saved!r}"
                 raise CheckpointError(
-                    f"{folder / CONFIG}: {key} is {str(value)[:80]!r}, but {was}; get the checkpoint again, or, if you "
-                    f"edited it on purpose: {adopt_command(folder)}"
+                    f"{folder / CONFIG}: {key} is {said(str(value), 80)!r}, but {was}; get the checkpoint again, or, "
+                    f"if you edited it on purpose: {adopt_command(folder)}"
                 )
 
     def check_files(self, folder: Path, *, hashes: bool = True) -> None:
@@ -115,9 +116,24 @@ def seal(folder: str | Path) -> None:
 
 def listed_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return size and SHA-256 of every file in a folder that a manifest has to list."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     named = ((path.relative_to(folder).as_posix(), path) for path in paths)
-    return {name: file_record(path) for name, path in named if name not in NOT_LISTED}
+    return {name: file_record(path) for name, path in named if is_inside(name) and name not in NOT_LISTED}
+
+
+def shared_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return the files of a checkpoint that may leave this machine, by name, and the names of what else lies there.
+
+    The former are the manifest and what it lists, without README.md; each must be a regular file inside the folder.
+    Raises CheckpointError.
+    """
+    files = regular_files(folder, [*Manifest.read(folder).files, MANIFEST])
+    there = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not _is_folder(path)]
+    return files, [name for name in there if name not in files and name not in NOT_LISTED]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def file_record(path: Path) -> dict[str, Any]:
@@ -136,7 +152,7 @@ def _well_formed(values: dict[str, Any]) -> bool:
         all(isinstance(values[key], dict) for key in ("made_with", "config", "tensors", "shared", "files"))
         and isinstance(values["version"], str)
         and all(isinstance(name, str) for part in ("shared", "made_with") for name in values[part].values())
-        and all(_is_record(file, size=int, sha256=str) and _is_inside(name) for name, file in files.items())
+        and all(_is_record(file, size=int, sha256=str) and is_inside(name) for name, file in files.items())
         and all(_is_record(tensor, dtype=str, shape=list, sha256=str) for tensor in tensors.values())
         and all(type(size) is int for tensor in tensors.values() for size in tensor["shape"])
         and CONFIG in files
@@ -145,9 +161,3 @@ def _well_formed(values: dict[str, Any]) -> bool:
 
 def _is_record(value: Any, **kinds: type) -> bool:
     return isinstance(value, dict) and {key: type(item) for key, item in value.items()} == kinds
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a relative path stays inside the checkpoint's folder."""
-    parts = name.split("/")
-    return "\0" not in name and "\\" not in name and not {"", ".", ".."} & set(parts)

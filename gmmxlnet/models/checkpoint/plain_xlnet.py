@@ -14,6 +14,7 @@ from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 from transformers.initialization import no_init_weights
 
 from gmmxlnet.errors import CheckpointError, reason_of
+from gmmxlnet.messages import said
 from gmmxlnet.models.checkpoint.requested import apply_asked
 from gmmxlnet.models.checkpoint.weights import DTYPES, read_headers, read_old_weights, read_tensors
 from gmmxlnet.models.configuration import BY_TRANSFORMERS, GMMXLNetConfig
@@ -78,7 +79,7 @@ def _check(folder: Path, base: XLNetConfig, found: Any) -> None:
         )
     missing, stray = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or stray:
-        which = f"lacks {missing[0]}" if missing else f"holds {stray[0][:80]!r}, which it has not"
+        which = f"lacks {missing[0]}" if missing else f"holds {said(stray[0], 80)!r}, which it has not"
         raise CheckpointError(f"{folder}: {which}; expected the tensors of XLNetForQuestionAnsweringSimple")
     for name, tensor in expected.items():
         if tuple(found[name].shape) != tuple(tensor.shape):

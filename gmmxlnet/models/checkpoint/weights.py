@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gmmxlnet.errors import CheckpointError
+from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.models.adapters import ADAPTER_FILES, ADAPTER_WEIGHTS, OWN_WEIGHTS, name_in_model
 from gmmxlnet.utils.files import read_object, write_json
 from gmmxlnet.utils.tensors import UNREADABLE
@@ -188,8 +188,7 @@ def _is_plain(tensor: Tensor) -> bool:
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
     if isinstance(error, FileNotFoundError):
         return CheckpointError(f"{path}: there is no such file; get the checkpoint again")
-    reason = " ".join(str(error).split())[:200]
-    return CheckpointError(f"{path}: cannot be read ({reason}); get the checkpoint again")
+    return CheckpointError(f"{path}: cannot be read ({reason_of(error)}); get the checkpoint again")
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: int | str) -> None:
