@@ -4,11 +4,14 @@
     printable(text)             one line; control, bidirectional and other invisible characters are escaped
     said(text)                  both
     say(text)                   prints `said(text)` on a terminal of any encoding
+    markdown(text), code_span(text), code_block(text)    the same within Markdown, where no character has a meaning
+    json_for_terminals(value)   JSON whose text shows what is invisible
     guard_output()              makes log records, warnings and tracebacks of every library pass through here
 
 Errors of this project (`gmmxlnet.errors`) clean their messages when they are made.
 """
 
+import json
 import logging
 import os
 import re
@@ -42,6 +45,7 @@ _NOT_SECRET_VARIABLE = re.compile(r"_(PATH|FILE|DIR|HOME)$")
 _BREAKS = re.compile(r"\s*[^\S ]\s*")  # white space that is more than a space, and what is around it
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # part of words in Persian and Hindi, and of emoji
 _COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
+_MARKUP = re.compile(r"[\\`*\[\]<>|~]|(?<!\w)_|_(?!\w)|^(?:[#+-]|\d+[.)])(?=\s)")
 _kept: set[str] = set()
 
 
@@ -86,6 +90,31 @@ def say(text: str, file: TextIO | None = None) -> None:
     stream = file or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(said(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def markdown(text: str) -> str:
+    """Returns `said(text)` with every character escaped that Markdown would take for markup."""
+    return _MARKUP.sub(r"\\\g<0>", said(text))
+
+
+def code_span(text: str) -> str:
+    """Returns `said(text)` as inline code in Markdown, between as many backticks as it takes."""
+    line = said(text) or " "
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    edge = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{edge}{line}{edge}{fence}"
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Returns a text without credentials as a block of code in Markdown, between as many backticks as it takes."""
+    fence = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{language}\n{without_credentials(text)}\n{fence}"
+
+
+def json_for_terminals(value: Any) -> str:
+    """Returns indented JSON of the same value in which characters that are not printable are written as `\\uXXXX`."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return text if text.replace("\n", "").isprintable() else "".join(c if c == "\n" else _in_json(c) for c in text)
 
 
 def guard_output() -> None:
@@ -142,6 +171,10 @@ def _lines(text: str) -> str:
         part if place % 2 else "".join(c if c in "\n\t" else _escaped(c) for c in part)
         for place, part in enumerate(parts)
     )
+
+
+def _in_json(character: str) -> str:
+    return character if character.isprintable() or character in _JOINERS else json.dumps(character)[1:-1]
 
 
 def _escaped(character: str) -> str:

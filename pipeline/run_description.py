@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gmmxlnet.memory_kinds import KINDS
+from gmmxlnet.messages import code_span, markdown
 from pipeline.experiment import Experiment
 
 UNITS = (
@@ -23,7 +24,7 @@ def describe_training(experiment: Experiment) -> str:
 
 def describe_run(experiment: Experiment, metrics: Mapping[str, Any]) -> str:
     """Markdown for `mlflow.note.content`; `metrics` is `reports/metrics.json`, or empty before there is one."""
-    parts = [f"**{experiment.name}**: {describe_training(experiment)}"]
+    parts = [f"**{experiment.name}**: {markdown(describe_training(experiment))}"]
     if metrics:
         parts.append(_results(metrics))
     return "\n\n".join([*parts, UNITS])
@@ -39,7 +40,7 @@ def _results(metrics: Mapping[str, Any]) -> str:
     without = None if note else metrics["memory_ablation"]["zeroed"]["by_question_type"]
     for kind, summary in metrics["by_question_type"].items():
         zeroed = f", memory zeroed {without[kind]['exact_match']:.1f}%" if without else ""
-        said.append(f"* `{kind}`: exact match {_score(summary)}{zeroed}")
+        said.append(f"* {code_span(kind)}: exact match {_score(summary)}{zeroed}")
     return "\n".join(said)
 
 

@@ -12,6 +12,7 @@ MlflowClient, never through MLflow's global state, so an exported MLFLOW_RUN_ID 
 """
 
 import fcntl
+import hashlib
 import json
 import logging
 import math
@@ -84,6 +85,7 @@ SUMMARY = ("train_", "total_flos")  # what the Trainer says at its end; `cost/â€
 DIGEST_CHARACTERS = 8  # as many as MLflow's own digests have; its pages show them whole
 METRICS_A_BATCH = 500  # MLflow takes at most 1,000
 PARAMS_A_BATCH = 100
+LONGEST_PART = 60  # characters of a question type in a metric's name
 CONNECT_SECONDS = 3.0
 SQLITE_WAIT_SECONDS = 60  # for other processes that write to the same file
 
@@ -419,7 +421,19 @@ def _numbers(values: Any, name: str) -> Iterator[tuple[str, float]]:
     elif isinstance(values, dict | list):
         ends = ("low", "high") if name.endswith("_interval") else range(len(values))
         for key, value in values.items() if isinstance(values, dict) else zip(ends, values, strict=True):
-            yield from _numbers(value, f"{name}/{key}" if name else str(key))
+            yield from _numbers(value, f"{name}/{_part(key)}" if name else _part(key))
+
+
+def _part(key: object) -> str:
+    """A key as a part of a metric's name: MLflow refuses `//`, `.` and `..` as parts, and names of over 250 characters.
+
+    What had to be changed ends in a hash, so that no two keys become one.
+    """
+    text = str(key)
+    part = re.sub(r"[^\w\-. ]", "_", text)[:LONGEST_PART]
+    if part == text and part.strip(". "):
+        return part
+    return f"{part.strip('. ') or 'name'}_{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _allowed(name: str) -> str:

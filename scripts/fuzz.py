@@ -33,14 +33,14 @@ from gmmxlnet.utils.logs import quiet_without_a_terminal, set_log_level
 SECONDS, MEBIBYTES = 10, 256
 PLACE = "GMMXLNET_FUZZ_PLACE"  # names a file for the number of the case at hand
 TARGETS = {  # class of cases, and their share
-    "SQuAD files": ("squad:SquadCases", 30),
-    "reports": ("reports:ReportCases", 20),
-    "parameters": ("parameters:ParameterCases", 15),
-    "chunks": ("chunks:ChunkCases", 15),
-    "checkpoints": ("checkpoints:CheckpointCases", 12),
-    "tokenizers": ("tokenizers:TokenizerCases", 6),
-    "resume folders": ("resuming:ResumeCases", 1.5),
-    "databases": ("databases:DatabaseCases", 0.5),
+    "SQuAD files": ("squad:SquadCases", 45),
+    "reports": ("reports:ReportCases", 18),
+    "chunks": ("chunks:ChunkCases", 16),
+    "checkpoints": ("checkpoints:CheckpointCases", 8),
+    "tokenizers": ("tokenizers:TokenizerCases", 7),
+    "parameters": ("parameters:ParameterCases", 5.5),
+    "resume folders": ("resuming:ResumeCases", 0.4),
+    "databases": ("databases:DatabaseCases", 0.1),
 }
 
 

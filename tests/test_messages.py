@@ -1,23 +1,40 @@
 """Nothing that is printed, logged or written for others holds a credential or acts on a terminal."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
+from gmmxlnet.analysis.plots import plot_memory_ablation, plot_routing_by_question_type, save_figure
+from gmmxlnet.comparison.report import render_report
 from gmmxlnet.errors import CheckpointError, DatasetError, GMMXLNetError, reason_of
-from gmmxlnet.messages import holds_credentials, keep_secret, printable, said, say, without_credentials
+from gmmxlnet.messages import (
+    code_block,
+    code_span,
+    holds_credentials,
+    json_for_terminals,
+    keep_secret,
+    markdown,
+    printable,
+    said,
+    say,
+    without_credentials,
+)
 from gmmxlnet.options import shown
 from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.utils.files import write_json
+from gmmxlnet.utils.tables import markdown_table
 from pipeline.experiment import Experiment
-from pipeline.tracking import start_run
+from pipeline.tracking import _numbers, start_run
 from tests.pipeline.test_tracking import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,3 +203,86 @@ def test_data_is_not_altered(tmp_path):
     """Documents and answers may hold anything: only what is said about them is cleaned."""
     write_json(tmp_path / "predictions.json", {"q": f"https://me:{SECRET}@host"})
     assert SECRET in (tmp_path / "predictions.json").read_text(encoding="utf-8")
+
+
+HOSTILE = "a*b_c `d` [e](f) <g> | ~h\\ ```\n# \x9b\u202e$x^2$"
+
+
+def test_markdown_has_no_meaning_in_names():
+    assert markdown("data/squad_v2 (local files), 4.5%") == "data/squad_v2 (local files), 4.5%"
+    assert markdown("# not a title") == r"\# not a title"
+    assert markdown("_not emphasis_ but snake_case") == r"\_not emphasis\_ but snake_case"
+    assert markdown(HOSTILE) == (r"a\*b_c \`d\` \[e\](f) \<g\> \| \~h\\ \`\`\` # \\x9b\\u202e$x^2$")
+    assert code_span("a`b") == "``a`b``"
+    assert code_span("`") == "`` ` ``"
+    assert code_block("a\n```\nb", "json") == "````json\na\n```\nb\n````"
+
+
+def test_a_table_cell_stays_one_cell():
+    text = markdown_table(pd.DataFrame([[markdown("a|b"), "c|d\x1b\u202e\ne"]], columns=["x|y", "z"]))
+    assert [cell.strip() for cell in re.split(r"(?<!\\)\|", text.splitlines()[2])[1:-1]] == [
+        r"a\|b",
+        r"c\|d\x1b\u202e e",
+    ]
+
+
+def test_cards_and_reports_show_hostile_names_as_text():
+    config = {"memory_type": "none", "n_layer": 1, "d_model": 8}
+    floor = {"exact_match": 50.0, "f1": 50.0}
+    metrics = {"exact_match": 1.0, "f1": 1.0, "total": 2, "null_score_diff_threshold": 0.0, "always_no_answer": floor}
+    metrics |= {"HasAns_f1": 1.0, "HasAns_total": 1, "NoAns_f1": 1.0, "NoAns_total": 1}
+    parameters = {"dataset": "a\n```\n# title"}
+    card = model_card('x")\nimport os #', config, name=HOSTILE, metrics=metrics, dataset=HOSTILE, parameters=parameters)
+    body = card.split("---\n", 2)[2]
+    assert markdown(HOSTILE) in body
+    assert "[e](f)" not in body
+    assert not set(card) & {"\x9b", "\u202e"}
+    code = re.search("```python\n(.*?)```", body, re.DOTALL)[1]
+    assert [node.value.func.id for node in ast.parse(code).body if isinstance(node, ast.Assign)][1:] == [
+        "load_tokenizer"
+    ]
+    page = render_report("Title", [], {"profile": HOSTILE}, {HOSTILE: HOSTILE}, "plot.png")
+    assert f"* profile: {markdown(HOSTILE)}\n" in page
+    assert f"* {code_span(HOSTILE)}: {markdown(HOSTILE)}" in page
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_json_for_terminals_says_the_same(value):
+    text = json_for_terminals(value)
+    assert json.loads(text) == value
+    assert text.replace("\n", "").replace("\u200c", "").replace("\u200d", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "kind", ["a//b", "/", "//", "..", ".", "", "a/../b", "x" * 3000, "é:\x1b[2J", "$x$", "a/b", "a_b"]
+)
+def test_no_question_type_breaks_a_run(kind, tmp_path_factory, monkeypatch):
+    store = f"sqlite:///{tmp_path_factory.getbasetemp() / 'types.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    report = tmp_path_factory.mktemp("types") / "metrics.json"
+    write_json(report, {"by_question_type": {kind: {"exact_match_interval": [1.0, 2.0]}, "other": {"f1": 3.0}}})
+    with start_run(Experiment(parameters=PARAMETERS, data=kind), "k") as run:
+        run.log_report(report, "dev/memory_ablation/shuffled")
+    found = MlflowClient(store).get_run(run.run_id).data.metrics
+    assert len(found) == 3
+    assert found["dev/memory_ablation/shuffled/by_question_type/other/f1"] == 3.0
+    assert sorted(value for name, value in found.items() if name.endswith(("low", "high"))) == [1.0, 2.0]
+
+
+def test_question_types_that_differ_are_metrics_that_differ():
+    names = dict(_numbers({"a/b": 1, "a_b": 2, "a//b": 3, "a b": 4, "": 5, ".": 6, "x" * 100: 7, "x" * 99: 8}, "dev"))
+    assert sorted(names.values()) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("kind", ["$x", "$x^$", r"\$", "a\nb", "x" * 500, "\u202e\x1b", "$\\frac{1}{0}$"])
+def test_plots_show_any_question_type(kind, tmp_path):
+    row = {"exact_match": 1.0, "exact_match_interval": None}
+    memory = {name: {**row, "by_question_type": {kind: row}} for name in ("normal", "zeroed", "shuffled", "reset")}
+    metrics = {"memory_ablation": memory, "by_question_type": {kind: row}, "always_no_answer": row}
+    save_figure(plot_memory_ablation(metrics), tmp_path / "a.png")
+    share = {"expert_utilization": [0.25, 0.75]}
+    save_figure(plot_routing_by_question_type({kind: share, "other": share}), tmp_path / "b.png")

@@ -14,15 +14,22 @@ from matplotlib.ticker import MaxNLocator
 
 from gmmxlnet.analysis.records import RoutingProbabilities
 from gmmxlnet.analysis.routing import RoutingTable
+from gmmxlnet.messages import said
 from gmmxlnet.utils.files import atomic_file
 
 INK, SOFT, DPI = "#1b2a41", "#8d99ae", 160
 PAGE_WIDTH = 6.0  # inches; a wider plot could not be read on a phone, which shrinks it to 4 inches
+LONGEST_LABEL = 40  # characters
 SMOOTHED = 20  # segments in the running mean of the entropy
 LINES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))  # experts, parts
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++")  # of experts
 LOSSES = {"loss": "loss", "span": "span", "reconstruction": "memory reconstruction (unweighted)"}
 SHADES = {"normal": "#4f6d9a", "zeroed": "#8fa3c4", "shuffled": "#c3cede", "reset": "#f2f4f8"}  # of memory ablations
+
+
+def axis_label(name: str) -> str:
+    """A name from the data as matplotlib shows it: one short line, and a `$` that begins no formula."""
+    return said(name, LONGEST_LABEL).replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -122,7 +129,7 @@ def plot_memory_ablation(metrics: Mapping[str, Any], figsize: tuple[float, float
         ylabel="exact match (%)",
         xlabel="questions",
         xticks=range(len(groups)),
-        xticklabels=groups,
+        xticklabels=[axis_label(name) for name in groups],
         ylim=(0, 105),
     )
     figure.legend(loc="outside lower center", ncols=3)
@@ -217,7 +224,7 @@ def plot_routing_by_question_type(
         xlabel="type of question",
         ylabel="mean routing probability (%)",
         xticks=range(len(share_Tk)),
-        xticklabels=list(by_question_type),
+        xticklabels=[axis_label(name) for name in by_question_type],
         ylim=(0, max(1.3 * share_Tk.max(), 130 / k)),
     )
     figure.legend(loc="outside lower center", ncols=3)

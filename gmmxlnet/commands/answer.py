@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from gmmxlnet.data.plain_text import check_whole_characters, decode_text
 from gmmxlnet.errors import CheckpointError, ConfigError, DataError, reason_of
 from gmmxlnet.evaluation.answering import MAX_N_BEST, Answer, answer
-from gmmxlnet.messages import printable, said
+from gmmxlnet.messages import json_for_terminals, printable, said
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.files import read_json
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list, one object a question; everything is counted from 0"
     )
-    parser.add_argument("--n-best", type=int, default=1, metavar="N", help="candidates to show (default: %(default)s)")
+    parser.add_argument("--n-best", default="1", metavar="N", help="candidates to show (default: %(default)s)")
     parser.add_argument(
         "--threshold",
         default="0",
@@ -42,21 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Answers every question about the document."""
-    if not 1 <= arguments.n_best <= MAX_N_BEST:
-        raise ConfigError(
-            f"--n-best must be an integer from 1 to {MAX_N_BEST:,}, not {said(str(arguments.n_best), 40)}"
-        )
+    n_best = int(arguments.n_best) if re.fullmatch(r"\+?\d{1,9}", arguments.n_best.strip(), re.ASCII) else 0
+    if not 1 <= n_best <= MAX_N_BEST:
+        given = said(arguments.n_best, 40)
+        raise ConfigError(f"--n-best must be an integer from 1 to {MAX_N_BEST:,}, not {given}")
     for number, question in enumerate(arguments.question, 1):
         check_whole_characters(question, f"--question {number} of {len(arguments.question)}")
     threshold = read_threshold(arguments.threshold)
     document = read_document(arguments.document, arguments.encoding)
     model = load_model(arguments.model, arguments.revision)
-    answers = answer(model, arguments.question, document, threshold=threshold, n_best=arguments.n_best)
+    answers = answer(model, arguments.question, document, threshold=threshold, n_best=n_best)
     assert isinstance(answers, list)  # because the questions are a list
     if arguments.json:
-        show(json.dumps([asdict(each) for each in answers], ensure_ascii=False, indent=2), as_json=True)
+        show(json_for_terminals([asdict(each) for each in answers]), as_json=True)
     else:
-        show("\n\n".join(in_words(each, arguments.n_best) for each in answers))
+        show("\n\n".join(in_words(each, n_best) for each in answers))
     return 0
 
 

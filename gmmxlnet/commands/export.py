@@ -12,7 +12,7 @@ from transformers import XLNetLMHeadModel
 
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.messages import say
+from gmmxlnet.messages import markdown, say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.pretrained import read_base_config
 from gmmxlnet.reports import read_pretraining, read_scores
@@ -111,7 +111,8 @@ def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[s
 def encoder_card(name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """Writes the card of an encoder: architecture, training data and results."""
     found, corpus = report["heldout"], report["corpus"]
-    settings = markdown_table(pd.DataFrame(report["settings"].items(), columns=["setting", "value"]))
+    cells = [(markdown(name), markdown(str(value))) for name, value in report["settings"].items()]
+    settings = markdown_table(pd.DataFrame(cells, columns=["setting", "value"]))
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -119,12 +120,12 @@ pipeline_tag: fill-mask
 tags: [xlnet, gmmxlnet]
 ---
 
-# {name}
+# {markdown(name)}
 
 An XLNet of {config["n_layer"]} layers, width {config["d_model"]} and {report["parameters"]:,} parameters, pretrained
 from scratch by masked-span prediction (`gmmxlnet pretrain`) on {corpus["train"]["tokens"]:,} tokens of
-{", ".join(corpus["sources"])}, read {report["tokens_read"] / corpus["train"]["tokens"]:.1f} times. It is a start for
-question answering (`base_model` in params.yaml), not a language model of general use.
+{", ".join(map(markdown, corpus["sources"]))}, read {report["tokens_read"] / corpus["train"]["tokens"]:.1f} times.
+It is a start for question answering (`base_model` in params.yaml), not a language model of general use.
 
 On held-out paragraphs, {found["tokens"]:,.0f} masked tokens: loss {found["loss"]:.3f} nats (token frequencies alone
 {found["unigram_loss"]:.3f}), {100 * found["masked_accuracy"]:.1f}% right (always the most frequent token

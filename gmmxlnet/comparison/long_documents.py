@@ -12,6 +12,7 @@ from gmmxlnet.comparison.findings import BASELINE, describe_models, floor
 from gmmxlnet.comparison.questions import ScoredDocuments, average, difference, groups, pairs
 from gmmxlnet.comparison.results import Score, by_variant, mean
 from gmmxlnet.comparison.tables import NONE, ablation_table, cost_table, number, routing_table, score_cell
+from gmmxlnet.messages import markdown
 from gmmxlnet.utils.tables import markdown_table
 
 NO_RECONSTRUCTION = "-norec"  # what the names of variants without memory reconstruction end in
@@ -54,8 +55,8 @@ def _setting(scored: Sequence[ScoredDocuments]) -> str:
     """The setting of the results; where it differs among them, all values."""
     lines = []
     for name in scored[0].setting:
-        values = dict.fromkeys(one.setting[name] for one in scored)
-        lines.append(f"* {name}: {'; **or** '.join(values)}")
+        values = dict.fromkeys(markdown(one.setting.get(name, "not said")) for one in scored)
+        lines.append(f"* {markdown(name)}: {'; **or** '.join(values)}")
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from gmmxlnet.comparison.findings import describe
 from gmmxlnet.comparison.results import ALL, Result
 from gmmxlnet.comparison.tables import ablation_table, cost_table, routing_table, scores_table
+from gmmxlnet.messages import code_span, markdown
 
 NOTHING = "Nothing is finished yet."
 
@@ -20,13 +21,16 @@ def render_report(
         plot: file name of the plot, in the report's folder.
     """
     parts = [f"# {title}", "Made by `make compare` from DVC's experiments and MLflow's runs; do not edit."]
-    parts.append("\n".join(f"* {name}: {value}" for name, value in setting.items()))
+    parts.append("\n".join(f"* {name}: {markdown(value)}" for name, value in setting.items()))
     if missing:
-        parts.append("**Without a result:**\n\n" + "\n".join(f"* `{name}`: {why}" for name, why in missing.items()))
+        parts.append(
+            "**Without a result:**\n\n"
+            + "\n".join(f"* {code_span(name)}: {markdown(why)}" for name, why in missing.items())
+        )
     if not results:
         return "\n\n".join([*parts, NOTHING]) + "\n"
     group = results[0].telling_group
-    of = "all questions" if group == ALL else f"questions of type `{group}`"
+    of = "all questions" if group == ALL else f"questions of type {code_span(group)}"
     parts += ["## In words", "\n".join(f"* {sentence}" for sentence in describe(results))]
     parts.append(f"![Exact match by variant, with and without memory]({plot})")
     parts += [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from gmmxlnet.comparison.results import ABLATIONS, Result, Score, by_variant, columns, mean
+from gmmxlnet.messages import markdown
 from gmmxlnet.utils import tables
 
 NONE = "n/a"  # no such value, or not measured
@@ -32,7 +33,11 @@ def scores_table(results: Sequence[Result]) -> str:
 
     def values(result: Result) -> Mapping[str, Value]:
         metrics = (("exact_match", "EM"), ("f1", "F1"))
-        scores = {f"{group} {short}": result.score(name, group) for group in result.groups for name, short in metrics}
+        scores = {
+            f"{markdown(group)} {short}": result.score(name, group)
+            for group in result.groups
+            for name, short in metrics
+        }
         return {**scores, "floor EM": result.floor}
 
     return _table(results, values)
@@ -44,7 +49,7 @@ def ablation_table(results: Sequence[Result]) -> str:
 
     def values(result: Result) -> Mapping[str, Value]:
         shown: dict[str, Value] = {
-            f"{group} EM, {name}": result.score("exact_match", group, name) for name in ABLATIONS
+            f"{markdown(group)} EM, {name}": result.score("exact_match", group, name) for name in ABLATIONS
         }
         shown["all EM, loss when zeroed"] = result.loss("zeroed")
         if not result.has_memory:

@@ -1,11 +1,13 @@
 """The model card of a converted encoder."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
 from gmmxlnet import __version__
+from gmmxlnet.messages import markdown
 
 _STEPS = {
     "algebra": "weights copied, no positions",
@@ -25,28 +27,28 @@ def conversion_card(name: str, report: Mapping[str, Any]) -> str:
         tags=["xlnet", "gmmxlnet", "converted-from-bert"],
         base_model=source["name"] if on_the_hub else None,
     )
-    stated = source["license"] or "not stated by the source; find it out before you pass this model on"
+    stated = markdown(source["license"] or "") or "not stated by the source; find it out before you pass this model on"
     commit = f" at commit `{source['commit']}`" if source["commit"] else ""
     masked = report["after"]["distillation"]["masked_words"]
     return f"""---
 {data.to_yaml()}
 ---
 
-# {name}
+# {markdown(name)}
 
 An XLNet of {report["config"]["n_layer"]} layers, width {report["config"]["d_model"]} and {report["parameters"]:,}
-parameters, made from the BERT **{source["name"]}**{commit} by `gmmxlnet convert` (gmmxlnet {__version__}): weights by
-algebra, relative positions by regression, then {training["steps"]:,} steps of distillation. It reads segments of up to
-{report["settings"]["max_length"]} tokens, `text <sep> question <sep> <cls>`, padded on the left; longer distances are
-clamped (`clamp_len`).
+parameters, made from the BERT **{markdown(source["name"])}**{commit} by `gmmxlnet convert` (gmmxlnet {__version__}):
+weights by algebra, relative positions by regression, then {training["steps"]:,} steps of distillation. It reads
+segments of up to {report["settings"]["max_length"]} tokens, `text <sep> question <sep> <cls>`, padded
+on the left; longer distances are clamped (`clamp_len`).
 
 It has no head: it is a start for fine-tuning, with transformers or as `base_model` of gmmxlnet.
 
 ```python
 from transformers import AutoTokenizer, XLNetForQuestionAnsweringSimple
 
-model = XLNetForQuestionAnsweringSimple.from_pretrained("{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = XLNetForQuestionAnsweringSimple.from_pretrained({json.dumps(name)})
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(name)})
 ```
 
 ## How close it is to its source
@@ -65,10 +67,11 @@ cases. Word: {masked["read_by"]}.
 
 ## What it was made from
 
-* Source: {source["name"]}{commit}, SHA-256 of its encoder's tensors `{source["weights_sha256"]}`.
+* Source: {markdown(source["name"])}{commit}, SHA-256 of its encoder's tensors `{source["weights_sha256"]}`.
 * License of the source: {stated}. The weights here are derived from it.
-* Text: {corpus["paragraphs"]:,} paragraphs, {corpus["tokens"]:,} tokens of {", ".join(corpus["sources"])}; SHA-256
-  `{corpus["sha256"]}`. {training["tokens_read"]:,} tokens were read.
+* Text: {corpus["paragraphs"]:,} paragraphs, {corpus["tokens"]:,} tokens of
+  {", ".join(map(markdown, corpus["sources"]))}; SHA-256 `{corpus["sha256"]}`.
+  {training["tokens_read"]:,} tokens were read.
 * To repeat it bit for bit on the same kind of machine: `--steps {training["steps"]} --seed
   {report["settings"]["seed"]}`. All settings and figures are in `conversion.json`.
 

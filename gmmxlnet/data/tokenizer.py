@@ -12,9 +12,9 @@ import json
 import math
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,16 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLNetTokenizerFast
 
 from gmmxlnet.data.graphemes import extend_to_graphemes, trim_spaces
+from gmmxlnet.data.long_texts import LONGEST_PIECE, GrowingArray, pieces
 from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone, splits_at_spaces
 from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.utils.files import MAX_JSON_BYTES
+from gmmxlnet.utils.progress import Progress
 
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
 MIN_VOCABULARY = 100  # offline, from_pretrained silently returns 9 tokens and maps every word to <unk>
 MAX_FILE_BYTES = 64 * 2**20  # size of tokenizer.json; the largest in use (260,000 tokens) have 35 MB
+SMALL_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MAX_TOKENS = 1_000_000  # maximum vocabulary size
 MAX_PIECE = 1_000  # characters; the trie is as deep as the longest piece and is freed recursively
 MAX_SCRATCH_WORDS = 32_000
@@ -68,6 +72,11 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
             pads on the right.
     """
     _check_file(Path(source) / "tokenizer.json")
+    for file in (Path(source, name) for name in SMALL_FILES):
+        if file.exists() and (not file.is_file() or file.stat().st_size > MAX_JSON_BYTES):
+            raise DataError(
+                f"{file}: is no regular file, or has more than {MAX_JSON_BYTES:,} bytes; name another tokenizer"
+            )
     try:
         if _is_bare(Path(source)):
             tokenizer = XLNetTokenizerFast.from_pretrained(source)
@@ -167,8 +176,37 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> En
     """Encodes texts to token ids and character ranges, without special tokens and without truncation.
 
     A token's character range starts and ends with a visible character and includes the combining marks of its last
-    letter, whether the tokenizer kept them or not (`graphemes.py`).
+    letter, whether the tokenizer kept them or not (`graphemes.py`). A text of more than a million characters is encoded
+    in pieces (`long_texts.py`).
     """
+    if max(map(len, texts), default=0) <= LONGEST_PIECE:
+        return _encode(tokenizer, texts)
+    ids, chars, rows = GrowingArray(), GrowingArray(), [0]
+    with Progress("tokenize", sum(map(len, texts)), "characters") as progress:
+        for part, start, num_chars in _encoded_parts(tokenizer, texts):
+            if start:  # goes on with the text before
+                rows.pop()
+            rows += (part.rows[1:] + len(ids)).tolist()
+            ids.extend(part.ids)
+            chars.extend(part.chars + np.int32(start))
+            progress.advance(num_chars)
+    return EncodedTexts(ids=ids.array(-1), chars=chars.array(-1, 2), rows=np.array(rows, np.int64))
+
+
+def _encoded_parts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Iterator[tuple[EncodedTexts, int, int]]:
+    """Yields long texts piece by piece and the short ones between them together, with first character and length."""
+    for is_long, group in groupby(texts, lambda text: len(text) > LONGEST_PIECE):
+        run = list(group)
+        if not is_long:
+            yield _encode(tokenizer, run), 0, sum(map(len, run))
+            continue
+        for text in run:
+            for start, end in pieces(text):
+                yield _encode(tokenizer, [text[start:end]]), start, end - start
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> EncodedTexts:
+    """Encodes texts at once."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # an earlier call may have enabled these
     backend.no_padding()

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 # Split at spaces between these: they neither form a grapheme with a neighbor nor decompose to text with a space.
 _SAFE = "!-~£§©«®°±²³µ·»½¿À-ÖØ-öø-ʯ–—‘’“”…€"  # noqa: RUF001 (dashes and quotation marks as texts have them)
-_CUT = re.compile(f" (?<=[{_SAFE}] )(?=[{_SAFE}])")
+CUT = re.compile(f" (?<=[{_SAFE}] )(?=[{_SAFE}])")
 _LOCAL_NORMALIZERS = {"Replace", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Lowercase", "Precompiled"}
 _LOCAL_NORMALIZERS |= {"BertNormalizer"}
 _SPACE_SPLITTERS = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer"}  # after these, no token contains white space
@@ -86,7 +86,7 @@ def _cut(text: str) -> list[str]:
     """Splits a text into words, or returns it whole."""
     if not text.replace("\n", "").isprintable():
         return [text]
-    return text.split(" ") if text.isascii() else _CUT.split(text)
+    return text.split(" ") if text.isascii() else CUT.split(text)
 
 
 def _encode_words(

@@ -24,14 +24,16 @@ from gmmxlnet.errors import ConfigError
 from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.predictions import Predictions, Questions
 from gmmxlnet.evaluation.running_score import RunningScore
-from gmmxlnet.evaluation.spans import best_spans, null_scores
+from gmmxlnet.evaluation.spans import BestSpans, best_spans, merge_spans, null_scores
 from gmmxlnet.evaluation.threshold import ThresholdChoice
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import MEMORY_ABLATIONS, GMMXLNetForQA
 from gmmxlnet.models.memories.routing_ablation import LEARNED, routing_ablations
 from gmmxlnet.utils.processes import Processes
+from gmmxlnet.utils.progress import Progress
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "num_segments")
+SEGMENTS_AT_ONCE = 1024  # of a document; a longer one is read in portions
 BETWEEN_SEGMENTS = ("shuffled", "reset")  # ablations with no effect on single-segment documents
 
 
@@ -231,13 +233,21 @@ class QAEvaluator:
         try:
             for rows_B in own:
                 read_B = with_donor(rows_B, order_D, context_D) if ablation.needs_donors else rows_B
-                batch = collate([before.documents[int(i)] for i in read_B])
-                if ablation.needs_donors:
-                    batch["memory_permutation"] = torch.from_numpy(rows_with_other_contexts(context_D[read_B]))
-                for name, found in self._answer(batch, ablation).items():
-                    columns[name][rows_B] = found[: len(rows_B)].cpu().numpy()
+                read = [before.documents[int(i)] for i in read_B]
+                if not ablation.name and len(read[0].segments) > SEGMENTS_AT_ONCE:
+                    answers = [self._answer_in_portions(document, collate) for document in read]
+                    found = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+                    num_tokens = int(before.documents.num_tokens()[rows_B].sum())
+                else:
+                    batch = collate(read)
+                    if ablation.needs_donors:
+                        batch["memory_permutation"] = torch.from_numpy(rows_with_other_contexts(context_D[read_B]))
+                    found, _ = self._answer(batch, ablation)
+                    num_tokens = int(batch["attention_mask"].sum())
+                for name, values in found.items():
+                    columns[name][rows_B] = values[: len(rows_B)].cpu().numpy()
                 if so_far is not None:
-                    so_far.add(rows_B, int(batch["attention_mask"].sum()))
+                    so_far.add(rows_B, num_tokens)
         finally:
             if so_far is not None:
                 so_far.progress.close()
@@ -254,9 +264,36 @@ class QAEvaluator:
             values[others] = 0
             values[rows_D] = self.processes.sum(torch.from_numpy(values[rows_D]).to(self.model.device)).cpu().numpy()
 
+    def _answer_in_portions(self, document: Any, collate: DocumentCollator) -> dict[str, Tensor]:
+        """Computes the columns of `Predictions` for a long document; memory use does not grow with its length.
+
+        The memory's state goes from portion to portion, so the answers are those of reading it at once.
+        """
+        found, state, total = None, None, len(document.segments)
+        with Progress("answer", total, "segments") as progress:
+            for first in range(0, total, SEGMENTS_AT_ONCE):
+                portion = replace(document, segments=document.segments[first : first + SEGMENTS_AT_ONCE], label=None)
+                batch = collate([portion])
+                columns, state = self._answer(batch, Ablation(), state)
+                columns |= {name: columns[name] + first for name in ("segment", "null_segment")}
+                found = columns if found is None else self._merged(found, columns)
+                progress.advance(len(portion.segments), int(batch["attention_mask"].sum()))
+        assert found is not None  # a document has at least one segment
+        return found
+
+    def _merged(self, one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Combines the columns of two portions of a document, `one` the earlier segments."""
+        names = [field.name for field in fields(BestSpans)]
+        earlier, later = (BestSpans(*(columns[name] for name in names)) for columns in (one, other))
+        spans = vars(merge_spans(earlier, later, self.n_best_size, self.max_answer_length))
+        scores = [columns["null_start_logit"] + columns["null_end_logit"] for columns in (one, other)]
+        is_later = scores[1] < scores[0]  # the lowest null score counts, as in `null_scores`
+        nulls = [name for name in one if name.startswith("null_")]
+        return {**spans, **{name: torch.where(is_later, other[name], one[name]) for name in nulls}}
+
     @torch.inference_mode()
-    def _answer(self, batch: dict[str, Tensor], ablation: Ablation) -> dict[str, Tensor]:
-        """Computes the columns of `Predictions` for one batch."""
+    def _answer(self, batch: dict[str, Tensor], ablation: Ablation, state: Any = None) -> tuple[dict[str, Tensor], Any]:
+        """Computes the columns of `Predictions` for one batch, and the state of the memory after it."""
         device = self.model.device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         inputs = {name: batch[name] for name in MODEL_INPUTS}
@@ -266,6 +303,7 @@ class QAEvaluator:
                 memory_ablation=ablation.memory_ablation,
                 routing_ablation=ablation.routing_ablation,
                 memory_permutation=batch.get("memory_permutation"),
+                memory_state=state,
             )
         start_BSL, end_BSL = output.start_logits.float(), output.end_logits.float()
         active_BS = batch["attention_mask"].any(-1)
@@ -278,4 +316,5 @@ class QAEvaluator:
             self.n_best_size,
             self.max_answer_length,
         )
-        return {**vars(spans), "null_start_logit": null_start, "null_end_logit": null_end, "null_segment": null_segment}
+        nulls = {"null_start_logit": null_start, "null_end_logit": null_end, "null_segment": null_segment}
+        return {**vars(spans), **nulls}, output.memory_state

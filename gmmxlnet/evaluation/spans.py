@@ -89,6 +89,18 @@ def best_spans(
     segment = torch.arange(start_pos.shape[1], device=start_pos.device)[None, :, None].expand_as(start_pos)
     first, last = (start_pos + offset_BS1).flatten(1), (end_pos + offset_BS1).flatten(1)
     segment, start, end = segment.flatten(1), start.flatten(1), end.flatten(1)
+    return _distinct(BestSpans(first, last, segment, start, end), n_best, max_answer_length)
+
+
+def merge_spans(one: BestSpans, other: BestSpans, n_best: int, max_answer_length: int) -> BestSpans:
+    """Finds the `n_best` distinct spans of two portions of each document, `one` the earlier segments."""
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return _distinct(BestSpans(*(torch.cat(pair, dim=1) for pair in pairs)), n_best, max_answer_length)
+
+
+def _distinct(spans: BestSpans, n_best: int, max_answer_length: int) -> BestSpans:
+    """Orders spans by score, start, end and segment, and keeps the best `n_best`, each once; all (B,C), then (B,N)."""
+    first, last, segment, start, end = vars(spans).values()
     valid = torch.isfinite(start) & torch.isfinite(end)  # a start near the segment's end has ends beyond it
     start, end = start.masked_fill(~valid, -torch.inf), end.masked_fill(~valid, -torch.inf)
     key = first * max_answer_length + (last - first)  # one number per span, ordered by start, then end

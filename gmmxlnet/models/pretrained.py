@@ -1,6 +1,7 @@
 """Read the pretrained XLNet that a model is built around, from a folder or the Hub."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.models.xlnet_weights import xlnet_tensors
+from gmmxlnet.utils.files import MAX_JSON_BYTES
 from gmmxlnet.utils.tensors import UNREADABLE
 
 
@@ -35,6 +37,11 @@ def read_base_config(name: str, revision: str | None, **hub: Any) -> XLNetConfig
     Args:
         hub: cache_dir, token and further arguments of transformers' `from_pretrained`.
     """
+    file = Path(name, "config.json")
+    if file.exists() and (not file.is_file() or file.stat().st_size > MAX_JSON_BYTES):
+        raise CheckpointError(
+            f"{file}: is no regular file, or has more than {MAX_JSON_BYTES:,} bytes; get the checkpoint again"
+        )
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, **hub)
     except (OSError, ValueError, HTTPError) as error:

@@ -17,7 +17,7 @@ from gmmxlnet.data.chunks import ChunkSettings
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.store import MANIFEST, SPLITS, ChunkStore, read_manifest, verify_files
 from gmmxlnet.errors import DataError
-from gmmxlnet.messages import without_credentials
+from gmmxlnet.messages import code_block, code_span
 from gmmxlnet.reports import read_data_report
 from gmmxlnet.sharing.hub import Pushed, fetch_folder, link_files, push_folder
 from gmmxlnet.utils.files import atomic_folder, regular_files, write_json
@@ -103,10 +103,11 @@ def _check_settings(repo_id: str, found: dict[str, Any], settings: ChunkSettings
 
 
 def _card(repo_id: str, settings: dict[str, Any]) -> str:
-    shown = without_credentials(json.dumps(settings, indent=2, ensure_ascii=False))
+    dataset = code_span(str(settings["dataset"]))
+    shown = code_block(json.dumps(settings, indent=2, ensure_ascii=False), "json")
     return (
         "---\ntask_categories:\n- question-answering\ntags:\n- gmmxlnet\n---\n\n"
-        f"# Prepared chunks for GMM-XLNet\n\nTokens, labels and texts of `{settings['dataset']}`, cut with these "
-        f"settings. The license is the dataset's.\n\n```json\n{shown}\n```\n\n"
+        f"# Prepared chunks for GMM-XLNet\n\nTokens, labels and texts of {dataset}, cut with these "
+        f"settings. The license is the dataset's.\n\n{shown}\n\n"
         f"`hub_dataset_id: {repo_id}` in GMM-XLNet's params.yaml reads them instead of making them again.\n"
     )

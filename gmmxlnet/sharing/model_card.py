@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from gmmxlnet import __version__
 from gmmxlnet.memory_kinds import KINDS
-from gmmxlnet.messages import without_credentials
+from gmmxlnet.messages import code_block, markdown, said
 from gmmxlnet.utils.tables import markdown_table
 
 LICENSE = "apache-2.0"
@@ -55,11 +55,11 @@ def model_card(
         datasets=[hub_dataset] if hub_dataset else None,
         base_model=hub_base_model,
         base_model_relation="adapter" if hub_base_model and config.get("adapter") else None,
-        model_name=name,
-        eval_results=_eval_results(metrics, dataset or "unnamed", hub_dataset) if metrics else None,
+        model_name=said(name),
+        eval_results=_eval_results(metrics, said(dataset or "unnamed"), hub_dataset) if metrics else None,
     )
     sections = [
-        f"# {name}",
+        f"# {markdown(name)}",
         _description(config) + _adapter(config, hub_base_model),
         _scores(metrics, dataset or "a dataset without a name") if metrics else "There are no scores for this model.",
         _usage(repo_id, config),
@@ -127,8 +127,8 @@ def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
         [
             "## Scores",
             "",
-            f"Official SQuAD 2.0 metric on the {metrics['total']:,} validation questions of {dataset}, in percent. "
-            f"F1 is {' and '.join(groups)}. The answer is “no answer” above a null score difference of "
+            f"Official SQuAD 2.0 metric on the {metrics['total']:,} validation questions of {markdown(dataset)}, in "
+            f"percent. F1 is {' and '.join(groups)}. The answer is “no answer” above a null score difference of "
             f"{metrics['null_score_diff_threshold']:.4f}.",
             "",
             markdown_table(pd.DataFrame(rows, columns=["", "exact match", "F1"])),
@@ -143,8 +143,8 @@ def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
         "## Use\n\n```python\n"
         "from gmmxlnet.data.tokenizer import load_tokenizer\n"
         "from gmmxlnet.models import GMMXLNetForQA\n\n"
-        f'model = GMMXLNetForQA.from_pretrained("{repo_id}").eval()\n'
-        f'tokenizer = load_tokenizer("{repo_id}")  # XLNet\'s{tokens}\n'
+        f"model = GMMXLNetForQA.from_pretrained({json.dumps(repo_id)}).eval()\n"
+        f"tokenizer = load_tokenizer({json.dumps(repo_id)})  # XLNet's{tokens}\n"
         "```"
     )
 
@@ -154,8 +154,7 @@ def _origin(parameters: Mapping[str, Any] | None, hub_base_model: str | None) ->
     versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     text = f"## Origin\n\n{start}Shared with gmmxlnet {__version__}, {versions}."
     if parameters:
-        shown = without_credentials(json.dumps(dict(parameters), indent=2, ensure_ascii=False))
-        text += f" Trained with:\n\n```json\n{shown}\n```"
+        text += f" Trained with:\n\n{code_block(json.dumps(dict(parameters), indent=2, ensure_ascii=False), 'json')}"
     return text
 
 

@@ -19,6 +19,7 @@ from transformers import TrainerState
 from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.utils.files import read_json
 
+MOST_BYTES = 2**30  # of the Trainer's state, which has a log of all steps
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of a parameter
 COUNTS = ("global_step", "max_steps", "num_train_epochs", "num_input_tokens_seen")  # of the Trainer's state
 
@@ -38,7 +39,7 @@ def step_of(checkpoint: Path) -> int:
 def read_values(checkpoint: Path, file: str) -> dict[str, Any]:
     """Reads a JSON object of a checkpoint. Raises CheckpointError."""
     try:
-        values = read_json(checkpoint / file)
+        values = read_json(checkpoint / file, most=MOST_BYTES)
     except (OSError, ValueError) as error:
         raise damaged(checkpoint, file, reason_of(error)) from None
     if not isinstance(values, dict):

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from gmmxlnet.errors import CheckpointError, reason_of
 
-MAX_JSON_BYTES = 64 * 2**20  # no valid configuration or index is this large
+MAX_JSON_BYTES = 16 * 2**20  # no valid configuration or index is this large
 
 
 def sync(path: Path) -> None:

@@ -1,9 +1,11 @@
 """Writes tables as Markdown for reports and CSV for spreadsheets. Callers round the numbers."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
+from gmmxlnet.messages import printable
 from gmmxlnet.utils.files import atomic_file
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate text with these prefixes
@@ -32,7 +34,7 @@ def write_csv(path: str | Path, table: pd.DataFrame, line_terminator: str = "\n"
 
 
 def _escape(cell: object) -> str:
-    return str(cell).replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"(?<!\\)\|", r"\|", printable(str(cell)))
 
 
 def _plain(cell: object) -> object:

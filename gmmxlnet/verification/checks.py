@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.messages import said
 
 LEVELS = ("quick", "structure", "full")
 
@@ -59,4 +60,4 @@ class Report:
         width = max(len(check.name) for check in self.checks)
         lines = [f"{'ok' if x.passed else 'FAILED':6}  {x.name:{width}}  {x.detail}" for x in self.checks]
         verdict = "passed" if self.passed else f"{len(self.failures)} of {len(self.checks)} checks failed"
-        return "\n".join([*lines, f"{self.folder}: level {self.level}: {verdict}"])
+        return "\n".join(map(said, [*lines, f"{self.folder}: level {self.level}: {verdict}"]))

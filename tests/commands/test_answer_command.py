@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from gmmxlnet.cli import main
+from gmmxlnet.data.tokenizer import load_tokenizer
+from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.models.pretrained import read_base
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "Report 3. The flag is red today. The baker is Clara. Under red the host is Anna."
@@ -121,6 +124,39 @@ def test_words_for_a_reader(model, monkeypatch, capsys):
     assert shown.count("score") == 2
 
 
+def test_json_shows_what_is_invisible_and_says_the_same(model, tmp_path, capsys):
+    text, question = "The baker is A\u202ena\x9b today. " * 3, "Who\u2066 is\u009b the\x1b baker?"
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    options = ["--document", str(tmp_path / "text"), "--question", question, "--threshold", "1e9", "--n-best", "9"]
+    assert main(["answer", "--model", model, *options, "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    (found,) = json.loads(shown)
+    assert found["question"] == question
+    assert all(
+        each["text"] == text[each["char_start"] : each["char_end"]] for each in found["candidates"] if each["text"]
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_settings_file_of_60_mib_is_refused_before_it_is_read(model, document, tmp_path, capsys, name):
+    shutil.copytree(model, tmp_path / "model")
+    with (tmp_path / "model" / name).open("w") as file:
+        file.write('{"a": "')
+        file.truncate(60 * 2**20)
+    started = time.process_time()
+    options = ["--document", document, "--question", QUESTION]
+    assert main(["answer", "--model", str(tmp_path / "model"), *options]) == 1
+    assert time.process_time() - started < 5
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert name in line
+    assert "bytes" in line
+    for load in (load_tokenizer, lambda folder: read_base(folder, None)):
+        if load is load_tokenizer or name == "config.json":
+            with pytest.raises(GMMXLNetError, match=f"{name}: is no regular file, or has more than"):
+                load(str(tmp_path / "model"))
+
+
 def test_no_answer_in_words_and_the_threshold_of_a_report(model, document, tmp_path, capsys):
     report = tmp_path / "metrics.json"
     report.write_text(json.dumps({"null_score_diff_threshold": -1e9}), encoding="utf-8")
@@ -139,6 +175,8 @@ def test_no_answer_in_words_and_the_threshold_of_a_report(model, document, tmp_p
         ({"--encoding": "utf-16"}, "is not utf-16; name the encoding"),
         ({"--n-best": "0"}, "--n-best must be an integer from 1 to 10,000, not 0"),
         ({"--n-best": "1" + "0" * 30}, "--n-best must be an integer from 1 to 10,000, not 1000000"),
+        ({"--n-best": "9" * 5000}, "--n-best must be an integer from 1 to 10,000, not 99999"),
+        ({"--n-best": "two"}, "--n-best must be an integer from 1 to 10,000, not two"),
         ({"--encoding": "punycode"}, "--encoding punycode: there is no such encoding of texts, or none that this"),
         ({"--encoding": "rot13"}, "--encoding rot13: there is no such encoding of texts"),
         ({"--encoding": "undefined"}, "--encoding undefined: there is no such encoding of texts"),

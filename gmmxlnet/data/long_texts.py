@@ -1,0 +1,47 @@
+"""Cuts long texts into pieces that can be encoded one after another, so that memory use does not grow with them.
+
+A piece begins with a space, which the piece before it ends at, so a tokenizer that splits at spaces, or that takes a
+word with the space before it, gives the same tokens as for the whole text.
+"""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from gmmxlnet.data.word_encoding import CUT
+
+LONGEST_PIECE = 2**20  # characters; no paragraph or article of a dataset is as long
+_LOOKED_BACK = 2**12  # characters before the end of a piece, where a space is looked for
+_SPACE = re.compile(r"\s")
+
+
+def pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Yields the character ranges (end exclusive) of a text's pieces; a short text is one piece."""
+    start = 0
+    while len(text) - start > LONGEST_PIECE:
+        end = start + LONGEST_PIECE
+        places = [found.start() for found in CUT.finditer(text, end - min(_LOOKED_BACK, LONGEST_PIECE - 1), end)]
+        if not places:  # no space between plain letters: at any white space, else within a word
+            places = [found.start() for found in _SPACE.finditer(text, end - min(_LOOKED_BACK, LONGEST_PIECE - 1), end)]
+        yield start, (places or [end])[-1]
+        start = (places or [end])[-1]
+    yield start, len(text)
+
+
+class GrowingArray:
+    """An int32 array that grows in place; collecting parts and joining them would need twice the memory."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._buffer) // 4
+
+    def extend(self, values: np.ndarray) -> None:
+        """Appends the values of an array of any shape, in C order."""
+        self._buffer += np.ascontiguousarray(values, np.int32).tobytes()
+
+    def array(self, *shape: int) -> np.ndarray:
+        """The array, of this shape; the object must not grow afterwards."""
+        return np.frombuffer(self._buffer, np.int32).reshape(shape)
