@@ -19,8 +19,9 @@ import numpy as np
 from gmmxlnet.data.arrays import read_array
 from gmmxlnet.data.segments import SegmentLayout
 from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.folder_files import is_inside
 from gmmxlnet.options import CHUNKING, MEMORY
-from gmmxlnet.utils.files import digest_of, is_inside, read_json, sha256_of, write_json
+from gmmxlnet.utils.files import digest_of, read_json, sha256_of, write_json
 
 FORMAT = "gmmxlnet-chunks"
 VERSION = 2  # since version 2 the manifest contains its own digest

@@ -17,10 +17,11 @@ from gmmxlnet.data.chunks import ChunkSettings
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.store import MANIFEST, SPLITS, ChunkStore, read_manifest, verify_files
 from gmmxlnet.errors import DataError
+from gmmxlnet.folder_files import regular_files
 from gmmxlnet.messages import code_block, code_span
 from gmmxlnet.reports import read_data_report
 from gmmxlnet.sharing.hub import Pushed, fetch_folder, link_files, push_folder
-from gmmxlnet.utils.files import atomic_folder, regular_files, write_json
+from gmmxlnet.utils.files import atomic_folder, write_json
 
 FOLDER, REPORT = "chunks", "data.json"
 _REMEDY = "push chunks there (hub_push_chunks: true), or set hub_dataset_id to null"

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -132,25 +132,6 @@ def read_object(path: Path, *, missing: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: must be an object with keys and values, not a {type(value).__name__}")
     return value
-
-
-def regular_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Returns the named files of a folder; raises CheckpointError unless each is a regular file inside it, no link."""
-    inside, found = folder.resolve(), {name: folder / name for name in names}
-    for name, path in found.items():
-        if path.resolve() != inside / name:
-            raise CheckpointError(
-                f"{path}: is or lies behind a link, which may lead anywhere; put the file itself there"
-            )
-        if not path.is_file():
-            raise CheckpointError(f"{path}: is no regular file, but was saved; make the folder again")
-    return found
-
-
-def is_inside(name: str) -> bool:
-    """Whether a relative path with `/` stays inside its folder and names no hidden file."""
-    parts = name.split("/")
-    return "\0" not in name and "\\" not in name and not any(part == "" or part.startswith(".") for part in parts)
 
 
 def sha256_of(path: str | Path) -> str:

@@ -16,6 +16,7 @@ MODULES = {"chunk": chunk, "train": train, "verify": verify, "evaluate": evaluat
 WITHOUT_EFFECT = {
     "gmmxlnet/__init__.py": "a package's name and version",
     "gmmxlnet/errors.py": "what errors say",
+    "gmmxlnet/folder_files.py": "refuses links",
     "gmmxlnet/messages.py": "what is printed",
     "gmmxlnet/reports.py": "refuses damaged files; hands on sound ones as they are",
     "gmmxlnet/options.py": "refuses values; those it takes are parameters",

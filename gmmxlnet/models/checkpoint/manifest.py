@@ -20,8 +20,9 @@ from typing import Any
 
 import gmmxlnet
 from gmmxlnet.errors import CheckpointError
+from gmmxlnet.folder_files import is_inside, regular_files
 from gmmxlnet.messages import said
-from gmmxlnet.utils.files import digest_of, is_inside, read_object, regular_files, sha256_of, write_json
+from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
 
 MANIFEST = "checkpoint.json"
 FORMAT = "gmmxlnet-checkpoint"
