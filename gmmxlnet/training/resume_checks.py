@@ -21,7 +21,7 @@ from gmmxlnet.utils.files import read_json
 
 MOST_BYTES = 2**30  # of the Trainer's state, which has a log of all steps
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of a parameter
-COUNTS = ("global_step", "max_steps", "num_train_epochs", "num_input_tokens_seen")  # of the Trainer's state
+COUNTS = ("max_steps", "num_train_epochs", "num_input_tokens_seen")  # of the Trainer's state
 
 
 def damaged(checkpoint: Path, file: str, reason: str) -> CheckpointError:
@@ -146,7 +146,7 @@ def check_trainer_state(checkpoint: Path, file: str, step: int) -> None:
     unknown = sorted(values.keys() - {field.name for field in fields(TrainerState)})
     callbacks = values.get("stateful_callbacks")
     sound = {
-        "global_step": values.get("global_step") == step,
+        "global_step": type(values.get("global_step")) is int and values["global_step"] == step,
         "epoch": _is_number(values.get("epoch")),
         "total_flos": _is_number(values.get("total_flos")),
         "log_history": _is_list(values.get("log_history"), _is_log),
