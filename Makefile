@@ -13,6 +13,8 @@
 #   make pretrain takes CORPUS (SQuAD files, text files, folders of .txt; CORPUS= takes the tokens in data/corpus),
 #   TOKENIZER (a folder, a Hub id or scratch) and PRETRAIN="--n-layer 6 --steps 1000" (gmmxlnet pretrain --help).
 #   make long-documents takes VARIANTS, SEEDS and SET as make compare does. docs/gpu.md tells the order of it all.
+#   make real-text takes READER (an XLNet, best with a span head), SQUAD (a folder), STORIES (a folder; left out: none),
+#   TASKS="code-words stories articles", LOADS="4 8", and VARIANTS, SEEDS and SET.
 
 PYTHON ?= python3
 TORCH ?=
@@ -29,6 +31,11 @@ SEED ?=
 CORPUS ?= ../shared/squad/train-v2-style.json
 TOKENIZER ?= ../shared/xlnet-base-cased
 PRETRAIN ?=
+READER ?= models/reader
+SQUAD ?= ../shared/squad
+STORIES ?=
+TASKS ?=
+LOADS ?=
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -37,7 +44,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents clean
+.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents real-text clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,6 +61,7 @@ help:
 	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
 	@echo "make pretrain   an encoder from plain text into models/encoder, on a GPU (CORPUS, TOKENIZER, PRETRAIN; see above)"
 	@echo "make long-documents  it with every kind of memory on whole articles, on a GPU; report in reports/long-documents.md"
+	@echo "make real-text  every kind of memory on code words in real text, stories and articles (READER, SQUAD, STORIES; see above)"
 	@echo "make ui         MLflow's pages on all runs"
 	@echo "make install    only make .venv"
 	@echo "make clean      remove .venv"
@@ -105,6 +113,11 @@ pretrain: $(STAMP)
 long-documents: $(STAMP)
 	python -m pipeline.long_documents $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(SET),--set $(SET))
+
+real-text: $(STAMP)
+	python -m pipeline.real_text --reader $(READER) --squad $(SQUAD) $(if $(STORIES),--stories $(STORIES)) \
+		$(if $(TASKS),--tasks $(TASKS)) $(if $(LOADS),--loads $(LOADS)) $(if $(VARIANTS),--variants $(VARIANTS)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET))
 
 ui: $(STAMP)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db

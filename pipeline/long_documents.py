@@ -146,18 +146,18 @@ class Job:
         return ScoredDocuments.of(result, scored.predictions, scored.threshold, identity=self.identity, setting=told)
 
 
-def run(planned: Planned, results: Path) -> None:
-    """Train and score what has no result yet."""
+def run(planned: Planned, results: Path, command: str = NAME) -> None:
+    """Train and score what has no result yet; `command` begins the lines that tell of it."""
     file, job = results / f"{planned.name}.safetensors", Job(planned)
     if file.exists() and ScoredDocuments.read(file).identity == job.identity:
-        say(f"long-documents: {planned.name} is done")
+        say(f"{command}: {planned.name} is done")
         return
     if not job.model.exists():
         job.train()
     scored = job.score()
     scored.write(file)
     value = scored.result.score("exact_match").value
-    say(f"long-documents: {planned.name}: EM {value:.2f} (floor {scored.result.floor:.2f}) -> {file}")
+    say(f"{command}: {planned.name}: EM {value:.2f} (floor {scored.result.floor:.2f}) -> {file}")
 
 
 def report(planned: Sequence[Planned], name: str) -> list[str]:

@@ -28,19 +28,19 @@ def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[s
     """The report as Markdown; `missing` names experiments without a result."""
     parts = ["# Does memory help on long documents?", "Made by `make long-documents`; do not edit."]
     if scored:
-        parts.append(_setting(scored))
+        parts.append(setting_lines(scored))
     if missing:
         parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
     if not scored:
         return "\n\n".join([*parts, "Nothing is finished yet."]) + "\n"
-    family, results = _by_variant(scored), [one.result for one in scored]
+    family, results = family_of(scored), [one.result for one in scored]
     sentences = [*_answer(family), *_reconstruction(family), *_cost(family), floor(results), *describe_models(results)]
     parts += ["## In words", "\n".join(f"* {sentence}" for sentence in sentences)]
     parts += [
         "## By how much",
         f"EM and F1 in percent, and their difference from `{BASELINE}` with the same seeds and questions.",
-        _differences(family),
-        *_where(family),
+        differences_table(family),
+        *where_tables(family),
         "## The same models with their memory taken away",
         ablation_table(results),
     ]
@@ -51,7 +51,7 @@ def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[s
     return "\n\n".join(parts) + "\n"
 
 
-def _setting(scored: Sequence[ScoredDocuments]) -> str:
+def setting_lines(scored: Sequence[ScoredDocuments]) -> str:
     """The setting of the results; where it differs among them, all values."""
     lines = []
     for name in scored[0].setting:
@@ -60,14 +60,15 @@ def _setting(scored: Sequence[ScoredDocuments]) -> str:
     return "\n".join(lines)
 
 
-def _by_variant(scored: Sequence[ScoredDocuments]) -> dict[str, list[ScoredDocuments]]:
+def family_of(scored: Sequence[ScoredDocuments]) -> dict[str, list[ScoredDocuments]]:
+    """The results of each variant."""
     return {
         variant: [one for one in scored if one.result.variant == variant]
         for variant in by_variant([one.result for one in scored])
     }
 
 
-def _against(family: Family, variant: str, baseline: str, metric: str, mask: np.ndarray | None = None) -> Score | None:
+def against(family: Family, variant: str, baseline: str, metric: str, mask: np.ndarray | None = None) -> Score | None:
     """The paired difference of two variants; None where they share no seed."""
     ours, theirs = pairs(family[variant], family.get(baseline, []))
     return difference(ours, theirs, metric, mask) if ours else None
@@ -75,7 +76,7 @@ def _against(family: Family, variant: str, baseline: str, metric: str, mask: np.
 
 def _answer(family: Family) -> list[str]:
     """Whether memory helps, and by how much."""
-    found = {variant: _against(family, variant, BASELINE, "exact_match") for variant in family if variant != BASELINE}
+    found = {variant: against(family, variant, BASELINE, "exact_match") for variant in family if variant != BASELINE}
     known = {variant: score for variant, score in found.items() if score is not None}
     if not known:
         return [f"There is no result of `{BASELINE}`, so whether memory helps is unknown."]
@@ -109,7 +110,7 @@ def _reconstruction(family: Family) -> list[str]:
     found = {
         variant: score
         for variant in family
-        if (score := _against(family, variant, variant + NO_RECONSTRUCTION, "exact_match")) is not None
+        if (score := against(family, variant, variant + NO_RECONSTRUCTION, "exact_match")) is not None
     }
     return [f"With memory reconstruction against without it, points of EM: {_listed(found)}."] if found else []
 
@@ -128,20 +129,21 @@ def _cost(family: Family) -> list[str]:
     return [f"Training speed and parameters relative to `{BASELINE}`: {'; '.join(said)}."] if said else []
 
 
-def _differences(family: Family) -> str:
+def differences_table(family: Family) -> str:
+    """EM and F1 of each variant, and their difference from the baseline's with the same seeds and questions."""
     header = ["variant", "seeds", "EM", "F1", "EM, difference", "F1, difference", "EM, by seed"]
     rows = []
     for variant, chosen in family.items():
         alike = [one for one in chosen if one.questions == chosen[0].questions]
         cells = [score_cell(average(alike, metric)) for metric in ("exact_match", "f1")]
-        shown = [_cell(_against(family, variant, BASELINE, metric)) for metric in ("exact_match", "f1")]
+        shown = [difference_cell(against(family, variant, BASELINE, metric)) for metric in ("exact_match", "f1")]
         by_seed = "; ".join(number(one.result.score("exact_match").value) for one in chosen)
         seeds = ", ".join(str(one.result.seed) for one in chosen)
         rows.append([variant, seeds, *cells, *(shown if variant != BASELINE else [NONE, NONE]), by_seed])
     return _table(header, rows)
 
 
-def _where(family: Family) -> list[str]:
+def where_tables(family: Family) -> list[str]:
     """EM of the baseline and the others' difference from it, by length, place and sentence of the answer."""
     if BASELINE not in family:
         return []
@@ -166,7 +168,9 @@ def _where(family: Family) -> list[str]:
         rows = [[f"{BASELINE}, EM", *(score_cell(average(alike, "exact_match", mask)) for mask in masks.values())]]
         for variant, chosen in family.items():
             if variant != BASELINE and chosen[0].questions == base.questions:
-                shown = [_cell(_against(family, variant, BASELINE, "exact_match", mask)) for mask in masks.values()]
+                shown = [
+                    difference_cell(against(family, variant, BASELINE, "exact_match", mask)) for mask in masks.values()
+                ]
                 rows.append([f"{variant}, difference", *shown])
         parts += [title, f"{said} In brackets: how many questions.", _table(header, rows)]
     return parts
@@ -197,10 +201,10 @@ def _mean_cost(chosen: Sequence[ScoredDocuments], name: str) -> float | None:
 
 
 def _listed(found: Mapping[str, Score]) -> str:
-    return "; ".join(f"{variant} {_cell(score)}" for variant, score in found.items())
+    return "; ".join(f"{variant} {difference_cell(score)}" for variant, score in found.items())
 
 
-def _cell(score: Score | None) -> str:
+def difference_cell(score: Score | None) -> str:
     """`+1.2 (0.3 to 2.1)`."""
     if score is None:
         return NONE

@@ -51,7 +51,7 @@ def read_split(source: Source, split: Split, revision: str | None = None) -> lis
         return read_squad_file(source[split])
     folder = Path(source)
     if folder.is_dir():
-        return read_squad_file(_file_in(folder, split))
+        return read_squad_file(split_file(folder, split))
     if folder.is_file():
         raise DataError(f"{source}: is one file; a dataset is a folder, or {{train: file, dev: file}}, or a Hub id")
     if not _HUB_ID.fullmatch(str(source)):
@@ -69,7 +69,8 @@ def read_splits(source: Source, revision: str | None = None) -> dict[Split, list
     return articles
 
 
-def _file_in(folder: Path, split: Split) -> Path:
+def split_file(folder: Path, split: Split) -> Path:
+    """Returns the SQuAD file of a split in a folder. Raises DataError if there is none."""
     names = _FILE_NAMES[split]
     for name in names:
         if (folder / name).is_file():

@@ -10,6 +10,11 @@ from gmmxlnet.errors import CheckpointError
 from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models.configuration import GMMXLNetConfig
 
+# Keys of the configuration that an XLNet of transformers shares with ours.
+SHARED_KEYS = (
+    *("vocab_size", "d_model", "n_layer", "n_head", "d_inner", "ff_activation", "dropout", "initializer_range"),
+    *("layer_norm_eps", "clamp_len", "pad_token_id", "bos_token_id", "eos_token_id"),
+)
 # Keys that describe the file or the class rather than the architecture.
 _NOT_ARCHITECTURE = ("architectures", "model_type", "transformers_version", "_name_or_path", "id2label", "label2id")
 
@@ -55,6 +60,45 @@ def xlnet_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for kind in ("weight", "bias"):
         ours[f"qa_head.{kind}"] = state[f"qa_outputs.{kind}"]
     return ours
+
+
+def plain_encoder_tensors(encoder: Any, config: GMMXLNetConfig) -> dict[str, Tensor]:
+    """Map the tensors of our encoder to the names and shapes of transformers' XLNet; inverse of `xlnet_tensors`."""
+    d, H, h = config.d_model, config.n_head, config.d_head
+    state = {"transformer.word_embedding.weight": encoder.word_embedding.weight}
+    for i, layer in enumerate(encoder.layers):
+        attention, prefix = layer.attention, f"transformer.layer.{i}."
+        q, k, v = attention.qkv.weight.chunk(3)
+        products = {"q": q.T, "k": k.T, "v": v.T, "r": attention.position.weight.T, "o": attention.output.weight}
+        state |= {f"{prefix}rel_attn.{name}": weight.reshape(d, H, h) for name, weight in products.items()}
+        for name in ("r_w_bias", "r_r_bias", "r_s_bias"):
+            state[f"{prefix}rel_attn.{name}"] = getattr(attention, name)
+        state[f"{prefix}rel_attn.seg_embed"] = attention.segment_embedding
+        for kind in ("weight", "bias"):
+            state[f"{prefix}rel_attn.layer_norm.{kind}"] = getattr(layer.attention_norm, kind)
+            for theirs, ours in (("layer_1", "inner"), ("layer_2", "outer"), ("layer_norm", "feed_forward_norm")):
+                state[f"{prefix}ff.{theirs}.{kind}"] = getattr(getattr(layer, ours), kind)
+    return state
+
+
+@torch.no_grad()
+def as_plain_xlnet(model: Any) -> XLNetForQuestionAnsweringSimple:
+    """Convert a `GMMXLNetForQA` without memory to transformers' class, so that it can be a base model.
+
+    The mask embedding, which only the query stream of pretraining uses, is zero. Raises CheckpointError if the model
+    has a memory.
+    """
+    if model.config.memory_type != "none":
+        raise CheckpointError(
+            f"a model with memory_type {model.config.memory_type} is no plain XLNet, expected one without memory"
+        )
+    keys = {key: getattr(model.config, key) for key in (*SHARED_KEYS, "sep_token_id")}
+    plain = XLNetForQuestionAnsweringSimple(XLNetConfig(**keys))
+    state = plain_encoder_tensors(model.encoder, model.config)
+    state |= {f"qa_outputs.{kind}": getattr(model.qa_head, kind) for kind in ("weight", "bias")}
+    state["transformer.mask_emb"] = torch.zeros_like(plain.transformer.mask_emb)
+    plain.load_state_dict(state)
+    return plain.eval()
 
 
 @torch.no_grad()

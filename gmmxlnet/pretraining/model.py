@@ -20,12 +20,7 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 from gmmxlnet.models.outputs import GMMXLNetOutput
-
-# Keys of the configuration shared with transformers' XLNet.
-SHARED_KEYS = (
-    *("vocab_size", "d_model", "n_layer", "n_head", "d_inner", "ff_activation", "dropout", "initializer_range"),
-    *("layer_norm_eps", "clamp_len", "pad_token_id", "bos_token_id", "eos_token_id"),
-)
+from gmmxlnet.models.xlnet_weights import SHARED_KEYS, plain_encoder_tensors
 
 
 class MaskedSpanXLNet(PreTrainedModel):
@@ -70,20 +65,7 @@ def as_xlnet(model: MaskedSpanXLNet) -> XLNetLMHeadModel:
     The mask embedding, used only by the query stream, is initialized at random by transformers; set the seed first.
     """
     xlnet = XLNetLMHeadModel(XLNetConfig(**{name: getattr(model.config, name) for name in SHARED_KEYS}))
-    d, H, h = model.config.d_model, model.config.n_head, model.config.d_head
-    state = {"transformer.word_embedding.weight": model.encoder.word_embedding.weight, "lm_loss.bias": model.word_bias}
-    for i, layer in enumerate(model.encoder.layers):
-        attention, prefix = layer.attention, f"transformer.layer.{i}."
-        q, k, v = attention.qkv.weight.chunk(3)
-        products = {"q": q.T, "k": k.T, "v": v.T, "r": attention.position.weight.T, "o": attention.output.weight}
-        state |= {f"{prefix}rel_attn.{name}": weight.reshape(d, H, h) for name, weight in products.items()}
-        for name in ("r_w_bias", "r_r_bias", "r_s_bias"):
-            state[f"{prefix}rel_attn.{name}"] = getattr(attention, name)
-        state[f"{prefix}rel_attn.seg_embed"] = attention.segment_embedding
-        for kind in ("weight", "bias"):
-            state[f"{prefix}rel_attn.layer_norm.{kind}"] = getattr(layer.attention_norm, kind)
-            for theirs, ours in (("layer_1", "inner"), ("layer_2", "outer"), ("layer_norm", "feed_forward_norm")):
-                state[f"{prefix}ff.{theirs}.{kind}"] = getattr(getattr(layer, ours), kind)
+    state = plain_encoder_tensors(model.encoder, model.config) | {"lm_loss.bias": model.word_bias}
     own = dict(xlnet.named_parameters())
     for name, tensor in state.items():
         own[name].copy_(tensor)

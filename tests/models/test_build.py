@@ -7,6 +7,7 @@ from transformers import BertConfig, XLNetConfig, XLNetForQuestionAnsweringSimpl
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models.build import pretrained_model, scratch_model
+from gmmxlnet.models.xlnet_weights import as_plain_xlnet
 
 SIZE = {"n_layer": 2, "d_model": 16, "n_head": 2, "d_inner": 24, "initializer_range": 0.3, "dropout": 0.0}
 GMM = {"memory_type": "gmm", "num_memory_experts": 3, "memory_slots": 2}
@@ -30,6 +31,21 @@ def test_without_memory_the_checkpoints_logits_are_kept(base, sample_tokenizer):
     expected = theirs(**batch, attention_mask=torch.ones(2, 11))
     torch.testing.assert_close(ours(**batch).start_logits, expected.start_logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours(**batch).end_logits, expected.end_logits, rtol=0, atol=1e-5)
+
+
+def test_a_model_without_memory_is_a_base_model_again(base, sample_tokenizer, tmp_path):
+    folder, theirs = base
+    ours = pretrained_model(str(folder), None, sample_tokenizer, {"memory_type": "none"})
+    plain = as_plain_xlnet(ours)
+    for name, tensor in theirs.state_dict().items():
+        if name != "transformer.mask_emb":
+            assert torch.equal(plain.state_dict()[name], tensor), name
+    plain.save_pretrained(tmp_path / "plain")
+    again = pretrained_model(str(tmp_path / "plain"), None, sample_tokenizer, GMM)
+    assert torch.equal(again.encoder.layers[1].attention.qkv.weight, ours.encoder.layers[1].attention.qkv.weight)
+    assert torch.equal(again.qa_head.weight, ours.qa_head.weight)
+    with pytest.raises(CheckpointError, match="a model with memory_type gmm is no plain XLNet"):
+        as_plain_xlnet(again)
 
 
 def test_memory_is_added_to_the_checkpoint(base, sample_tokenizer):
