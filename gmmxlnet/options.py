@@ -325,6 +325,9 @@ ENCODER: dict[str, Rule] = {
     "initializer_range": POSITIVE,
 }
 
+# What a pretrained encoder is given anew.
+BASE: dict[str, Rule] = {"dropout": Optional(SHARE, "for what base_model's configuration says")}
+
 # How documents are cut.
 CHUNKING: dict[str, Rule] = {
     "max_seq_length": SIZE,
@@ -350,6 +353,7 @@ TRAINING: dict[str, Rule] = {
         ListOf(_count(10**6), "a list of integers >= 1 such as [2, 4, 6]"), "to never cut a document"
     ),
     "learning_rate": Number(above=0, most=1),
+    "learning_rate_memory": Optional(Number(above=0, most=1), "for learning_rate"),
     "warmup_fraction": SHARE,
     "decay_fraction": Number(least=0, most=1),
     "weight_decay": WEIGHT,

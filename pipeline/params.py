@@ -79,6 +79,7 @@ Profile = create_model(
     ),
     **_fields(
         {"dataset_revision": REVISION, "tokenizer": ORIGIN, "base_model": ORIGIN, "base_model_revision": REVISION}
+        | options.BASE
     ),
     scratch_size=_described(ScratchSize, "a mapping with n_layer, d_model, n_head, d_inner, …"),
     **_fields(options.CHUNKING | {"num_processes": Integer(1, 1024)} | options.TRAINING | options.EVALUATION),
@@ -150,6 +151,14 @@ def _check_scratch_size(params: Params) -> None:
         options.check_heads("memory_heads", params.memory_heads, size.d_model)
 
 
+def _check_dropout(params: Params) -> None:
+    if params.active.dropout is not None and params.active.base_model == "scratch":
+        raise ConfigError(
+            f"profiles.{params.profile}.dropout is for a pretrained base_model, and this one is scratch; set it to "
+            "null and scratch_size.dropout instead"
+        )
+
+
 def _check_windows(params: Params) -> None:
     active = params.active
     with _in_profile(params):
@@ -201,6 +210,7 @@ CHECKS = (
     _check_memory,
     _check_adapter,
     _check_scratch_size,
+    _check_dropout,
     _check_windows,
     _check_schedule,
     _check_processes,

@@ -49,12 +49,15 @@ def build_model(params: Params, tokenizer: PreTrainedTokenizerBase) -> GMMXLNetF
     active = params.active
     if active.base_model == "scratch":
         return scratch_model(active.scratch_size.model_dump(), tokenizer, memory_settings(params))
+    settings = memory_settings(params)
+    if active.dropout is not None:
+        settings["dropout"] = active.dropout
     lora = AdapterSize(rank=params.lora_rank, alpha=params.lora_alpha, dropout=params.lora_dropout)
     return pretrained_model(
         find_local(active.base_model),
         active.base_model_revision,
         tokenizer,
-        memory_settings(params),
+        settings,
         adapter=lora if params.adapter == "lora" else None,
         recorded_name=active.base_model,
     )

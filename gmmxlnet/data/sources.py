@@ -75,7 +75,12 @@ def split_file(folder: Path, split: Split) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise DataError(f"{folder}: has no {split} file; put {' or '.join(names)} there")
+    others = sorted(path for path in folder.glob(f"{split}*.json") if path.is_file())
+    if len(others) > 1:
+        raise DataError(f"{folder}: {others[0].name} or {others[1].name}? name one {names[0]}, or give {{train, dev}}")
+    if others:
+        return others[0]
+    raise DataError(f"{folder}: has no {split} file; put {' or '.join(names)} there, or one {split}*.json")
 
 
 def _hub_rows(name: str, split: Split, revision: str | None) -> Iterable[Mapping[str, Any]]:

@@ -82,6 +82,14 @@ def _oracle(predictions: Predictions) -> dict[str, Any]:
     }
 
 
+def _always_answering(predictions: Predictions, bootstrap: ContextBootstrap) -> dict[str, Any] | None:
+    """Scores of the best spans on the answerable questions, whatever their null odds; None without such questions."""
+    answerable_D = np.array([bool(answers) for answers in predictions.golds().values()])
+    if not answerable_D.any():
+        return None
+    return ScoredQuestions(predictions, float("inf"), bootstrap).summary(answerable_D)
+
+
 def _by_label(scored: ScoredQuestions, labels: Sequence[str | int | None]) -> dict[str, Any]:
     """Summaries by label, in sorted order; questions without a label are skipped."""
     label_D = np.array(labels, dtype=object)
@@ -132,6 +140,7 @@ def assemble_metrics(
         "null_score_diff_threshold_choice": choice.describe(),
         "oracle_threshold": _oracle(normal),
         "always_no_answer": {"exact_match": floor, "f1": floor},
+        "always_answering": _always_answering(normal, bootstrap),
         "intervals": {
             "exact_match": overall["exact_match_interval"],
             "f1": overall["f1_interval"],

@@ -63,6 +63,9 @@ class TrainingConfig:
     """Batches whose gradients are accumulated for one optimizer step."""
     learning_rate: float = 5e-5
     """Peak learning rate; the schedule is linear warmup, constant, linear decay to zero."""
+    learning_rate_memory: float | None = None
+    """Peak learning rate of what the base model does not have: memory, router, memory tokens and head; None:
+    `learning_rate`."""
     warmup_fraction: float = 0.1
     """Fraction of the steps used for warmup."""
     decay_fraction: float = 0.9

@@ -33,6 +33,7 @@ from gmmxlnet.training import resume
 from gmmxlnet.training.bptt import backward_in_chunks
 from gmmxlnet.training.checkpoints import CheckpointStore
 from gmmxlnet.training.config import GMMTrainingConfig, TrainingConfig
+from gmmxlnet.training.parameter_groups import parameter_groups, step_memory_tokens_at
 from gmmxlnet.training.progress_bar import ProgressCallback
 from gmmxlnet.training.record import StepRecord
 from gmmxlnet.training.sampler import DocumentBatchSampler
@@ -80,6 +81,8 @@ class GMMTrainer(Trainer):
     Where checkpoints are saved, the first SIGINT (Ctrl-C), SIGTERM or SIGHUP ends training after the current step with
     a last checkpoint; a second one ends it at once.
     """
+
+    optimizer: torch.optim.Optimizer | None  # the Trainer's, set by `create_optimizer`
 
     def __init__(
         self,
@@ -267,6 +270,31 @@ class GMMTrainer(Trainer):
         return prepare_data_loader(
             self._curriculum.loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create AdamW with two learning rates (`gmmxlnet.training.parameter_groups`).
+
+        Raises ConfigError if FSDP spreads an embedding of which only some rows have a rate of their own.
+        """
+        if self.optimizer is not None:
+            return self.optimizer
+        model = self.model if model is None else model
+        rate, config = self.config.learning_rate, self.model.config
+        rate_memory = self.config.learning_rate_memory or rate
+        groups = parameter_groups(
+            model,
+            self.get_decay_parameter_names(model),
+            learning_rate=rate,
+            learning_rate_memory=rate_memory,
+            weight_decay=self.config.weight_decay,
+        )
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+        optimizer = self.optimizer = optimizer_class(groups, **options)
+        if rate_memory != rate and config.has_memory_tokens and config.adapter is None:
+            if self.is_fsdp_enabled:
+                raise ConfigError("learning_rate_memory with memory tokens needs whole weights; unset it with FSDP")
+            step_memory_tokens_at(rate_memory / rate, self.model, optimizer)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Create the schedule (linear warmup, constant, linear decay) for this number of steps."""

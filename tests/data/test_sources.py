@@ -25,6 +25,17 @@ def test_official_file_names_are_found(dataset_folder: Path) -> None:
     assert read_split(str(dataset_folder), "train") == expected
 
 
+def test_another_name_is_found_if_it_is_the_only_one(dataset_folder: Path) -> None:
+    expected = read_split(dataset_folder, "train")
+    (dataset_folder / "train.json").rename(dataset_folder / "train-v2-style.json")
+    assert read_split(str(dataset_folder), "train") == expected
+    (dataset_folder / "train-old.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match=r": train-old\.json or train-v2-style\.json\? name one train\.json, or give"):
+        read_split(str(dataset_folder), "train")
+    (dataset_folder / "train-v2-style.json").rename(dataset_folder / "train-v2.0.json")
+    assert read_split(str(dataset_folder), "train") == expected  # an official name goes first
+
+
 def test_hub_rows_are_grouped_into_the_records_of_the_file(dataset_folder: Path) -> None:
     articles = read_split(dataset_folder, "dev")
     rows = [

@@ -96,6 +96,25 @@ def test_predictions_do_not_depend_on_the_batch_size(evaluator, normal, dev_docu
     assert normal.best_texts == again.best_texts
 
 
+def test_scoring_in_bfloat16_gives_the_same_bits_twice_and_nearly_those_of_float32(
+    make_model, sample_tokenizer, normal, dev_documents
+):
+    runs = [
+        QAEvaluator(
+            make_model(),
+            sample_tokenizer,
+            n_best_size=5,
+            max_answer_length=6,
+            batch_size=7,
+            autocast_dtype=torch.bfloat16,
+        ).predict(dev_documents)
+        for _ in range(2)
+    ]
+    assert runs[0].n_best_by_id() == runs[1].n_best_by_id()
+    assert not np.array_equal(runs[0].null_odds, normal.null_odds)
+    np.testing.assert_allclose(runs[0].null_odds, normal.null_odds, atol=0.1)
+
+
 def test_reading_is_without_dropout_and_leaves_the_model_as_it_was(
     make_model, sample_tokenizer, dev_documents, tmp_path
 ):

@@ -74,6 +74,27 @@ def test_floor_is_the_share_of_unanswerable_questions(metrics):
     assert metrics["always_no_answer"] == {"exact_match": 100 * 12 / 34, "f1": 100 * 12 / 34}
 
 
+def test_always_answering_scores_the_best_spans_of_answerable_questions(normal):
+    """At a threshold that leaves every question unanswered; every other best span is (about) the gold one."""
+    rows = np.flatnonzero(normal.documents.has_label())[::2]
+    first, last = normal.first_token.copy(), normal.last_token.copy()
+    for extra, row in enumerate(rows):
+        first[row, 0], last[row, 0] = normal.documents[int(row)].label
+        first[row, 0] -= extra % 2  # a word more
+    normal = replace(normal, first_token=first, last_token=last)
+    metrics = assemble_metrics(normal, ThresholdChoice(float(normal.null_odds.min()) - 1), {})
+    assert metrics["HasAns_f1"] == 0
+    golds = {question: answers for question, answers in normal.golds().items() if answers}
+    exact, f1 = raw_scores(golds, dict(zip(normal.question_ids, normal.best_texts, strict=True)))
+    found = metrics["always_answering"]
+    assert found["total"] == len(golds) == 22
+    assert found["exact_match"] == pytest.approx(100 * np.mean(list(exact.values())))
+    assert found["f1"] == pytest.approx(100 * np.mean(list(f1.values())))
+    assert 0 < found["exact_match"] < found["f1"]
+    low, high = found["f1_interval"]
+    assert low < found["f1"] < high
+
+
 def test_groups_add_up(metrics):
     by_type, by_segments = metrics["by_question_type"], metrics["by_segments"]
     assert list(by_type) == ["cross", "local", "unanswerable"]

@@ -12,6 +12,7 @@ from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError, DataError
+from gmmxlnet.models.dropout import Dropout
 from pipeline import chunk
 from pipeline.experiment import folder_hash
 from pipeline.params import load_params
@@ -93,6 +94,13 @@ def test_dataset_tokenizer_and_base_model_come_from_the_hub(hub, on_the_hub, add
     vectors = model.encoder.word_embedding.weight[: report["vocabulary"]]
     assert torch.equal(vectors, expected.transformer.word_embedding.weight)
     assert not any("/main" in request or newest in request for request in hub.requests if BASE in request)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 0.1), (0.0, 0.0), (0.35, 0.35)])
+def test_dropout_is_the_base_models_unless_it_is_set(on_the_hub, configure, sample_tokenizer, asked, expected):
+    model = build_model(configure(base_model=BASE, dropout=asked), sample_tokenizer)
+    assert {module.p for module in model.encoder.modules() if isinstance(module, Dropout)} == {expected}
+    assert model.config.dropout == expected
 
 
 def test_a_revision_of_the_dataset(hub, on_the_hub, configure):

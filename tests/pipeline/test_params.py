@@ -133,6 +133,8 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
         ("profiles.sample.progressive_segments", [], "profiles.sample.progressive_segments must be a list of"),
         ("profiles.sample.progressive_segments", [0], "profiles.sample.progressive_segments must be a list of"),
         ("profiles.sample.learning_rate", float("nan"), "profiles.sample.learning_rate must be a number in (0, 1]"),
+        ("profiles.sample.learning_rate_memory", 0, "profiles.sample.learning_rate_memory must be a number in (0, 1]"),
+        ("profiles.sample.dropout", 1, "profiles.sample.dropout must be a number in [0, 1), or null for what base_mo"),
         ("profiles.sample.warmup_fraction", 1.5, "profiles.sample.warmup_fraction must be a number in [0, 1), not"),
         ("profiles.sample.precision", "fp16", 'profiles.sample.precision must be float32, bfloat16 or float16, not "f'),
     ],
@@ -193,6 +195,13 @@ def test_windows_must_exceed_their_overlap(changed, length, fits):
 def test_every_progressive_stage_needs_an_epoch(changed):
     file = changed({"profiles.sample.progressive_segments": [1, 2, 4], "profiles.sample.num_epochs": 2})
     assert refusal(file).startswith("profiles.sample.num_epochs must be at least 3, one for each stage of")
+
+
+def test_a_dropout_of_its_own_is_for_a_pretrained_encoder(changed):
+    values = {"profile": "squad_v2", "profiles.squad_v2.dropout": 0.2}
+    assert load_params(changed(values)).active.dropout == 0.2
+    message = refusal(changed({"profiles.sample.dropout": 0.2}))
+    assert message.startswith("profiles.sample.dropout is for a pretrained base_model, and this one is scratch; set it")
 
 
 def test_float16_is_for_gpus(changed):

@@ -34,6 +34,7 @@ VARIANTS = {
     "curriculum": {"progressive_segments": [1, 3]},
     "workers": {"num_workers": 2},
     "bfloat16": {"precision": "bfloat16"},
+    "two learning rates": {"learning_rate": 2e-3, "learning_rate_memory": 1e-2},
 }
 
 

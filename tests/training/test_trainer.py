@@ -266,10 +266,18 @@ def test_a_gpu_that_is_not_there_is_named(make_model, documents, monkeypatch):
             GMMTrainer(make_model("gmm"), config(device="auto", **half), documents)
 
 
-def test_bfloat16_trains(make_model, documents):
-    trainer = GMMTrainer(make_model("gmm"), config(max_steps=3, precision="bfloat16"), documents)
-    trainer.train()
-    assert all(row.isfinite().all() for row in trainer.record.rows)
+def test_bfloat16_on_a_cpu_gives_the_same_bits_twice_and_nearly_those_of_float32(make_model, documents):
+    runs = {}
+    for name, precision in (("one", "bfloat16"), ("two", "bfloat16"), ("float32", "float32")):
+        model = make_model("gmm")
+        trainer = GMMTrainer(model, config(max_steps=3, precision=precision, learning_rate=1e-3), documents)
+        trainer.train()
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        runs[name] = weights(model), torch.tensor(column(trainer.record, "loss"))
+    assert same(runs["one"][0], runs["two"][0])
+    assert torch.equal(runs["one"][1], runs["two"][1])
+    assert not same(runs["one"][0], runs["float32"][0])
+    torch.testing.assert_close(runs["one"][1], runs["float32"][1], rtol=2e-2, atol=0)
 
 
 def test_progress_says_loss_and_speed(documents, make_model, caplog, monkeypatch, capsys):
