@@ -95,9 +95,6 @@ class RecurringWords:
         return self.weight_V * ((first_nV <= segment) & (segment < last_nV))
 
 
-NEIGHBOR_DISTANCE = 3  # tokens to either side of a word that address the memory for it
-
-
 NEIGHBOR_DISTANCE = 3  # tokens to either side of a word that are its cue
 
 
