@@ -119,6 +119,11 @@ def test_load_balance_is_asked_of_every_step_by_the_number_of_its_documents():
     assert load_balance_loss([first, torch.eye(2)]).item() == pytest.approx((3 * 2 + 2 * 1) / 5)
 
 
+def test_load_balance_takes_the_choices_of_the_whole_batch_where_it_has_a_part():
+    probs, shares = torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0.25, 0.75])
+    assert load_balance_loss([probs], [shares]).item() == pytest.approx(2 * (0.25 * 0.85 + 0.75 * 0.15))
+
+
 def test_load_balance_pushes_towards_the_unused_expert():
     probs = torch.tensor([[0.9, 0.1], [0.8, 0.2]], requires_grad=True)
     load_balance_loss([probs]).backward()
@@ -128,6 +133,14 @@ def test_load_balance_pushes_towards_the_unused_expert():
 def test_entropy_goes_from_0_to_log_k():
     probs = torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]])
     assert routing_entropy(probs).tolist() == pytest.approx([0, math.log(4), math.log(2)])
+
+
+def test_entropy_of_a_probability_of_zero_has_a_finite_gradient():
+    probs = torch.tensor([[[1.0, 0, 0], [0.5, 0.25, 0.25]]], requires_grad=True)
+    entropy = routing_entropy(probs)
+    assert entropy.detach() == pytest.approx(torch.tensor([[0, 1.5 * math.log(2)]]))
+    entropy.sum().backward()
+    assert probs.grad.isfinite().all()
 
 
 V = 6
