@@ -39,7 +39,13 @@ TASKS = (CODE_WORDS, "stories", "articles")
 PROFILE = "profiles.articles."
 SETTINGS = (
     *("profile=articles", "memory_num_tokens=4", f"{PROFILE}num_workers=0", f"{PROFILE}gradient_accumulation_steps=1"),
-    *(f"{PROFILE}learning_rate=1e-4", f"{PROFILE}max_question_length=32", f"{PROFILE}max_train_documents=null"),
+    *(
+        f"{PROFILE}learning_rate=1e-4",
+        f"{PROFILE}learning_rate_memory=1e-3",
+        f"{PROFILE}dropout=0.0",
+        f"{PROFILE}max_question_length=32",
+        f"{PROFILE}max_train_documents=null",
+    ),
 )
 OF_TASK = {
     CODE_WORDS: (
