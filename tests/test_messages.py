@@ -238,9 +238,7 @@ def test_cards_and_reports_show_hostile_names_as_text():
     assert "[e](f)" not in body
     assert not set(card) & {"\x9b", "\u202e"}
     code = re.search("```python\n(.*?)```", body, re.DOTALL)[1]
-    assert [node.value.func.id for node in ast.parse(code).body if isinstance(node, ast.Assign)][1:] == [
-        "load_tokenizer"
-    ]
+    assert [type(node).__name__ for node in ast.parse(code).body] == ["ImportFrom", "ImportFrom", "Assign", "Assign"]
     page = render_report("Title", [], {"profile": HOSTILE}, {HOSTILE: HOSTILE}, "plot.png")
     assert f"* profile: {markdown(HOSTILE)}\n" in page
     assert f"* {code_span(HOSTILE)}: {markdown(HOSTILE)}" in page

@@ -267,7 +267,7 @@ def test_nothing_in_a_checkpoint_is_a_pickle(make_model, documents, folder):
 
 
 def test_without_save_steps_saving_takes_a_share_of_the_time():
-    schedule = SaveSchedule(None, Processes())
+    schedule = SaveSchedule(None, Processes(), stopping=lambda: False)
     state, control = TrainerState(global_step=1, max_steps=10), TrainerControl()
     schedule.on_train_begin(None, state, control)
     schedule.on_step_end(None, state, control)
@@ -290,7 +290,7 @@ def test_without_save_steps_saving_takes_a_share_of_the_time():
 def test_several_processes_go_by_the_main_ones_clock(monkeypatch):
     asked = []
     monkeypatch.setattr(Processes, "from_main", lambda self, due: asked.append(due) or True)
-    schedule = SaveSchedule(None, Processes(index=1, count=2))
+    schedule = SaveSchedule(None, Processes(index=1, count=2), stopping=lambda: False)
     state, control = TrainerState(max_steps=100), TrainerControl()
     schedule.on_train_begin(None, state, control)
     saved = []
