@@ -11,14 +11,12 @@ be reached or fails, the stage says so once, on one line, and goes on without it
 MlflowClient, never through MLflow's global state, so an exported MLFLOW_RUN_ID cannot make two runs one.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import math
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -29,8 +27,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -56,7 +52,6 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
 )
-from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gmmxlnet.data.documents import Documents
@@ -68,32 +63,34 @@ from gmmxlnet.utils.files import read_json
 from pipeline.experiment import Experiment, model_hash
 from pipeline.places import find_local, main_root
 from pipeline.run_description import UNITS, describe_run
+from pipeline.run_names import title
+from pipeline.store_check import check_store, locked, sqlite_file
 
 MLFLOW_EXPERIMENT = "gmm-xlnet"  # all runs are compared under this one name
+# MLflow's pages sort metrics and their groups by name, those without a group first, capitals before small letters.
+FIRST_METRICS = {"dev/exact_match": "EM", "dev/f1": "F1", "train/loss": "loss"}
 EXPERIMENT_TAGS = {  # what MLflow's pages show first
-    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: "dev/exact_match",
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: "EM",
     MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "True",
-    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.experimentKind": "custom_model_development",  # the pages for training runs, not those for traces of LLMs
     MLFLOW_RUN_NOTE: f"GMM-XLNet: one run a training; `make compare` lists those of a comparison below it. {UNITS}",
 }
 KEY_TAG = "experiment_key"
 TRAINING_TAG = "training_key"  # of the experiment, its code, the libraries and the machine: decides the numbers
 MODEL_TAG = "model_sha256"  # of the weights' fingerprint: other code makes another model of the same parameters
 COMPARISON_TAG = "comparison"
-FAILURES = (MlflowException, SQLAlchemyError, CommandError, requests.RequestException, OSError)
 SUMMARY = ("train_", "total_flos")  # what the Trainer says at its end; `cost/…` says it better
 DIGEST_CHARACTERS = 8  # as many as MLflow's own digests have; its pages show them whole
 METRICS_A_BATCH = 500  # MLflow takes at most 1,000
 PARAMS_A_BATCH = 100
 LONGEST_PART = 60  # characters of a question type in a metric's name
-CONNECT_SECONDS = 3.0
-SQLITE_WAIT_SECONDS = 60  # for other processes that write to the same file
+SQLITE_WAIT_SECONDS = 8  # for other processes that write to the same file
 
 # MLflow would try for minutes; a person's own settings win.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-for noisy in ("mlflow", "alembic"):
-    logging.getLogger(noisy).setLevel(logging.WARNING)
+for noisy in ("mlflow", "alembic", "databricks"):  # their errors, of many lines, come as exceptions too
+    logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
 class Run:
@@ -109,7 +106,8 @@ class Run:
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Keep finite numbers for the next batch (`flush`); others, and what `skip_logged` found, are left out."""
         now = int(time.time() * 1000)
-        for name, value in values.items():
+        first = {short: values[name] for name, short in FIRST_METRICS.items() if name in values}
+        for name, value in (first | dict(values)).items():
             new = step > self._logged.get(_allowed(name), -1)
             if new and isinstance(value, int | float) and math.isfinite(value):
                 self._waiting.append(Metric(_allowed(name), float(value), now, step))
@@ -214,7 +212,7 @@ class Run:
             return
         try:
             action(self._client)
-        except FAILURES as error:
+        except Exception as error:  # of MLflow, its database or its server: no training ends for its records
             self._client = None
             _warn(error)
 
@@ -309,45 +307,36 @@ def _open(choose: Callable[[MlflowClient, str], str]) -> Run:
             client = MlflowClient(tracking_uri=address, registry_uri=address)
             mlflow_experiment = _mlflow_experiment(client, artifacts)
             return Run(client, choose(client, mlflow_experiment), mlflow_experiment)
-    except FAILURES as error:
+    except Exception as error:  # a store is named by a person, and MLflow's plugins raise what they like
         _warn(error)
         return Run(None, "")
 
 
 @contextmanager
 def _prepared(uri: str) -> Iterator[tuple[str, str | None]]:
-    """Yield address and artifact location; a server has answered; a file is locked for this process.
+    """Yield address and artifact location of a store that can be used; a file is locked for this process.
 
     Two processes that use a new sqlite file at once would both create its tables; the lock lets one go first.
     """
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https"):
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
+    check_store(uri)
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
         yield uri, None
-    elif parts.scheme == "sqlite":
-        database = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
-        with _locked(database.parent):
+    elif scheme == "sqlite":
+        folder = sqlite_file(uri).parent
+        with locked(folder):
             wait = "" if "?" in uri else f"?timeout={SQLITE_WAIT_SECONDS}"
-            yield uri + wait, (database.parent / "mlartifacts").as_uri()
+            yield uri + wait, (folder / "mlartifacts").as_uri()
     else:
         yield uri, (main_root() / "mlartifacts").as_uri()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold an advisory lock on a folder itself, which leaves no lock file behind."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _mlflow_experiment(client: MlflowClient, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
     if found is not None:
+        for name, value in EXPERIMENT_TAGS.items():  # of a store that an earlier version made
+            if name not in found.tags:
+                client.set_experiment_tag(found.experiment_id, name, value)
         return found.experiment_id
     try:
         return client.create_experiment(MLFLOW_EXPERIMENT, artifacts, EXPERIMENT_TAGS)
@@ -383,7 +372,7 @@ def _create(client: MlflowClient, mlflow_experiment: str, experiment: Experiment
         **{name: _text(experiment.parameters[name]) for name in names if name not in unused},
         **further,
     }
-    run_id = client.create_run(mlflow_experiment, run_name=experiment.name).info.run_id
+    run_id = client.create_run(mlflow_experiment, run_name=title(experiment)).info.run_id
     parameters = [Param(key, _text(value)) for key, value in experiment.parameters.items()]
     for first in range(0, len(parameters), PARAMS_A_BATCH):
         client.log_batch(run_id, params=parameters[first : first + PARAMS_A_BATCH])

@@ -37,7 +37,9 @@ WITHOUT_EFFECT = {
     "pipeline/places.py": "names of dependencies and outputs, which dvc.yaml names as well",
     "pipeline/resume_key.py": "where checkpoints lie",
     "pipeline/run_description.py": "for MLflow",
+    "pipeline/run_names.py": "for MLflow",
     "pipeline/stage.py": "how a stage ends",
+    "pipeline/store_check.py": "for MLflow",
     "pipeline/tracking.py": "for MLflow",
     "pipeline/yaml_file.py": "reads parameters, which are named one by one",
 }

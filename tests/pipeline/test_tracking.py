@@ -2,8 +2,14 @@
 
 import json
 import multiprocessing
+import os
+import resource
+import shutil
+import signal
 import socket
+import sqlite3
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +18,7 @@ from transformers import TrainerControl, TrainerState
 
 from gmmxlnet.models.checkpoint.manifest import Manifest, listed_files
 from gmmxlnet.utils.files import write_json
-from pipeline import tracking
+from pipeline import store_check, tracking
 from pipeline.experiment import Experiment, canonical_parameters, model_hash
 from pipeline.params import load_params
 from pipeline.tracking import MLflowCallback, comparison_run, experiment_run, find_run, start_run
@@ -39,7 +45,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def client(store, monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DVC_ROOT", str(store))
     return MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
@@ -74,12 +80,13 @@ def test_training_and_later_stages_share_one_run(client, experiment, tmp_path, m
     with experiment_run(tmp_path / "model") as run:
         run.log_results(tmp_path / "metrics.json", experiment)
     (found,) = runs(client, experiment)
-    assert found.info.run_name == "gmm-k4-write"
+    assert found.info.run_name == "gmm-k4-write, progressive segments [2, 4]"
     assert found.info.status == "FINISHED"
     assert found.data.params["progressive_segments"] == "[2, 4]"
     assert found.data.params["bptt_segments"] == "null"
     assert found.data.metrics["loss"] == 1.0
-    assert found.data.metrics["dev/f1"] == 71.5
+    assert found.data.metrics["dev/f1"] == found.data.metrics["F1"] == 71.5
+    assert sorted(found.data.metrics)[:2] == ["EM", "F1"]  # as MLflow's pages sort them
     assert found.data.metrics["dev/by_question_type/cross/exact_match_interval/high"] == 70.5
     note = found.data.tags["mlflow.note.content"]
     assert note.startswith("**gmm-k4-write**: 4 memory experts of 4 slots, write-based routing")
@@ -93,6 +100,19 @@ def test_training_and_later_stages_share_one_run(client, experiment, tmp_path, m
     assert sorted(files) == named
     assert [file.path for file in client.list_artifacts(found.info.run_id, "reports")] == ["reports/metrics.json"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_store_of_an_earlier_version_opens_on_the_right_page(client, experiment):
+    with start_run(experiment, "code"):
+        pass
+    named = client.get_experiment_by_name(tracking.MLFLOW_EXPERIMENT).experiment_id
+    client.delete_experiment_tag(named, "mlflow.experimentKind")
+    client.set_experiment_tag(named, "mlflow.experiment.primaryMetric.name", "F1")  # somebody's choice
+    with start_run(experiment, "other code"):
+        pass
+    tags = client.get_experiment(named).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert tags["mlflow.experiment.primaryMetric.name"] == "F1"
 
 
 def test_artifacts_lie_beside_the_store(client, experiment, tmp_path, store):
@@ -221,26 +241,111 @@ def test_many_metrics_go_in_batches(client, experiment):
     assert len(client.get_run(run.run_id).data.metrics) == 1200
 
 
-@pytest.fixture(params=["closed port", "no such folder", "no database", "unknown scheme"])
-def dead_store(request, tmp_path):
-    if request.param == "closed port":
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return f"http://127.0.0.1:{probe.getsockname()[1]}"
-    if request.param == "no such folder":
-        return f"sqlite:///{tmp_path}/absent/mlflow.db"
-    if request.param == "no database":
-        (tmp_path / "mlflow.db").write_bytes(b"this is not sqlite, whatever its name is" * 100)
-        return f"sqlite:///{tmp_path}/mlflow.db"
-    return "nowhere://at-all"
+def closed_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
-def test_without_mlflow_the_stage_warns_once_and_goes_on(dead_store, experiment, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_store)
+BAD_STORES = [
+    *("nowhere://at-all", "://", ":", "http://", "https:///", "http://localhost:port", "http://localhost:99999"),
+    *("http://[::1", "http://127.0.0.1:{port}", "https://user:word@127.0.0.1:{port}/x?y#z", "http://a b:{port}"),
+    *("http://256.256.256.256:{port}", "ftp://127.0.0.1:{port}", "s3://bucket/key", "gs://bucket", "uc:x", "arn:aws:x"),
+    *(
+        "databricks",
+        "databricks://no-such-profile",
+        "databricks-uc",
+        "file:///{folder}/runs",
+        "{folder}/runs",
+        "mlruns",
+    ),
+    *("sqlite:///{folder}/absent/mlflow.db", "sqlite:///{folder}/text.db", "sqlite:///{folder}/folder.db"),
+    *(
+        "sqlite:///{folder}/cut.db",
+        "sqlite:///{folder}/newer.db",
+        "sqlite:////proc/mlflow.db",
+    ),
+    *("sqlite:///{folder}/" + "x" * 300, "sqlite:///{folder}/pipe.db", "sqlite+nothing:///{folder}/x.db"),
+    *("postgresql://user:word@127.0.0.1:{port}/runs", "postgresql://127.0.0.1/runs", "mysql://127.0.0.1:{port}/runs"),
+    *(
+        "mysql+pymysql://user@/runs",
+        "mssql+pyodbc://127.0.0.1/runs",
+        "oracle://127.0.0.1/runs",
+        "postgresql+nothing://x",
+    ),
+    *("\u202ehttp://x", "é", "%zz", "http://%zz", "sqlite:///file::memory:?cache=shared&uri=maybe"),
+]
+
+
+def make_bad_files(folder):
+    (folder / "text.db").write_bytes(b"this is not sqlite, whatever its name is" * 100)
+    (folder / "folder.db").mkdir()
+    os.mkfifo(folder / "pipe.db")
+    with sqlite3.connect(folder / "newer.db") as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('of the future')")
+    (folder / "cut.db").write_bytes((folder / "newer.db").read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("uri", BAD_STORES)
+def test_with_any_bad_store_a_stage_warns_once_within_seconds_and_goes_on(
+    uri, experiment, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    make_bad_files(tmp_path)
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", uri.replace("{folder}", str(tmp_path)).replace("{port}", str(closed_port()))
+    )
+    begin = time.perf_counter()
     with experiment_run(tmp_path / "model") as run:
         run.log_metrics({"loss": 1.0})
         run.flush()
         run.log_folder(tmp_path / "model", "model")
+    assert time.perf_counter() - begin < 30  # MLflow tries for 100; a busy machine takes a few
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: MLflow failed and this run goes on without it: ")
+
+
+def test_a_store_that_another_program_keeps_locked_is_left_after_seconds(
+    experiment, tmp_path, monkeypatch, capsys, store
+):
+    shutil.copy(store / "mlflow.db", tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(store_check, "LOCKED_SECONDS", 0.5)
+    with sqlite3.connect(tmp_path / "mlflow.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        begin = time.perf_counter()
+        with experiment_run(tmp_path / "model"):
+            pass
+        assert time.perf_counter() - begin < 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("mlflow.db: database is locked")
+
+
+def test_a_stage_that_is_stuck_in_opening_the_store_holds_no_other_up(
+    experiment, tmp_path, monkeypatch, capsys, client, store
+):
+    monkeypatch.setattr(store_check, "OPENING_SECONDS", 0.5)
+    with store_check.locked(store), experiment_run(tmp_path / "model") as run:
+        assert run.read() is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "another process opens the store there and does not end" in line
+
+
+def test_a_full_disk_ends_the_records_not_the_stage(experiment, tmp_path, monkeypatch, capsys, client):
+    """SQLite says that the disk is full where a file may not grow."""
+    with start_run(experiment, "code") as run:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+        try:
+            run.log_metrics({f"metric {i}": 1.0 for i in range(400)})
+            run.flush()
+            run.log_file(tmp_path / "model" / "experiment.json", "reports")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, before)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: MLflow failed and this run goes on without it: ")
 
