@@ -12,7 +12,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from gmmxlnet.errors import GMMXLNetError, Interrupted, is_out_of_memory
+from gmmxlnet.errors import GMMXLNetError, Interrupted, cannot_write, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import say
 from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log_level
@@ -68,10 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in f"{program}: {error}".splitlines():
             say(line, file=sys.stderr)
         return 1
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        line = "out of memory; give it less to read at a time" if is_out_of_memory(error) else cannot_write(error)
+        if line is None:
             raise
-        say(f"{program}: out of memory; give it less to read at a time", file=sys.stderr)
+        say(f"{program}: {line}", file=sys.stderr)
         return 1
 
 

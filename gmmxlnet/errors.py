@@ -4,9 +4,13 @@ Entry points (`pipeline/`, `gmmxlnet.cli`) print the message of a `GMMXLNetError
 without a traceback; anything else is a bug and keeps its traceback.
 """
 
+import errno
+import os
 import re
 
 from gmmxlnet.messages import said
+
+NOWHERE_TO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class GMMXLNetError(ValueError):
@@ -21,10 +25,29 @@ class GMMXLNetError(ValueError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, NumPy or torch (on a CPU or a GPU) could not get the memory it asked for."""
+    """Whether Python, NumPy, torch (on a CPU or a GPU) or the system could not get the memory they asked for."""
     said = str(error)
+    by_loader = isinstance(error, ImportError) and re.search(
+        r"failed to map|[Cc]annot (allocate|apply additional)", said
+    )
     by_torch = isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
-    return by_torch or isinstance(error, MemoryError)
+    by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return by_torch or by_system or bool(by_loader) or isinstance(error, MemoryError)
+
+
+def cannot_write(error: BaseException) -> str | None:
+    """What to say of an error for which there is nowhere to write (disk full, no permission); None for all others.
+
+    The Rust code of tokenizers and safetensors raises exceptions of its own, which end with `(os error N)`.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    told = re.search(r"\(os error (\d+)\)", str(error)) if number is None else None
+    number = int(told[1]) if told else number
+    if number not in NOWHERE_TO_WRITE:
+        return None
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    done = "opened" if number in (errno.EACCES, errno.EPERM) else "written"
+    return f"{where}cannot be {done} ({os.strerror(number)}); make room or give permission, and run it again"
 
 
 class ConfigError(GMMXLNetError):

@@ -1,4 +1,4 @@
-"""What is set before a stage imports torch: Ctrl-C during the imports, and death by a signal, are reported on one line.
+"""What is set before a stage imports torch, so that what ends it during the imports or by a signal is one line.
 
 A process that is killed (SIGKILL where memory ran out, SIGSEGV in a library) cannot report that itself: a small one,
 forked before anything large is imported, waits for its end.
@@ -9,10 +9,11 @@ import faulthandler
 import os
 import re
 import signal
-from types import FrameType
+import sys
+from types import FrameType, TracebackType
 
 from gmmxlnet.interrupts import describe_exit, exit_status, install, name_of
-from pipeline.stage import LESS_MEMORY
+from pipeline.stage import LESS_MEMORY, line_for
 
 IN_ORDER = b"in order"  # what a process says at its end
 
@@ -25,7 +26,7 @@ def what_to_try(signum: int) -> str:
 
 
 def prepare(program: str) -> None:
-    """From now on, a signal that ends this process leads to one line on standard error."""
+    """From now on, a signal that ends this process, or want of memory, leads to one line on standard error."""
     write = None
     if "LOCAL_RANK" not in os.environ:  # else its launcher reports
         write = _report_if_killed(program)
@@ -37,6 +38,15 @@ def prepare(program: str) -> None:
         os._exit(exit_status(signum))
 
     install(exit_now)
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        line = line_for(error)
+        if line is None:
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(f"{program}: {line}", file=sys.stderr)
+
+    sys.excepthook = tell
 
 
 def _report_if_killed(program: str) -> int:

@@ -1,7 +1,6 @@
 """How a stage runs: its command line, and errors that end it with one line on standard error."""
 
 import argparse
-import errno
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from gmmxlnet.errors import GMMXLNetError, Interrupted, is_out_of_memory
+from gmmxlnet.errors import GMMXLNetError, Interrupted, cannot_write, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import guard_output, said, say
 from gmmxlnet.utils.logs import add_log_level, set_log_level
@@ -22,7 +21,6 @@ LAUNCHED_HERE = "GMMXLNET_LAUNCHED"  # set by `pipeline.launch` for the processe
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what ended a process
 OTHER_PROCESS_GONE = r"Connection (closed|reset) by peer|Broken pipe|Connection refused"  # as gloo and NCCL say it
 WORKER_KILLED = r"DataLoader worker .* is killed by signal: ([^.]+)"
-NOWHERE_TO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 LESS_MEMORY = (
     "lower batch_size (and raise gradient_accumulation_steps as much) or eval_batch_size, num_memory_experts, "
     "memory_num_tokens or max_seq_length in params.yaml, or set gradient_checkpointing, bptt_segments or "
@@ -56,20 +54,21 @@ def errors_on_one_line(program: str) -> Iterator[None]:
         _end(f"{told}; to go on: {command_to_go_on(program)}", exit_status(error.signum))
     except GMMXLNetError as error:
         _end(f"{program}: {error}")
-    except OSError as error:
-        if error.errno not in NOWHERE_TO_WRITE:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        done = "opened" if error.errno in (errno.EACCES, errno.EPERM) else "written"
-        _end(f"{program}: {where}cannot be {done} ({error.strerror}); make room or give permission, and run it again")
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            _end(f"{program}: out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}")
-        if ERROR_FILE in os.environ and re.search(OTHER_PROCESS_GONE, str(error)):
-            _end(f"{program}: another of its processes has ended; see what that one says")
-        if killed := re.search(WORKER_KILLED, str(error)):
-            _end(f"{program}: a process that prepares batches was killed ({killed[1]}); lower num_workers")
+    except Exception as error:
+        if line := line_for(error):
+            _end(f"{program}: {line}")
         raise
+
+
+def line_for(error: BaseException) -> str | None:
+    """What to say of an error of the machine, with a remedy; None for a bug, which keeps its traceback."""
+    if is_out_of_memory(error):
+        return f"out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}"
+    if isinstance(error, RuntimeError) and ERROR_FILE in os.environ and re.search(OTHER_PROCESS_GONE, str(error)):
+        return "another of its processes has ended; see what that one says"
+    if isinstance(error, RuntimeError) and (killed := re.search(WORKER_KILLED, str(error))):
+        return f"a process that prepares batches was killed ({killed[1]}); lower num_workers"
+    return cannot_write(error)
 
 
 def command_to_go_on(program: str) -> str:

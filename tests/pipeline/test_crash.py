@@ -1,11 +1,12 @@
 """A stage that a signal kills is reported on one line, which names the signal and what to try."""
 
 import signal
+import subprocess
 
 import psutil
 import pytest
 from test_interrupted import ENDLESS, SECONDS, checkpoints, endless, said, start, wait_for  # noqa: F401
-from test_several_processes import PROFILE
+from test_several_processes import PROFILE, process_of
 from test_train import write_params
 
 from pipeline import crash
@@ -55,6 +56,16 @@ def test_a_stage_that_ends_in_order_says_nothing_more(endless):  # noqa: F811
     process = start(endless, "train")
     assert process.wait(SECONDS) == 1
     assert wait_for_line(endless).startswith("train: data/chunks/manifest.json: cannot be read")
+
+
+@pytest.mark.slow
+def test_too_little_memory_to_load_torch_is_one_line(endless):  # noqa: F811
+    command = process_of(endless, "train")
+    shell = ["bash", "-c", 'ulimit -v 400000; exec "$@"', "bash", *command["args"]]
+    done = subprocess.run(shell, cwd=command["cwd"], env=command["env"], capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train: out of memory (")
 
 
 def test_a_crash_is_described_by_what_faulthandler_wrote():
