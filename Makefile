@@ -119,7 +119,9 @@ real-text: $(STAMP)
 		$(if $(TASKS),--tasks $(TASKS)) $(if $(LOADS),--loads $(LOADS)) $(if $(VARIANTS),--variants $(VARIANTS)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET))
 
+# MLflow opens its pages for language models unless the address asks for those on training.
 ui: $(STAMP)
+	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db
 
 clean:

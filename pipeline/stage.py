@@ -1,6 +1,7 @@
 """How a stage runs: its command line, and errors that end it with one line on standard error."""
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -15,12 +16,13 @@ from gmmxlnet.errors import GMMXLNetError, Interrupted, cannot_write, is_out_of_
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import guard_output, said, say
 from gmmxlnet.utils.logs import add_log_level, set_log_level
-from pipeline.places import main_root
+from pipeline.places import REPORTS, main_root
 
 LAUNCHED_HERE = "GMMXLNET_LAUNCHED"  # set by `pipeline.launch` for the processes that it starts
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where torch's launcher looks for what ended a process
 OTHER_PROCESS_GONE = r"Connection (closed|reset) by peer|Broken pipe|Connection refused"  # as gloo and NCCL say it
 WORKER_KILLED = r"DataLoader worker .* is killed by signal: ([^.]+)"
+WAIT_SECONDS = 8.0
 LESS_MEMORY = (
     "lower batch_size (and raise gradient_accumulation_steps as much) or eval_batch_size, num_memory_experts, "
     "memory_num_tokens or max_seq_length in params.yaml, or set gradient_checkpointing, bptt_segments or "
@@ -36,7 +38,41 @@ def run_stage(main: Callable[[], None]) -> None:
     arguments = parser.parse_args()
     with errors_on_one_line(stage):
         set_log_level(arguments.log_level)
-        main()
+        with only_stage_here():
+            main()
+
+
+@contextmanager
+def only_stage_here() -> Iterator[None]:
+    """Keep other stages from the folder in which this one runs: they would write and remove the same files.
+
+    Raises GMMXLNetError if another does not end within seconds (what a killed one left behind takes a few). The lock is
+    on the folder of reports itself, which leaves no file. Processes that a launcher started share its lock.
+    """
+    if "LOCAL_RANK" in os.environ or not REPORTS.is_dir():  # not in a repository: the stage will say what it lacks
+        yield
+        return
+    descriptor = os.open(REPORTS, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not _locks(descriptor):
+            if time.monotonic() > deadline:
+                raise GMMXLNetError(
+                    "another stage runs in this folder and would write the same files; wait until it has ended, or run "
+                    "experiments beside each other with dvc exp run --queue or --temp"
+                )
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -63,7 +99,7 @@ def errors_on_one_line(program: str) -> Iterator[None]:
 def line_for(error: BaseException) -> str | None:
     """What to say of an error of the machine, with a remedy; None for a bug, which keeps its traceback."""
     if is_out_of_memory(error):
-        return f"out of memory ({str(error).partition('. ')[0]}); {LESS_MEMORY}"
+        return f"out of memory ({str(error).partition('. ')[0] or type(error).__name__}); {LESS_MEMORY}"
     if isinstance(error, RuntimeError) and ERROR_FILE in os.environ and re.search(OTHER_PROCESS_GONE, str(error)):
         return "another of its processes has ended; see what that one says"
     if isinstance(error, RuntimeError) and (killed := re.search(WORKER_KILLED, str(error))):

@@ -72,7 +72,7 @@ FIRST_METRICS = {"dev/exact_match": "EM", "dev/f1": "F1", "train/loss": "loss"}
 EXPERIMENT_TAGS = {  # what MLflow's pages show first
     MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: "EM",
     MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "True",
-    "mlflow.experimentKind": "custom_model_development",  # the pages for training runs, not those for traces of LLMs
+    "mlflow.experimentKind": "custom_model_development",  # older MLflow chooses its pages by it, 3.17 by the address
     MLFLOW_RUN_NOTE: f"GMM-XLNet: one run a training; `make compare` lists those of a comparison below it. {UNITS}",
 }
 KEY_TAG = "experiment_key"
