@@ -76,6 +76,7 @@ def card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str
         dataset=files if on_hub else f"{Path(files).name} (local files)",
         hub_dataset=files if on_hub else None,
         hub_base_model=base_model if has_base else None,
+        folder=MODEL,
     )
 
 

@@ -38,7 +38,7 @@ def upload_checkpoint(
     if written.is_file():
         card = written.read_text(encoding="utf-8")
     else:
-        card = model_card(hub_id, config, name=hub_id.rpartition("/")[2])
+        card = model_card(hub_id, config, name=hub_id.rpartition("/")[2], folder=folder)
     message = f"Upload {folder.name}"
     return publish_model(folder, hub_id, card=card, message=message, tags=tags, private=private, token=token)
 

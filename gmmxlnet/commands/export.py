@@ -104,7 +104,7 @@ def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[s
         parameters = read_object(made, missing="").get("parameters") if made.exists() else None
         if parameters is not None and not isinstance(parameters, dict):
             raise CheckpointError(f"{made}: parameters must be an object; remove the file, or train again")
-        return model_card(name, config, name=name, parameters=parameters, metrics=metrics)
+        return model_card(name, config, name=name, parameters=parameters, metrics=metrics, folder=folder)
     return encoder_card(name, config, read_pretraining(folder / "pretraining.json"))
 
 

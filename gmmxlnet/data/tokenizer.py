@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import regex
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HTTPError
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLNetTokenizerFast
@@ -27,6 +28,7 @@ from gmmxlnet.data.graphemes import extend_to_graphemes, trim_spaces
 from gmmxlnet.data.long_texts import LONGEST_PIECE, GrowingArray, pieces
 from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone, splits_at_spaces
 from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.hub_files import check_sizes
 from gmmxlnet.utils.files import MAX_JSON_BYTES
 from gmmxlnet.utils.progress import Progress
 
@@ -34,6 +36,10 @@ REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
 MIN_VOCABULARY = 100  # offline, from_pretrained silently returns 9 tokens and maps every word to <unk>
 MAX_FILE_BYTES = 64 * 2**20  # size of tokenizer.json; the largest in use (260,000 tokens) have 35 MB
 SMALL_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+HUB_FILES = (  # that transformers reads to make a tokenizer
+    *("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.json", "spiece.model", "vocab.txt", "vocab.json", "merges.txt"),
+)
 MAX_TOKENS = 1_000_000  # maximum vocabulary size
 MAX_PIECE = 1_000  # characters; the trie is as deep as the longest piece and is freed recursively
 MAX_SCRATCH_WORDS = 32_000
@@ -77,6 +83,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
             raise DataError(
                 f"{file}: is no regular file, or has more than {MAX_JSON_BYTES:,} bytes; name another tokenizer"
             )
+    _check_hub(source, revision)
     try:
         if _is_bare(Path(source)):
             tokenizer = XLNetTokenizerFast.from_pretrained(source)
@@ -115,6 +122,21 @@ def _check_file(path: Path) -> None:
             f"{path}: has {len(pieces):,} tokens, the longest of {longest:,} characters; at most {MAX_TOKENS:,} of "
             f"{10 * MAX_PIECE:,} make sense; name another tokenizer"
         )
+
+
+def _check_hub(source: str, revision: str | None) -> None:
+    """The same for a tokenizer on the Hub. Raises DataError; what cannot be had is left to the loader."""
+    if Path(source).exists():
+        return
+    try:
+        check_sizes(source, HUB_FILES, MAX_FILE_BYTES, revision=revision)
+    except ValueError as error:
+        raise DataError(f"tokenizer {source!r}: {error}; name another tokenizer") from None
+    try:
+        file = hf_hub_download(source, "tokenizer.json", revision=revision)
+    except (OSError, ValueError, HTTPError):
+        return
+    _check_file(Path(file))
 
 
 def _unreadable(source: str, error: Exception) -> DataError:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, XLNetConfig, XLNetForQuestionAnsweringSimpl
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from gmmxlnet.errors import CheckpointError, reason_of
+from gmmxlnet.hub_files import check_sizes
 from gmmxlnet.models.xlnet_weights import xlnet_tensors
 from gmmxlnet.utils.files import MAX_JSON_BYTES
 from gmmxlnet.utils.tensors import UNREADABLE
@@ -43,6 +44,8 @@ def read_base_config(name: str, revision: str | None, **hub: Any) -> XLNetConfig
             f"{file}: is no regular file, or has more than {MAX_JSON_BYTES:,} bytes; get the checkpoint again"
         )
     try:
+        place = {key: hub[key] for key in ("token", "cache_dir") if key in hub}
+        check_sizes(name, ["config.json"], MAX_JSON_BYTES, revision=revision, **place)
         config = AutoConfig.from_pretrained(name, revision=revision, **hub)
     except (OSError, ValueError, HTTPError) as error:
         raise _unreadable(name, error) from None

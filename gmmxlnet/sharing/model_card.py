@@ -7,6 +7,7 @@ does not depend on when or where it is written.
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from gmmxlnet import __version__
 from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.messages import code_block, markdown, said
+from gmmxlnet.utils.files import read_json
 from gmmxlnet.utils.tables import markdown_table
 
 LICENSE = "apache-2.0"
@@ -37,6 +39,7 @@ def model_card(
     dataset: str | None = None,
     hub_dataset: str | None = None,
     hub_base_model: str | None = None,
+    folder: Path | None = None,
 ) -> str:
     """The text of README.md.
 
@@ -46,6 +49,7 @@ def model_card(
         name: the experiment's, such as `gmm-k4-write`.
         parameters: of the experiment, flattened. metrics: the contents of `reports/metrics.json`.
         dataset: the data of training and scores, in words. hub_dataset, hub_base_model: their ids, if on the Hub.
+        folder: the checkpoint's, whose tokenizer is described.
     """
     data = ModelCardData(
         license=LICENSE,
@@ -62,7 +66,7 @@ def model_card(
         f"# {markdown(name)}",
         _description(config) + _adapter(config, hub_base_model),
         _scores(metrics, dataset or "a dataset without a name") if metrics else "There are no scores for this model.",
-        _usage(repo_id, config),
+        _usage(repo_id, config, folder),
         _origin(parameters, hub_base_model),
         "## License\n\nApache-2.0, like the code. The training data has its own license.",
     ]
@@ -136,17 +140,28 @@ def _scores(metrics: Mapping[str, Any], dataset: str) -> str:
     )
 
 
-def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
+def _usage(repo_id: str, config: Mapping[str, Any], folder: Path | None) -> str:
     num_tokens = KINDS[config["memory_type"]].num_token_ids(config.get("memory_slots", 0))
-    tokens = f", with the {num_tokens} memory tokens" if num_tokens else ""
+    kind = describe_tokenizer(folder) if folder is not None else None
+    words = ", ".join(([kind] if kind else []) + ([f"with the {num_tokens} memory tokens"] if num_tokens else []))
+    comment = f"  # {words}" if words else ""
     return (
         "## Use\n\n```python\n"
         "from gmmxlnet.data.tokenizer import load_tokenizer\n"
         "from gmmxlnet.models import GMMXLNetForQA\n\n"
         f"model = GMMXLNetForQA.from_pretrained({json.dumps(repo_id)}).eval()\n"
-        f"tokenizer = load_tokenizer({json.dumps(repo_id)})  # XLNet's{tokens}\n"
+        f"tokenizer = load_tokenizer({json.dumps(repo_id)}){comment}\n"
         "```"
     )
+
+
+def describe_tokenizer(folder: Path) -> str | None:
+    """The kind and size of a checkpoint's tokenizer, such as `WordPiece of 30,522 tokens`; None without one."""
+    try:
+        model = read_json(folder / "tokenizer.json")["model"]
+        return f"{said(str(model['type']))} of {len(model['vocab']):,} tokens"
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _origin(parameters: Mapping[str, Any] | None, hub_base_model: str | None) -> str:

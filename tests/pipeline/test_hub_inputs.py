@@ -10,8 +10,10 @@ import torch
 from ruamel.yaml import YAML
 from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
 
+from gmmxlnet.data import tokenizer as data_tokenizer
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError, DataError
+from gmmxlnet.models import pretrained
 from gmmxlnet.models.dropout import Dropout
 from pipeline import chunk
 from pipeline.experiment import folder_hash
@@ -138,6 +140,41 @@ def test_no_such_base_model_is_one_line(on_the_hub, pauses, configure, sample_to
     with pytest.raises(CheckpointError, match=f"base_model '{change['base_model']}' cannot be read") as caught:
         build_model(configure(**change), sample_tokenizer)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_a_huge_file_of_a_tokenizer_is_refused_unread(hub, on_the_hub, monkeypatch, name):
+    """A few thousand bytes stand for the gigabytes that reading it would take."""
+    most = len(hub.repo(BASE).files()["tokenizer.json"])
+    monkeypatch.setattr(data_tokenizer, "MAX_FILE_BYTES", most)
+    hub.add(BASE, {name: b" " * most + b"{}"})
+    before = len(hub.requests)
+    with pytest.raises(DataError, match=rf"tokenizer '{BASE}': {name} has [\d,]+ bytes, and at most") as caught:
+        load_tokenizer(BASE)
+    assert "\n" not in str(caught.value)
+    assert not [request for request in hub.requests[before:] if f"resolve/main/{name}" in request]
+
+
+def test_a_tokenizer_of_the_hub_with_too_many_tokens_is_refused(hub, on_the_hub, monkeypatch):
+    monkeypatch.setattr(data_tokenizer, "MAX_TOKENS", 10)
+    with pytest.raises(DataError, match=r"tokenizer.json: has \d+ tokens, the longest of"):
+        load_tokenizer(BASE)
+
+
+def test_without_the_hub_the_cached_file_counts(hub, on_the_hub, monkeypatch, pauses):
+    load_tokenizer(BASE)
+    hub.fail(".*", times=100, status=503)
+    monkeypatch.setattr(data_tokenizer, "MAX_FILE_BYTES", 100)
+    with pytest.raises(DataError, match=rf"tokenizer '{BASE}': .* has [\d,]+ bytes, and at most 100"):
+        load_tokenizer(BASE)
+
+
+def test_a_huge_config_of_a_base_model_is_refused_unread(hub, on_the_hub, monkeypatch):
+    monkeypatch.setattr(pretrained, "MAX_JSON_BYTES", 100)
+    before = len(hub.requests)
+    with pytest.raises(CheckpointError, match=rf"base_model '{BASE}' cannot be read \(config.json has [\d,]+ bytes"):
+        pretrained.read_base_config(BASE, None)
+    assert not [request for request in hub.requests[before:] if "resolve" in request]
 
 
 def test_chunks_are_pushed_and_then_read_instead_of_made(hub, on_the_hub, configure, tmp_path, capsys):

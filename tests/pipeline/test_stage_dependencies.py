@@ -23,6 +23,7 @@ WITHOUT_EFFECT = {
     "gmmxlnet/sharing/__init__.py": "empty",
     "gmmxlnet/utils/__init__.py": "forwards names",
     "gmmxlnet/utils/files.py": "how files are replaced",
+    "gmmxlnet/hub_files.py": "refuses files",
     "gmmxlnet/interrupts.py": "how signals end a program",
     "gmmxlnet/utils/logs.py": "what is printed",
     "gmmxlnet/utils/progress.py": "what is printed",

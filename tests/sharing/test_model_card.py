@@ -91,3 +91,19 @@ def test_the_reported_f1_is_read_back():
     assert reported_f1(scored()) == ("squad", METRICS["f1"])
     assert reported_f1("# by hand\n") == (None, None)
     assert reported_f1("---\nlicense: mit\nmodel-index: 3\n---\n") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("memory_type", "kind", "comment"),
+    [
+        ("gmm", "WordPiece", "  # WordPiece of 3 tokens, with the 16 memory tokens"),
+        ("none", "Unigram", "  # Unigram of 3 tokens"),
+        ("none", None, ""),
+    ],
+)
+def test_the_tokenizer_is_called_what_it_is(tmp_path, memory_type, kind, comment):
+    if kind is not None:
+        model = {"type": kind, "vocab": {"a": 0, "b": 1, "c": 2}}
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}), encoding="utf-8")
+    text = model_card("me/model", config_of(memory_type), name="x", folder=tmp_path)
+    assert f'tokenizer = load_tokenizer("me/model"){comment}\n' in text
