@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from pipeline.params import load_params
 from pipeline.tracking import comparison_run, start_run
 from tests.progress import wait_while_it_works
 
+TRAINING = "workflowType=machine_learning"
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -30,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Two trainings of a comparison, as the stages log them."""
+    """Two trainings of a comparison and one beside it, as the stages log them."""
     folder = tmp_path_factory.mktemp("store")
     parameters = canonical_parameters(load_params(ROOT / "params.yaml"))
     with pytest.MonkeyPatch.context() as patch:
@@ -38,12 +40,13 @@ def store(tmp_path_factory):
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         parent = comparison_run("sample")
         parent.close("FINISHED")
-        for memory_type, score in (("none", 71.4), ("gmm", 98.8)):
+        for memory_type, score in (("none", 71.4), ("gmm", 98.8), ("token", 99.4)):
             with start_run(
                 Experiment(parameters=parameters | {"memory_type": memory_type}, data="ab" * 32), "code"
             ) as run:
-                run.log_metrics({"dev/exact_match": score})
-                run.set_tags({MLFLOW_PARENT_RUN_ID: parent.run_id})
+                run.log_metrics({"cost/training_seconds": 60.0, "dev/exact_match": score, "train/loss": 1.5})
+                if memory_type != "token":
+                    run.set_tags({MLFLOW_PARENT_RUN_ID: parent.run_id})
     return folder
 
 
@@ -122,8 +125,25 @@ def found(store):
 
 def test_the_comparison_is_listed(page, found):
     experiment, runs = found
-    assert set(runs) == {"comparison-sample", "none", "gmm-k4-write"}
+    assert set(runs) == {"comparison-sample", "none", "token", "gmm-k4-write"}
     assert "comparison-sample" in page(f"/experiments/{experiment}/runs", "comparison-sample")
+
+
+def test_the_charts_open_with_the_scores_not_the_costs(page, found):
+    """Metrics that have no group come first: of the run that lies in no comparison, `EM` and `loss`."""
+    experiment, _ = found
+    shown = page(f"/experiments/{experiment}/runs?compareRunsMode=CHART&{TRAINING}", "Model metrics", "(2)")
+    first = re.search(r"Model metrics[\s|]*(\(\d+\))", re.sub(r"<[^>]+>", "|", shown))
+    assert first[1] == "(2)"
+
+
+def test_the_address_that_make_ui_names_shows_the_pages_for_training(page, found):
+    """MLflow 3.17 ignores the experiment's kind and opens its pages for language models on any other address."""
+    experiment, _ = found
+    address = re.search(r"http://127\.0\.0\.1:5000/#([^\s\"]+)", (ROOT / "Makefile").read_text(encoding="utf-8"))[1]
+    assert address == f"/experiments/{experiment}/runs?{TRAINING}"
+    shown = page(address, "comparison-sample")
+    assert "Observability" not in shown
 
 
 def test_a_run_says_what_it_is(page, found):
