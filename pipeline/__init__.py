@@ -16,3 +16,7 @@ quiet_without_a_terminal()
 # Read by MLflow when it is imported: report nothing to its makers, draw no progress bars of its own.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+# Read by torch when it is imported: the same instructions on every x86-64 processor that has AVX2, hence the same bits.
+if os.environ.get("GMMXLNET_PORTABLE_BITS") == "1":
+    os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}

@@ -22,10 +22,10 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def log_cost(run: "Run", trainer: GMMTrainer, model: GMMXLNetForQA) -> None:
-    """Log `cost/…` as metrics, the device and its number of CPU threads as tags."""
+    """Log `cost/…` as metrics; the device, its processor's instructions and number of CPU threads as tags."""
     cost = {**cost_of_training(trainer, model), "peak_memory_mib": peak_memory_mib()}
     run.log_metrics({f"cost/{name}": value for name, value in cost.items()})
-    run.set_tags(machine(trainer.args.device))
+    run.set_tags(machine(trainer.args.device) | {"processor": torch.backends.cpu.get_cpu_capability()})
 
 
 def cost_of_training(trainer: GMMTrainer, model: GMMXLNetForQA) -> dict[str, float]:

@@ -1,5 +1,9 @@
 """Stage train: chunks to a model (`models/gmm/`) and a line a step (`reports/training.csv`)."""
 
+import logging
+
+import torch
+
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.messages import say
 from gmmxlnet.models.adapters import size_beside_base
@@ -12,6 +16,8 @@ from pipeline.resume_key import resume_folder, training_key
 from pipeline.stage import run_stage
 from pipeline.tracking import MLflowCallback, no_run, start_run
 from pipeline.training import train_model
+
+logger = logging.getLogger("pipeline.train")  # also where it is run as a program
 
 
 def main() -> None:
@@ -43,6 +49,8 @@ def main() -> None:
     if model.config.adapter is not None:
         parameters += f" (the adapter has {size_beside_base(model)})"
     say(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {TRAINING_CSV}")
+    kind, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    logger.info("train: processor %s, %d threads; others give other bits (docs/running.md)", kind, threads)
 
 
 if __name__ == "__main__":
