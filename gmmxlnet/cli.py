@@ -69,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(line, file=sys.stderr)
         return 1
     except Exception as error:
-        line = "out of memory; give it less to read at a time" if is_out_of_memory(error) else cannot_write(error)
-        if line is None:
+        reason = "out of memory; give it less to read at a time" if is_out_of_memory(error) else cannot_write(error)
+        if reason is None:
             raise
-        say(f"{program}: {line}", file=sys.stderr)
+        say(f"{program}: {reason}", file=sys.stderr)
         return 1
 
 
