@@ -15,6 +15,9 @@
 #   make long-documents takes VARIANTS, SEEDS and SET as make compare does. docs/gpu.md tells the order of it all.
 #   make real-text takes READER (an XLNet, best with a span head), SQUAD (a folder), STORIES (a folder; left out: none),
 #   TASKS="code-words stories articles", LOADS="4 8", and VARIANTS, SEEDS and SET.
+#
+#   make reader takes BERT (a BERT's folder or Hub id), SQUAD (a dataset's folder or Hub id), HOURS (default 1) or STEPS as
+#   an earlier run printed, and SET. docs/running.md.
 
 PYTHON ?= python3
 TORCH ?=
@@ -31,6 +34,9 @@ SEED ?=
 CORPUS ?= ../shared/squad/train-v2-style.json
 TOKENIZER ?= ../shared/xlnet-base-cased
 PRETRAIN ?=
+BERT ?=
+HOURS ?=
+STEPS ?=
 READER ?= models/reader
 SQUAD ?= ../shared/squad
 STORIES ?=
@@ -44,7 +50,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents real-text clean
+.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,6 +67,7 @@ help:
 	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
 	@echo "make pretrain   an encoder from plain text into models/encoder, on a GPU (CORPUS, TOKENIZER, PRETRAIN; see above)"
 	@echo "make long-documents  it with every kind of memory on whole articles, on a GPU; report in reports/long-documents.md"
+	@echo "make reader     a reader of real text from a BERT and SQuAD in an hour (BERT, SQUAD, HOURS, STEPS, SET; see above)"
 	@echo "make real-text  every kind of memory on code words in real text, stories and articles (READER, SQUAD, STORIES; see above)"
 	@echo "make ui         MLflow's pages on all runs"
 	@echo "make install    only make .venv"
@@ -113,6 +120,10 @@ pretrain: $(STAMP)
 long-documents: $(STAMP)
 	python -m pipeline.long_documents $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(SET),--set $(SET))
+
+reader: $(STAMP)
+	python -m pipeline.reader --bert "$(BERT)" --squad "$(SQUAD)" $(if $(HOURS),--hours $(HOURS)) \
+		$(if $(STEPS),--steps $(STEPS)) $(if $(SET),--set $(SET))
 
 real-text: $(STAMP)
 	python -m pipeline.real_text --reader $(READER) --squad $(SQUAD) $(if $(STORIES),--stories $(STORIES)) \

@@ -58,7 +58,7 @@ def refusal(file):
     return message.removeprefix(f"{file}: ")
 
 
-@pytest.mark.parametrize("profile", ["sample", "squad_v2", "squad_v2_long", "articles"])
+@pytest.mark.parametrize("profile", ["sample", "squad_v2", "squad_v2_long", "articles", "reader"])
 def test_the_committed_profiles_are_valid(changed, profile):
     params = load_params(changed({"profile": profile}))
     assert params.active is params.profiles[profile]
@@ -103,7 +103,7 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("profile", "squad", "profile must be one of sample, squad_v2, squad_v2_long, articles, not squad"),
+        ("profile", "squad", "profile must be one of sample, squad_v2, squad_v2_long, articles, reader, not squad"),
         ("seed", -1, "seed must be an integer in [0, 4294967295], not -1"),
         ("device", "gpu", 'device must be auto, cpu or cuda, not "gpu"'),
         ("memory_type", "gnn", 'memory_type must be none, mems, token, differentiable or gmm, not "gnn"'),
