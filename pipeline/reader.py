@@ -34,6 +34,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.sources import read_split, split_file
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import ConfigError, GMMXLNetError
+from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import as_plain_xlnet
 from gmmxlnet.training import GMMTrainer
@@ -182,7 +183,7 @@ def affordable_steps(params: Params, budget: float, start: float) -> int:
     if steps < 1:
         needed = (spent + evaluation + step) / (1 - CONVERSION) / 3600
         raise ConfigError(f"hours: too few to train and evaluate here; at least {needed:.2f} are needed")
-    print(f"reader: {step:.2f} s a step; evaluation takes about {evaluation / 60:.0f} min", flush=True)
+    say(f"reader: {step:.2f} s a step; evaluation takes about {evaluation / 60:.0f} min")
     return steps
 
 
@@ -226,7 +227,7 @@ def show_example(squad: str) -> None:
     questions = [text for text in asked if text is not None][:EXAMPLES]
     words = ["answer", "--model", str(MODEL), "--document", str(EXAMPLE), "--threshold", str(METRICS)]
     words += [word for question in questions for word in ("--question", question)]
-    print(f"\n$ {shlex.join(['gmmxlnet', *words])}", flush=True)
+    say(f"$ {shlex.join(['gmmxlnet', *words])}")
     if questions and (status := gmmxlnet(words)):
         raise GMMXLNetError(f"`gmmxlnet answer` ended with status {status}")
 
@@ -241,7 +242,7 @@ def main(words: Sequence[str] | None = None) -> None:
     plan = Plan(**read_json(file)) if file.exists() else make_plan(arguments, params, file)
     again = f"BERT={shlex.quote(arguments.bert)} SQUAD={shlex.quote(arguments.squad)}"
     again = f'make reader {again} STEPS="{plan.conversion_steps} {plan.max_steps}"'
-    print(f"reader: {plan.conversion_steps:,} steps of conversion, {plan.max_steps:,} of training; again: {again}")
+    say(f"reader: {plan.conversion_steps:,} steps of conversion, {plan.max_steps:,} of training; again: {again}")
     pinned: dict[str, str | int] = {"base_model": plan.encoder, "tokenizer": plan.encoder, "max_steps": plan.max_steps}
     params = set_parameters(overrides(arguments, **pinned))
     dvc_repro()
@@ -249,7 +250,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with atomic_file(PAGE) as scratch:
         scratch.write_text(render_reader(params, conversion, data, metrics), encoding="utf-8")
     export()
-    print(f"reader: {MODEL}, {READER}, {PAGE}")
+    say(f"reader: {MODEL}, {READER}, {PAGE}")
     show_example(arguments.squad)
 
 

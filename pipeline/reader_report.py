@@ -4,13 +4,14 @@ from typing import Any
 
 import pandas as pd
 
+from gmmxlnet.messages import code_span
 from gmmxlnet.utils.tables import markdown_table
 from pipeline.params import Params
 
 PAGE = """# A reader of real text
 
 {source}, converted into an XLNet ({parameters:,} parameters, {conversion_steps:,} steps of distillation on
-{conversion_tokens:,} tokens, cosine {cosine:.3f} in the last layer), was trained on questions of `{dataset}`:
+{conversion_tokens:,} tokens, cosine {cosine:.3f} in the last layer), was trained on questions of {dataset}:
 {steps:,} steps of {batch} questions ({share:.1f} times the {train:,} there are), segments of {length} tokens, learning
 rate {rate:g} ({rate_memory:g} for what the encoder does not bring along), {precision}, memory `{memory}`, seed {seed}.
 
@@ -33,12 +34,12 @@ def render_reader(params: Params, conversion: dict[str, Any], data: dict[str, An
     batch = active.batch_size * active.gradient_accumulation_steps
     done = conversion["distillation"]
     return PAGE.format(
-        source=conversion["source"]["name"],
+        source=code_span(conversion["source"]["name"]),
         parameters=conversion["parameters"],
         conversion_steps=done["steps"],
         conversion_tokens=done["tokens_read"],
         cosine=conversion["after"]["distillation"]["cosine_by_layer"][-1],
-        dataset=active.dataset if isinstance(active.dataset, str) else active.dataset.train,
+        dataset=code_span(active.dataset if isinstance(active.dataset, str) else active.dataset.train),
         steps=active.max_steps,
         batch=batch,
         share=active.max_steps * batch / train,

@@ -106,7 +106,7 @@ def test_from_a_bert_and_questions_to_answers(make_workplace, bert_folder, squad
 
     metrics = json.loads((folder / "reports" / "metrics.json").read_text())
     page = (folder / "reports" / "reader.md").read_text(encoding="utf-8")
-    assert "tiny-bert, converted into an XLNet" in page
+    assert "`tiny-bert`, converted into an XLNet" in page
     assert f"On all {metrics['total']} dev questions" in page
     assert f"{metrics['always_answering']['f1']:.1f} (" in page
     assert re.search(rf"floor\) +\| +{metrics['always_no_answer']['f1']:.1f} ", page)
@@ -178,7 +178,7 @@ def test_both_may_be_hub_ids(hub, make_workplace, bert_folder, capsys):
     params = load_params()
     assert params.active.dataset == "you/squad"
     assert Path(params.active.base_model).name == "tiny-bert-xlnet"
-    assert "you/tiny-bert, converted into an XLNet" in Path("reports/reader.md").read_text(encoding="utf-8")
+    assert "`you/tiny-bert`, converted into an XLNet" in Path("reports/reader.md").read_text(encoding="utf-8")
     assert "make reader BERT=you/tiny-bert SQUAD=you/squad STEPS=" in capsys.readouterr().out
 
 
