@@ -60,12 +60,15 @@ def test_a_stage_that_ends_in_order_says_nothing_more(endless):  # noqa: F811
 
 @pytest.mark.slow
 def test_too_little_memory_to_load_torch_is_one_line(endless):  # noqa: F811
+    """The loader of shared objects refuses, or a library aborts: which, differs from run to run."""
     command = process_of(endless, "train")
     shell = ["bash", "-c", 'ulimit -v 400000; exec "$@"', "bash", *command["args"]]
     done = subprocess.run(shell, cwd=command["cwd"], env=command["env"], capture_output=True, text=True)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("train: out of memory (")
+    assert done.returncode in (1, -signal.SIGABRT)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("train: ")]
+    assert line.startswith(("train: out of memory (", "train: crashed (Aborted)"))
+    assert "lower batch_size" in line
+    assert "Traceback" not in done.stderr
 
 
 def test_a_crash_is_described_by_what_faulthandler_wrote():
