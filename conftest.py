@@ -7,6 +7,7 @@ its own, an empty cache and no token.
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,10 @@ for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING_FA
     del os.environ[_name]  # somebody's token, cache or offline mode
 os.environ |= {"HF_ENDPOINT": _HUB.endpoint, "HF_HOME": _HOME.name, "NO_PROXY": "127.0.0.1,localhost"}
 os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+for _signum in (signal.SIGINT, signal.SIGHUP):  # ignored in a shell's background jobs, and then by what tests start
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, signal.default_int_handler if _signum == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture

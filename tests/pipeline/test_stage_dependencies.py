@@ -147,6 +147,7 @@ NAMED_BUT_NOT_READ = {  # in this run
     ("train", "lora_dropout"): "with adapter lora",
     ("train", "adapter"): "with a pretrained base",
     ("train", "base_model_revision"): "with a pretrained base",
+    ("train", "dropout"): "with a pretrained base",
     ("chunk", "hub_push_chunks"): "with hub_dataset_id",
     ("push", "dataset"): "with hub_model_id",
     ("push", "base_model"): "with hub_model_id",
