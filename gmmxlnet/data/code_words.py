@@ -33,7 +33,6 @@ Run `python -m gmmxlnet.data.code_words train-v2.0.json data/code-words --load 4
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -52,9 +51,8 @@ from gmmxlnet.data.named_facts import (
     split_articles,
     unique,
 )
-from gmmxlnet.data.squad import PARAGRAPH_SEPARATOR, Article, read_squad_file
+from gmmxlnet.data.squad import PARAGRAPH_SEPARATOR, Article, read_squad_file, write_squad_file
 from gmmxlnet.errors import ConfigError, DataError
-from gmmxlnet.utils.files import atomic_file
 
 SPLITS = ("train", "dev")
 SEED = 13
@@ -192,9 +190,7 @@ def write_code_words(
     folder.mkdir(parents=True, exist_ok=True)
     for split, count, articles in zip(SPLITS, (num_train, num_dev), halves, strict=True):
         pool = Pool.of(articles, settings, split)
-        lines = ",\n".join(json.dumps(one) for one in documents(pool, settings, split, count, seed=seed))
-        with atomic_file(folder / f"{split}.json") as scratch:
-            scratch.write_text(f'{{"version": "v2.0", "data": [\n{lines}\n]}}\n', encoding="utf-8")
+        write_squad_file(folder / f"{split}.json", documents(pool, settings, split, count, seed=seed))
 
 
 @dataclass(frozen=True, slots=True)

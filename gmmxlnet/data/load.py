@@ -32,7 +32,6 @@ Run `python -m gmmxlnet.data.load data/load --num-towns 4` to write `train.json`
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,8 @@ from typing import Any
 import numpy as np
 
 from gmmxlnet.data.sample import FLAGS, REMARKS, SEED, TOWNS, TRADES, Report
+from gmmxlnet.data.squad import write_squad_file
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.utils.files import atomic_file
 
 SPLITS = ("train", "dev")
 ALL_TOWNS = (*TOWNS, "Ilford", "Jarrow", "Kelso", "Ludlow", "Morley", "Newport", "Oakham", "Pickering")
@@ -148,9 +147,7 @@ def write_load(world: LoadWorld, folder: Path, *, num_train: int, num_dev: int, 
     """Writes `train.json` and `dev.json` atomically, one document per line."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in zip(SPLITS, (num_train, num_dev), strict=True):
-        lines = ",\n".join(json.dumps(article) for article in articles(world, split, count, seed=seed))
-        with atomic_file(folder / f"{split}.json") as scratch:
-            scratch.write_text(f'{{"version": "v2.0", "data": [\n{lines}\n]}}\n', encoding="utf-8")
+        write_squad_file(folder / f"{split}.json", articles(world, split, count, seed=seed))
 
 
 class _Writer(Report):

@@ -1,4 +1,4 @@
-"""Reader of SQuAD JSON, v1.1 and v2.0: a file is either read completely or rejected with one line per fault.
+"""Reads SQuAD JSON, v1.1 and v2.0, and writes v2.0: a file is read completely or rejected with one line per fault.
 
 `read_squad_file` returns articles; `as_passages` turns them into the texts that questions refer to, one per paragraph
 or one per article. Besides its SQuAD keys, a question can have `question_type` and `condition`, two strings that
@@ -6,7 +6,8 @@ evaluation groups by. Pydantic checks types; other constraints are checked in th
 """
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from gmmxlnet.data.squad_faults import (
     quote,
 )
 from gmmxlnet.errors import DataError, DatasetError
+from gmmxlnet.utils.files import atomic_file
 from gmmxlnet.windows import ContextKind
 
 PARAGRAPH_SEPARATOR = "\n\n"
@@ -221,6 +223,13 @@ def _articles(data: list[_Article], source: str) -> list[Article]:
     if not seen:
         raise DataError(f"{source}: holds no question; give a file with at least one")
     return articles
+
+
+def write_squad_file(path: Path, articles: Iterable[Mapping[str, Any]]) -> None:
+    """Writes articles as a SQuAD v2.0 file, one a line, complete or absent."""
+    lines = ",\n".join(map(json.dumps, articles))
+    with atomic_file(path) as scratch:
+        scratch.write_text(f'{{"version": "v2.0", "data": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def _question(record: _Question) -> Question:
