@@ -1,14 +1,13 @@
 """How a stage runs: its command line, and errors that end it with one line on standard error."""
 
 import argparse
-import fcntl
 import json
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +15,7 @@ from gmmxlnet.errors import GMMXLNetError, Interrupted, cannot_write, is_out_of_
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import guard_output, said, say
 from gmmxlnet.utils.logs import add_log_level, set_log_level
+from pipeline.folder_lock import folder_lock
 from pipeline.places import REPORTS, main_root
 
 LAUNCHED_HERE = "GMMXLNET_LAUNCHED"  # set by `pipeline.launch` for the processes that it starts
@@ -42,37 +42,19 @@ def run_stage(main: Callable[[], None]) -> None:
             main()
 
 
-@contextmanager
-def only_stage_here() -> Iterator[None]:
+def only_stage_here() -> AbstractContextManager[None]:
     """Keep other stages from the folder in which this one runs: they would write and remove the same files.
 
     Raises GMMXLNetError if another does not end within seconds (what a killed one left behind takes a few). The lock is
-    on the folder of reports itself, which leaves no file. Processes that a launcher started share its lock.
+    on the folder of reports. Processes that a launcher started share its lock.
     """
     if "LOCAL_RANK" in os.environ or not REPORTS.is_dir():  # not in a repository: the stage will say what it lacks
-        yield
-        return
-    descriptor = os.open(REPORTS, os.O_RDONLY)
-    try:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not _locks(descriptor):
-            if time.monotonic() > deadline:
-                raise GMMXLNetError(
-                    "another stage runs in this folder and would write the same files; wait until it has ended, or run "
-                    "experiments beside each other with dvc exp run --queue or --temp"
-                )
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locks(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return nullcontext()
+    refusal = GMMXLNetError(
+        "another stage runs in this folder and would write the same files; wait until it has ended, or run "
+        "experiments beside each other with dvc exp run --queue or --temp"
+    )
+    return folder_lock(REPORTS, WAIT_SECONDS, refusal)
 
 
 @contextmanager

@@ -3,19 +3,17 @@
 One attempt for each kind of store; what is wrong comes as the exception that it met.
 """
 
-import fcntl
-import os
 import socket
 import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import sqlalchemy
 from mlflow.store.db.db_types import DATABASE_ENGINES, SQLITE
 from mlflow.store.db.utils import create_sqlalchemy_engine
+
+from pipeline.folder_lock import folder_lock
 
 CONNECT_SECONDS = 3.0
 LOCKED_SECONDS = 5.0  # another program's transaction on a sqlite file
@@ -55,20 +53,7 @@ def check_sqlite(database: Path) -> None:
         raise type(error)(f"{database}: {error}") from None
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an advisory lock on a folder itself, which leaves no lock file behind; TimeoutError if others keep it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        deadline = time.monotonic() + OPENING_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{folder}: another process opens the store there and does not end") from None
-                time.sleep(0.1)
-        yield
-    finally:
-        os.close(descriptor)
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock on a store's folder; TimeoutError if others keep it."""
+    refusal = TimeoutError(f"{folder}: another process opens the store there and does not end")
+    return folder_lock(folder, OPENING_SECONDS, refusal)
