@@ -160,6 +160,17 @@ def run(planned: Planned, results: Path, command: str = NAME) -> None:
     say(f"{command}: {planned.name}: EM {value:.2f} (floor {scored.result.floor:.2f}) -> {file}")
 
 
+def run_all(planned: Sequence[Planned], results: Path, command: str = NAME) -> None:
+    """Run one after another; one that fails is reported, since the others may fit, or have what it lacks."""
+    for one in planned:
+        try:
+            run(one, results, command)
+        except (GMMXLNetError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, GMMXLNetError) and not is_out_of_memory(error):
+                raise
+            say(f"{command}: {one.name} failed: {said(str(error), 400)}", file=sys.stderr)
+
+
 def report(planned: Sequence[Planned], name: str) -> list[str]:
     """Write the page from all results that are there; returns which of the planned ones are not."""
     files = sorted((REPORTS / name).glob("*.safetensors"))
@@ -184,13 +195,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.prepare:
         say(f"long-documents: {', '.join(sorted({str(Job(one).chunks) for one in planned}))}")
         return
-    for one in planned if not arguments.report_only else ():
-        try:
-            run(one, REPORTS / arguments.name)
-        except (GMMXLNetError, RuntimeError, MemoryError) as error:  # the others may fit, or have what this one lacks
-            if not isinstance(error, GMMXLNetError) and not is_out_of_memory(error):
-                raise
-            say(f"long-documents: {one.name} failed: {said(str(error), 400)}", file=sys.stderr)
+    if not arguments.report_only:
+        run_all(planned, REPORTS / arguments.name)
     missing = report(planned, arguments.name)
     if missing:
         raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")

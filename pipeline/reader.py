@@ -36,9 +36,9 @@ from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import ConfigError, GMMXLNetError
 from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.models.xlnet_weights import as_plain_xlnet
+from gmmxlnet.models.xlnet_weights import save_plain_xlnet
 from gmmxlnet.training import GMMTrainer
-from gmmxlnet.utils.files import atomic_file, atomic_folder, digest_of, read_json, write_json
+from gmmxlnet.utils.files import atomic_file, digest_of, read_json, write_json
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.experiment import folder_hash
@@ -47,7 +47,7 @@ from pipeline.places import CHUNKS, DATA_REPORT, METRICS, MODEL, PARAMS, REPORTS
 from pipeline.reader_report import render_reader
 from pipeline.stage import errors_on_one_line
 from pipeline.training import build_model, training_config
-from pipeline.variants import overridden
+from pipeline.variants import overridden, quoted
 
 WORK = Path("models/converted")
 READER = Path("models/reader")
@@ -99,11 +99,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 def overrides(arguments: argparse.Namespace, **pinned: str | int) -> list[str]:
     """The changes to `params.yaml`; what is pinned comes last."""
     values = {"dataset": arguments.squad} | pinned
-    return [*SETTINGS, *arguments.set, *(f"{PROFILE}{name}={_quoted(value)}" for name, value in values.items())]
-
-
-def _quoted(value: str | int) -> str:
-    return str(value) if isinstance(value, int) else "'" + value.replace("\\", r"\\").replace("'", r"\'") + "'"
+    return [*SETTINGS, *arguments.set, *(f"{PROFILE}{name}={quoted(value)}" for name, value in values.items())]
 
 
 def set_parameters(changes: Sequence[str]) -> Params:
@@ -214,9 +210,7 @@ def export() -> None:
     model = GMMXLNetForQA.from_pretrained(MODEL)
     if model.config.memory_type != "none" or model.config.adapter is not None:
         return
-    with atomic_folder(READER) as folder:
-        as_plain_xlnet(model).save_pretrained(folder)
-        load_tokenizer(str(CHUNKS / TOKENIZER)).save_pretrained(str(folder))
+    save_plain_xlnet(model, load_tokenizer(str(CHUNKS / TOKENIZER)), READER)
 
 
 def show_example(squad: str) -> None:

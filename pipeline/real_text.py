@@ -11,7 +11,6 @@ killed goes on from its last checkpoint. reports/real-text.md, .csv and .png are
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,16 +21,16 @@ from gmmxlnet.data import code_words, named_facts
 from gmmxlnet.data.code_words import CodeWordSettings, Definitions, write_code_words
 from gmmxlnet.data.sources import split_file
 from gmmxlnet.data.tokenizer import load_tokenizer
-from gmmxlnet.errors import GMMXLNetError, is_out_of_memory
-from gmmxlnet.messages import said, say
+from gmmxlnet.errors import GMMXLNetError
+from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.models.xlnet_weights import as_plain_xlnet
-from gmmxlnet.utils.files import atomic_file, atomic_folder, digest_of, read_json, sha256_of
+from gmmxlnet.models.xlnet_weights import save_plain_xlnet
+from gmmxlnet.utils.files import atomic_file, digest_of, read_json, sha256_of
 from pipeline.experiment import folder_hash
-from pipeline.long_documents import WORK, run
+from pipeline.long_documents import WORK, run_all
 from pipeline.places import REPORTS, find_local
 from pipeline.stage import errors_on_one_line
-from pipeline.variants import Planned, plan
+from pipeline.variants import Planned, plan, quoted
 
 NAME = "real-text"
 VARIANTS = ("none", "mems", "token", "differentiable", "gmm-k4-write", "gmm-k4-read")
@@ -47,28 +46,14 @@ SETTINGS = (
         f"{PROFILE}max_train_documents=null",
     ),
 )
+WHOLE = ("max_seq_length=256", "doc_stride=64", "context=article", "progressive_segments=[2,4,8]", "batch_size=8")
 OF_TASK = {
     CODE_WORDS: (
-        "max_seq_length=128",
-        "doc_stride=32",
-        "context=paragraph",
-        "progressive_segments=null",
+        *("max_seq_length=128", "doc_stride=32", "context=paragraph", "progressive_segments=null"),
         "batch_size=16",
     ),
-    "stories": (
-        "max_seq_length=256",
-        "doc_stride=64",
-        "context=article",
-        "progressive_segments=[2,4,8]",
-        "batch_size=8",
-    ),
-    "articles": (
-        "max_seq_length=256",
-        "doc_stride=64",
-        "context=article",
-        "progressive_segments=[2,4,8]",
-        "batch_size=8",
-    ),
+    "stories": WHOLE,
+    "articles": WHOLE,
 }
 # For windows of at most 112 tokens of context, with sentences that the overlap of two windows has room for.
 CODE_WORD_LENGTHS = {"segment_words": 96, "passage_words": 30, "max_sentence_words": 20}
@@ -114,8 +99,8 @@ def plan_all(arguments: argparse.Namespace) -> list[Planned]:
 def _plan_task(
     arguments: argparse.Namespace, task: str, settings: Sequence[str], folder: Path, variants: Sequence[str]
 ) -> list[Planned]:
-    files = {split: f"{PROFILE}dataset.{split}={split_file(folder, split)}" for split in ("train", "dev")}
-    models = [f"{PROFILE}{key}={arguments.reader}" for key in ("base_model", "tokenizer")]
+    files = {split: f"{PROFILE}dataset.{split}={quoted(str(split_file(folder, split)))}" for split in ("train", "dev")}
+    models = [f"{PROFILE}{key}={quoted(arguments.reader)}" for key in ("base_model", "tokenizer")]
     own = [f"{PROFILE}{setting}" for setting in settings]
     given = [*SETTINGS, *own, *models, *files.values(), *arguments.set]
     return plan(f"{NAME}-{task}", list(variants), arguments.seeds, given)
@@ -129,10 +114,7 @@ def base_model(reader: str) -> str:
         return reader
     plain = WORK / f"reader-{folder_hash(folder)[:12]}"
     if not plain.exists():
-        model = as_plain_xlnet(GMMXLNetForQA.from_pretrained(str(folder)))
-        with atomic_folder(plain) as scratch:
-            model.save_pretrained(scratch)
-            load_tokenizer(str(folder)).save_pretrained(str(scratch))
+        save_plain_xlnet(GMMXLNetForQA.from_pretrained(str(folder)), load_tokenizer(str(folder)), plain)
     return str(plain)
 
 
@@ -177,13 +159,8 @@ def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
     planned = plan_all(arguments)
-    for one in planned if not arguments.report_only else ():
-        try:
-            run(one, REPORTS / NAME, NAME)
-        except (GMMXLNetError, RuntimeError, MemoryError) as error:  # the others may fit, or have what this one lacks
-            if not isinstance(error, GMMXLNetError) and not is_out_of_memory(error):
-                raise
-            say(f"{NAME}: {one.name} failed: {said(str(error), 400)}", file=sys.stderr)
+    if not arguments.report_only:
+        run_all(planned, REPORTS / NAME, NAME)
     missing = report(planned)
     if missing:
         raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")

@@ -86,6 +86,11 @@ def variant_overrides(variant: str) -> list[str]:
     return [f"memory_type={found[1]}", f"num_memory_experts={found[2]}", f"routing_mode={found[3]}-based"]
 
 
+def quoted(value: str | int) -> str:
+    """A value as an override spells it, whatever characters are in it."""
+    return str(value) if isinstance(value, int) else "'" + value.replace("\\", r"\\").replace("'", r"\'") + "'"
+
+
 def overridden(text: str, overrides: tuple[str, ...] | list[str]) -> Params:
     """The parameters in the text of a `params.yaml`, changed as DVC would change them, and checked."""
     with tempfile.TemporaryDirectory() as folder:

@@ -16,9 +16,12 @@ from gmmxlnet.analysis.plots import INK
 from gmmxlnet.comparison.findings import BASELINE
 from gmmxlnet.comparison.long_documents import (
     against,
+    beyond_chance,
     difference_cell,
     differences_table,
     family_of,
+    gains,
+    listed,
     setting_lines,
     where_tables,
 )
@@ -89,19 +92,13 @@ def control_score(task: str, control: Definitions, tasks: Tasks) -> Score | None
 def describe(task: str, tasks: Tasks) -> list[str]:
     """Sentences on one task: whether a memory helps, and how far it is from the ceiling."""
     family, name = family_of(tasks[task]), title_of(task)
-    known = {
-        variant: score
-        for variant in family
-        if variant != BASELINE and (score := against(family, variant, BASELINE, "exact_match")) is not None
-    }
+    known = gains(family)
     if not known:
         return [f"{name}: no variant shares a seed with `{BASELINE}`, so whether memory helps is unknown."]
     base = score_cell(average(family[BASELINE][:1], "exact_match"))
-    better = {variant: score for variant, score in known.items() if score.low is not None and score.low > 0}
-    worse = [variant for variant, score in known.items() if score.high is not None and score.high < 0]
-    shown = "; ".join(f"{variant} {difference_cell(score)}" for variant, score in better.items())
+    better, worse = beyond_chance(known)
     said = [
-        f"{name}: **better than `{BASELINE}` ({base} EM) beyond chance:** {shown} points of EM."
+        f"{name}: **better than `{BASELINE}` ({base} EM) beyond chance:** {listed(better)} points of EM."
         if better
         else f"{name}: **no variant is better than `{BASELINE}` ({base} EM) beyond chance.**"
     ]

@@ -1,14 +1,16 @@
-"""Convert a Hugging Face XLNet to ours: the configuration, extended by a memory, and the weights."""
+"""Convert a Hugging Face XLNet to ours, the configuration, extended by a memory, and the weights; and back."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple
+from transformers import PreTrainedTokenizerBase, XLNetConfig, XLNetForQuestionAnsweringSimple
 
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models.configuration import GMMXLNetConfig
+from gmmxlnet.utils.files import atomic_folder
 
 # Keys of the configuration that an XLNet of transformers shares with ours.
 SHARED_KEYS = (
@@ -99,6 +101,14 @@ def as_plain_xlnet(model: Any) -> XLNetForQuestionAnsweringSimple:
     state["transformer.mask_emb"] = torch.zeros_like(plain.transformer.mask_emb)
     plain.load_state_dict(state)
     return plain.eval()
+
+
+def save_plain_xlnet(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write `as_plain_xlnet(model)` and its tokenizer to a folder, complete or absent. Raises CheckpointError."""
+    plain = as_plain_xlnet(model)
+    with atomic_folder(folder) as scratch:
+        plain.save_pretrained(scratch)
+        tokenizer.save_pretrained(str(scratch))
 
 
 @torch.no_grad()
