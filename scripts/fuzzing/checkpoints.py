@@ -30,7 +30,7 @@ from gmmxlnet.models.checkpoint import MANIFEST, seal
 from gmmxlnet.models.xlnet_weights import xlnet_tensors
 from gmmxlnet.verification import verify
 from gmmxlnet.verification.fingerprint import Fingerprint, probe_logits
-from scripts.fuzzing.damage import damaged_bytes, damaged_json
+from scripts.fuzzing.damage import damage_bytes_of, damaged_json
 
 SIZE: dict[str, Any] = {"d_model": 8, "n_head": 2, "n_layer": 1, "d_inner": 8, "initializer_range": 0.3}
 WORDS = " ".join(f"word{n}" for n in range(60))
@@ -170,7 +170,7 @@ def _files(folder: Path, pattern: str = "*") -> list[Path]:
 
 def _bytes(rng: Random, folder: Path, cases: CheckpointCases) -> None:
     path = rng.choice(_files(folder))
-    path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+    damage_bytes_of(rng, path)
 
 
 def _json(rng: Random, folder: Path, cases: CheckpointCases) -> None:
@@ -301,7 +301,7 @@ def _old_weights(rng: Random, folder: Path, cases: CheckpointCases) -> None:
     path = folder / "pytorch_model.bin"
     torch.save(tensors, path)
     if how == 3:
-        path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+        damage_bytes_of(rng, path)
     for file in _files(folder, "tokenizer.json"):
         with contextlib.suppress(FileNotFoundError):
             file.unlink()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -32,6 +33,17 @@ def damaged_bytes(rng: Random, content: bytes) -> bytes:
     else:
         data = bytearray(rng.choice((b"", b"\0" * 64, b"\xff" * 64, b"{}", b"null", rng.randbytes(40))))
     return bytes(data)
+
+
+def damage_bytes_of(rng: Random, path: Path) -> None:
+    """Write damaged bytes in place of a file's."""
+    path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+
+
+def damage_json_of(rng: Random, path: Path) -> None:
+    """Write damaged JSON in place of a file's."""
+    text = damaged_json(rng, json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
 def damaged_json(rng: Random, value: Any) -> str:

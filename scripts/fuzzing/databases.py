@@ -13,7 +13,7 @@ from gmmxlnet.errors import GMMXLNetError
 from pipeline.experiment import Experiment, canonical_parameters
 from pipeline.params import load_params
 from pipeline.tracking import start_run
-from scripts.fuzzing.damage import damaged_bytes
+from scripts.fuzzing.damage import damage_bytes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,7 +45,7 @@ class DatabaseCases:
         shutil.copyfile(self.original, database)
         how = rng.choice(("bytes", "bytes", "rows", "tables", "moved files"))
         if how == "bytes":
-            database.write_bytes(damaged_bytes(rng, database.read_bytes()))
+            damage_bytes_of(rng, database)
         elif how == "moved files":
             database.unlink()
             choice = rng.randrange(3)

@@ -41,7 +41,7 @@ from pipeline.experiment import FILE_NAME, Experiment, canonical_parameters
 from pipeline.params import load_params
 from pipeline.run_description import describe_run
 from scripts.fuzzing.chunks import make_chunks
-from scripts.fuzzing.damage import damaged_bytes, damaged_json
+from scripts.fuzzing.damage import damage_bytes_of, damaged_bytes, damaged_json
 from scripts.fuzzing.models import make_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +140,7 @@ class ReportCases:
             arrays[name] = (arrays[name] * rng.choice((1, -1, 1e6))).astype(rng.choice(kinds))
         save_file(arrays, path, {"json": text.encode("utf-8", "replace").decode()})
         if how == 4:
-            path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+            damage_bytes_of(rng, path)
 
     def _read_metrics(self, path: Path, draws: bool) -> None:
         metrics = read_metrics(path)

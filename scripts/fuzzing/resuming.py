@@ -19,7 +19,7 @@ from gmmxlnet.training.checkpoints import MANIFEST
 from gmmxlnet.training.resume import MODEL, TENSORS, VALUES
 from gmmxlnet.utils.files import sha256_of
 from scripts.fuzzing.chunks import make_chunks
-from scripts.fuzzing.damage import damaged_bytes, damaged_json
+from scripts.fuzzing.damage import damage_bytes_of, damage_json_of
 from scripts.fuzzing.models import make_model
 
 STATE = "trainer_state.json"
@@ -50,7 +50,6 @@ class ResumeCases:
             trainer.train()
         self.original.joinpath("lock").unlink()
         self.weights = self._finish(self.original)
-        self.trained = self.weights
 
     def _trainer(self, folder: Path, *callbacks: TrainerCallback) -> GMMTrainer:
         model, _ = make_model(self.chunks)
@@ -82,14 +81,13 @@ class ResumeCases:
         name = rng.choice((VALUES, VALUES, STATE, MODEL, TENSORS, TENSORS, MANIFEST))
         path, how = newest / name, rng.choice(("bytes", "content", "content", "moved files"))
         if how == "bytes":
-            path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+            damage_bytes_of(rng, path)
         elif how == "moved files":
             path.unlink()
             if rng.random() < 0.3:
                 path.mkdir()
         elif path.suffix == ".json":
-            text = damaged_json(rng, json.loads(path.read_text(encoding="utf-8")))
-            path.write_text(text, encoding="utf-8", errors="surrogatepass")
+            damage_json_of(rng, path)
         else:
             self._other_tensors(rng, path)
         hashed = name != MANIFEST and rng.random() < 0.85

@@ -1,13 +1,12 @@
 """Damaged tokenizers: what loads encodes texts into ids and character ranges that lie in them."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer, scratch_tokenizer
-from scripts.fuzzing.damage import damaged_bytes, damaged_json
+from scripts.fuzzing.damage import damage_bytes_of, damage_json_of
 
 TEXTS = ("The baker is Anna.", "Dr. Ünal wrote “½ … and\u00a0more” in \uff11\uff19. <sep> नमस्ते", "", "x" * 400)
 
@@ -30,10 +29,9 @@ class TokenizerCases:
         path = self.target / rng.choice(self.files)
         how = rng.choice(("bytes", "json", "json", "json", "moved files"))
         if how == "bytes":
-            path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+            damage_bytes_of(rng, path)
         elif how == "json":
-            text = damaged_json(rng, json.loads(path.read_text(encoding="utf-8")))
-            path.write_text(text, encoding="utf-8", errors="surrogatepass")
+            damage_json_of(rng, path)
         else:
             path.unlink()
             if rng.random() < 0.3:
