@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from gmmxlnet.data.documents import Documents
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.bptt import backward_in_chunks
@@ -188,11 +187,6 @@ def test_what_is_saved_for_the_backward_pass_does_not_grow_with_the_document(mem
 
 
 # Behind the trainer
-
-
-@pytest.fixture(scope="module")
-def documents(sample_chunks):
-    return Documents.open(sample_chunks, "train")
 
 
 class GradientsBeforeTheStep(TrainerCallback):

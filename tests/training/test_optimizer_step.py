@@ -10,16 +10,10 @@ import math
 import pytest
 import torch
 
-from gmmxlnet.data.documents import Documents
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 
 RATE, DECAY, NORM = 1e-2, 0.7, 4.0
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-
-
-@pytest.fixture(scope="module")
-def documents(sample_chunks):
-    return Documents.open(sample_chunks, "train")
 
 
 def config(tmp_path, **other):

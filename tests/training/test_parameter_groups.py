@@ -4,12 +4,13 @@ import pytest
 import torch
 from transformers import TrainerCallback, XLNetConfig, XLNetForQuestionAnsweringSimple
 
-from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.build import pretrained_model
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.parameter_groups import is_new
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 RATE, RATE_MEMORY = 1e-3, 7e-3
 KINDS = {
@@ -19,16 +20,6 @@ KINDS = {
     "differentiable": {},
     "mems": {"mem_len": 12},
 }
-
-
-@pytest.fixture(scope="module")
-def documents(sample_chunks):
-    return Documents.open(sample_chunks, "train")
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def config(**other):

@@ -16,7 +16,6 @@ from transformers import (
     XLNetForQuestionAnsweringSimple,
 )
 
-from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import CheckpointError, Interrupted
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
@@ -36,12 +35,6 @@ VARIANTS = {
     "bfloat16": {"precision": "bfloat16"},
     "two learning rates": {"learning_rate": 2e-3, "learning_rate_memory": 1e-2},
 }
-
-
-@pytest.fixture(scope="module")
-def documents(sample_chunks):
-    """About 36 documents of four segments."""
-    return Documents.open(sample_chunks, "train")
 
 
 @pytest.fixture

@@ -8,22 +8,12 @@ import torch
 from transformers import TrainerCallback, TrainerState
 
 from gmmxlnet.data.dataset import ChunkedSquadDataset
-from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.dropout import Dropout
 from gmmxlnet.training import GMMTrainer, GMMTrainingConfig, TrainingConfig
 
-
-@pytest.fixture(scope="module")
-def documents(sample_chunks):
-    """About 36 documents of four segments."""
-    return Documents.open(sample_chunks, "train")
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 class Chosen:
