@@ -26,11 +26,11 @@ class GMMXLNetError(ValueError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, NumPy, torch (on a CPU or a GPU) or the system could not get the memory they asked for."""
-    said = str(error)
+    told = str(error)
     by_loader = isinstance(error, ImportError) and re.search(
-        r"failed to map|[Cc]annot (allocate|apply additional)", said
+        r"failed to map|[Cc]annot (allocate|apply additional)", told
     )
-    by_torch = isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    by_torch = isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
     by_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return by_torch or by_system or bool(by_loader) or isinstance(error, MemoryError)
 

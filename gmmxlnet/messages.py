@@ -79,10 +79,15 @@ def printable(text: str) -> str:
     return line if line.isprintable() else "".join(map(_escaped, line))
 
 
+def cut(text: str, most: int) -> str:
+    """Returns a text of at most `most` characters, with `…` at its end if something was left out."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def said(text: str, most: int | None = None) -> str:
     """Returns a text as a message says it: without credentials, on one line, cut to `most` characters."""
     line = printable(without_credentials(text))
-    return line if most is None or len(line) <= most else line[: most - 1] + "…"
+    return line if most is None else cut(line, most)
 
 
 def say(text: str, file: TextIO | None = None) -> None:

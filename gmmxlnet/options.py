@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.memory_kinds import KINDS, MAX_EXPERTS, MIN_EXPERTS
-from gmmxlnet.messages import without_credentials
+from gmmxlnet.messages import cut, without_credentials
 from gmmxlnet.windows import ContextKind
 
 MAX_FLOAT = 3.4e38  # of float32
@@ -265,8 +265,12 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # such a number inside
         text = f"a {type(value).__name__} of endless numbers"
-    text = without_credentials(text[:LONGEST_TEXT])  # before it is cut: half a URL is not known as one
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """A text without credentials, not at length."""
+    return cut(without_credentials(text[:LONGEST_TEXT]), LONGEST_SHOWN)  # half a URL would not be known as one
 
 
 def _count(most: int) -> Integer:

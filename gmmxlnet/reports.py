@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict
 
 from gmmxlnet.errors import DataError, reason_of
-from gmmxlnet.utils.files import read_json
+from gmmxlnet.utils.files import is_unusable, read_json
 
 MOST_BYTES = 4 * 2**30  # of a report: the n best of 100,000 questions have 1 GB
 MOST_SHOWN = 60  # characters of a wrong key that a message quotes
@@ -29,7 +29,6 @@ Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
 Percent = Annotated[float, Field(ge=0, le=100 + 1e-6)]
 Loss = Annotated[float, Field(ge=-100 - 1e-6, le=100 + 1e-6)]
 SegmentCount = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}$")]
-
 
 LOST = "exact_match_loss_interval"
 
@@ -336,7 +335,7 @@ def read_n_best(path: Path, documents: Answered) -> dict[str, list[dict[str, Any
 def read_training(path: Path) -> dict[str, list[float]]:
     """Reads the columns of `training.csv`, a number a step. Raises DataError."""
     try:
-        if path.exists() and (not path.is_file() or path.stat().st_size > MOST_BYTES):
+        if is_unusable(path, MOST_BYTES):
             raise ValueError("is no regular file, or too large")
         with path.open(encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)

@@ -12,7 +12,7 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
-from gmmxlnet.interrupts import describe_exit, exit_status, install, name_of
+from gmmxlnet.interrupts import SIGNALS, describe_exit, exit_status, install, name_of
 from pipeline.stage import LESS_MEMORY, line_for
 
 IN_ORDER = b"in order"  # what a process says at its end
@@ -66,7 +66,7 @@ def _report_if_killed(program: str) -> int:
 def _report(program: str, read: int) -> None:
     """In the process beside: wait until the other has gone."""
     os.setsid()  # signals to the group are not meant for this process
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)  # whoever reads what the stage prints need not wait for this process

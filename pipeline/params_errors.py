@@ -7,8 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from gmmxlnet.messages import without_credentials
-from gmmxlnet.options import LONGEST_SHOWN, LONGEST_TEXT, shown
+from gmmxlnet.options import shortened, shown
 
 MOST_PROBLEMS = 3  # named in one line; the rest are counted
 A_MAPPING = "a mapping from keys to values"
@@ -86,5 +85,4 @@ def _shown(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except ValueError:  # a number too long to print
         text = shown(value)
-    text = without_credentials(text[:LONGEST_TEXT])
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+    return shortened(text)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gmmxlnet.messages import without_credentials
+from gmmxlnet.messages import cut, without_credentials
 
 SHOWN = 60  # characters of a wrong value that a message quotes
 MOST_QUOTED = 4096  # characters that are searched for credentials before a text is cut to that
@@ -179,5 +179,4 @@ def kind_of(value: Any) -> str:
 
 def quote(text: str) -> str:
     """Quotes a text as one printable line, truncated if long."""
-    text = without_credentials(text[:MOST_QUOTED])
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
+    return repr(cut(without_credentials(text[:MOST_QUOTED]), SHOWN))

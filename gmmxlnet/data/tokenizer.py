@@ -29,7 +29,7 @@ from gmmxlnet.data.long_texts import LONGEST_PIECE, GrowingArray, pieces
 from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone, splits_at_spaces
 from gmmxlnet.errors import DataError, reason_of
 from gmmxlnet.hub_files import check_sizes
-from gmmxlnet.utils.files import MAX_JSON_BYTES
+from gmmxlnet.utils.files import MAX_JSON_BYTES, is_unusable
 from gmmxlnet.utils.progress import Progress
 
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
@@ -37,7 +37,7 @@ MIN_VOCABULARY = 100  # offline, from_pretrained silently returns 9 tokens and m
 MAX_FILE_BYTES = 64 * 2**20  # size of tokenizer.json; the largest in use (260,000 tokens) have 35 MB
 SMALL_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 HUB_FILES = (  # that transformers reads to make a tokenizer
-    *("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *SMALL_FILES,
     *("tokenizer.json", "spiece.model", "vocab.txt", "vocab.json", "merges.txt"),
 )
 MAX_TOKENS = 1_000_000  # maximum vocabulary size
@@ -79,7 +79,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     """
     _check_file(Path(source) / "tokenizer.json")
     for file in (Path(source, name) for name in SMALL_FILES):
-        if file.exists() and (not file.is_file() or file.stat().st_size > MAX_JSON_BYTES):
+        if is_unusable(file, MAX_JSON_BYTES):
             raise DataError(
                 f"{file}: is no regular file, or has more than {MAX_JSON_BYTES:,} bytes; name another tokenizer"
             )

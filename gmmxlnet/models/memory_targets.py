@@ -15,6 +15,9 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.losses import association_loss, reconstruction_loss
 from gmmxlnet.models.recurrence import Segment
 
+MEMORY_LOSSES = ("reconstruction", "association")  # names among the model's loss terms
+NEIGHBOR_DISTANCE = 3  # tokens to either side of a word that are its cue
+
 
 def content_of(segment: Segment, config: GMMXLNetConfig) -> Tensor:
     """Return a mask (n, L) bool of the document's own tokens: no special, question or memory token, no padding."""
@@ -93,9 +96,6 @@ class RecurringWords:
         """Return targets (n, V) after a segment: the weights of words that have occurred and will occur again."""
         first_nV, last_nV = self.first_BV[:num_documents], self.last_BV[:num_documents]
         return self.weight_V * ((first_nV <= segment) & (segment < last_nV))
-
-
-NEIGHBOR_DISTANCE = 3  # tokens to either side of a word that are its cue
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,6 @@ def neighbors_of(words_nL: Tensor, content_nL: Tensor) -> tuple[Tensor, Tensor]:
     counts_nLR = inside_LR & content_nL[:, place_LR] & (neighbors_nLR != words_nL[..., None])
     equal_nLRR = (neighbors_nLR[..., None] == neighbors_nLR[..., None, :]) & counts_nLR[..., None, :]
     return neighbors_nLR, counts_nLR & ~equal_nLRR.tril(-1).any(-1)
-
-
-MEMORY_LOSSES = ("reconstruction", "association")  # names among the model's loss terms
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from gmmxlnet.errors import CheckpointError, reason_of
 from gmmxlnet.hub_files import check_sizes
 from gmmxlnet.models.xlnet_weights import xlnet_tensors
-from gmmxlnet.utils.files import MAX_JSON_BYTES
+from gmmxlnet.utils.files import MAX_JSON_BYTES, is_unusable
 from gmmxlnet.utils.tensors import UNREADABLE
 
 
@@ -39,7 +39,7 @@ def read_base_config(name: str, revision: str | None, **hub: Any) -> XLNetConfig
         hub: cache_dir, token and further arguments of transformers' `from_pretrained`.
     """
     file = Path(name, "config.json")
-    if file.exists() and (not file.is_file() or file.stat().st_size > MAX_JSON_BYTES):
+    if is_unusable(file, MAX_JSON_BYTES):
         raise CheckpointError(
             f"{file}: is no regular file, or has more than {MAX_JSON_BYTES:,} bytes; get the checkpoint again"
         )

@@ -136,7 +136,7 @@ class GMMTrainer(Trainer):
         try:
             with StopRequest(active=self._save_schedule in self.callback_handler.callbacks) as self._stop:
                 result = super().train(resume_from_checkpoint=None if newest is None else str(newest))
-            if self._stopping or self._stop.signum is not None:
+            if self._stopping or self._stop.requested:
                 raise Interrupted(self._stop.signum or signal.SIGTERM)  # of another process
         except Interrupted as error:
             raise Interrupted(error.signum, self._kept()) from None
@@ -149,7 +149,7 @@ class GMMTrainer(Trainer):
     def _must_stop(self) -> bool:
         """Whether a signal came: to this process, or with several to any of them by the time of the step's record."""
         if self.processes.count == 1:
-            self._stopping = self._stop.signum is not None
+            self._stopping = self._stop.requested
         return self._stopping
 
     def _kept(self) -> str:

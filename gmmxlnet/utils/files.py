@@ -94,6 +94,11 @@ def write_json(path: str | Path, value: Any) -> None:
         scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def is_unusable(path: Path, most: int) -> bool:
+    """Whether something is there that is no regular file (reading a pipe might never end) or has over `most` bytes."""
+    return path.exists() and (not path.is_file() or path.stat().st_size > most)
+
+
 def read_json(path: str | Path, *, most: int = MAX_JSON_BYTES) -> Any:
     """Reads a JSON file strictly; raises ValueError if it is invalid.
 
