@@ -32,6 +32,7 @@ WITHOUT_EFFECT = {
     "pipeline/base_model.py": "where a base is; which one is the model's own",
     "pipeline/cost.py": "for MLflow",
     "pipeline/crash.py": "what is printed",
+    "pipeline/folder_lock.py": "when a stage starts",
     "pipeline/launch.py": "starts processes",
     "pipeline/params.py": "hands on parameters, which are named one by one",
     "pipeline/params_errors.py": "what errors say",
