@@ -293,11 +293,14 @@ MEMORY: dict[str, Rule] = {
     "memory_num_tokens": Integer(0, MAX_MEMORY_SLOTS, says=f"{SLOTS.words}, or 0 for a memory without slots"),
     "routing_mode": OneOf(("write-based", "read-based")),
     "routing_temperature": POSITIVE,
+    "router": OneOf(("learned", "frozen", "uniform")),
+    "routing_top_k": Optional(Integer(1, MAX_EXPERTS), "for all experts"),
     "pooling_method": OneOf(("mean", "max", "attention")),
     "memory_heads": SIZE,
     "memory_sharpness": POSITIVE,
     "usage_tracking": Flag(),
     "expert_init_strategies": OneOrEach(STRATEGIES),
+    "memory_gate_bias": Number(least=-20, most=20),
 }
 
 # What trains a model rather than what it is: keys of `GMMXLNetConfig` that a loaded model may be given anew.
@@ -395,6 +398,14 @@ def check_slots(memory_type: str, memory_num_tokens: int) -> None:
         raise ConfigError(
             f"memory_num_tokens must be > 0 and at most {SLOTS.most} when memory_type is {memory_type}, not "
             f"{shown(memory_num_tokens)}: it is the number of memory slots (of each expert); 16 suits most uses"
+        )
+
+
+def check_top_k(routing_top_k: int | None, num_experts: int) -> None:
+    """Raise ConfigError where more experts are to be chosen than there are."""
+    if routing_top_k is not None and routing_top_k > num_experts:
+        raise ConfigError(
+            f"routing_top_k must be at most the {num_experts} experts, or null for all of them, not {routing_top_k}"
         )
 
 

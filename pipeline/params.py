@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gmmxlnet import options
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.messages import holds_credentials
 from gmmxlnet.options import Integer, Optional, Rule, Text
 from gmmxlnet.windows import check_window
@@ -132,6 +133,8 @@ def _check_profile(params: Params) -> None:
 
 def _check_memory(params: Params) -> None:
     options.check_slots(params.memory_type, params.memory_num_tokens)
+    if KINDS[params.memory_type].routes:
+        options.check_top_k(params.routing_top_k, params.num_memory_experts)
     options.check_strategies(params.expert_init_strategies, params.num_memory_experts)
 
 

@@ -90,7 +90,10 @@ class GMMXLNetConfig(XLNetConfig):
         memory_slots: m, slots per expert and number of read tokens and of write tokens per segment, or slots of the
             bank, 1 to 32; 0 for `none` and `mems`.
         routing_mode, routing_temperature, pooling_method: how a segment's write states are routed to the experts.
+        router: `learned`, `frozen` (keeps its random initial weights) or `uniform` (1/k for every expert).
+        routing_top_k: a segment is written to, and read from, at most so many experts; None for all.
         expert_init_strategies: `learned`, `zeros`, `uniform` or `orthogonal`, one for all experts or a list.
+        memory_gate_bias: initial bias b of the gates of `token` and `gmm`, which are open to about σ(b) at first.
         expert_dropout: in training, probability of dropping an expert for a document; one is always kept.
         memory_heads: heads of the bank, each with its own slice of every slot and its own addressing; divides d_model.
         memory_sharpness: β of the bank's addressing: a slot that matches scores β nats above an unrelated one.
@@ -120,8 +123,11 @@ class GMMXLNetConfig(XLNetConfig):
     memory_slots: int = 0
     routing_mode: str = "write-based"
     routing_temperature: float | int = 1.0
+    router: str = "learned"
+    routing_top_k: int | None = None
     pooling_method: str = "mean"
     expert_init_strategies: list[str] | str | None = None
+    memory_gate_bias: float | int = 1.0
     expert_dropout: float | int = 0.0
     memory_heads: int = 1
     memory_sharpness: float | int = 8.0

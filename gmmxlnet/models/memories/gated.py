@@ -22,8 +22,7 @@ from gmmxlnet.models.losses import at_least_float32
 from gmmxlnet.models.memories.interface import Memory, MemoryModule, near_identity
 from gmmxlnet.models.memories.routing_ablation import RoutingAblation
 from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
-
-GATE_BIAS = 1.0  # gates start open, σ(1) = 0.73: reading cannot be learned while nothing is written
+from gmmxlnet.options import check_top_k
 
 
 class GatedMemory(Memory):
@@ -76,6 +75,10 @@ class GatedMixtureMemory(GatedMemory):
         "{num_memory_experts} memory experts of {memory_num_tokens} slots, {routing_mode} routing, "
         "temperature {routing_temperature}"
     )
+
+    def check(self) -> None:
+        """Raise ConfigError if there are fewer experts than `routing_top_k`."""
+        check_top_k(self.config.routing_top_k, self.config.num_memory_experts)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the modules of `GatedMemory` and the router."""
@@ -158,11 +161,16 @@ class SlotPooling(nn.Module):
 
 
 class MemoryGatingNetwork(MemoryModule):
-    """The router: p = softmax(W_gate · pool(states) / T), computed in float32 for 16-bit models."""
+    """The router: p = softmax(W_gate · pool(states) / T), computed in float32 for 16-bit models.
+
+    With `routing_top_k` only the most probable experts keep their probabilities, rescaled to sum to 1; the gradient is
+    that of p itself (straight-through: Bengio et al. 2013, https://arxiv.org/abs/1308.3432). A `frozen` router's W_gate
+    is not trained; with `uniform` p is 1/k whatever the states are.
+    """
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
-        self.temperature = config.routing_temperature
+        self.router, self.top_k, self.temperature = config.router, config.routing_top_k, config.routing_temperature
         self.pooling = SlotPooling(config.pooling_method, config.d_model)
         self.W_gate = nn.Linear(config.d_model, config.num_memory_experts)
 
@@ -173,11 +181,25 @@ class MemoryGatingNetwork(MemoryModule):
 
     def forward(self, states_Bmd: Tensor, kept_Bk: Tensor | None = None) -> Routing:
         """Route each document by the states of its m tokens, among the experts it keeps (bool; default: all)."""
+        weight, bias = self.W_gate.weight, self.W_gate.bias
+        if self.router == "frozen":
+            weight, bias = weight.detach(), bias.detach()
         with torch.autocast(states_Bmd.device.type, enabled=False):
-            pooled = self.pooling(states_Bmd.to(self.W_gate.weight.dtype))
-            logits = F.linear(*map(at_least_float32, (pooled, self.W_gate.weight, self.W_gate.bias))) / self.temperature
+            pooled = self.pooling(states_Bmd.to(weight.dtype))
+            logits = F.linear(*map(at_least_float32, (pooled, weight, bias))) / self.temperature
+            if self.router == "uniform":
+                logits = torch.zeros_like(logits)
             kept = logits if kept_Bk is None else logits.masked_fill(~kept_Bk, -torch.inf)
-            return Routing(logits, kept.softmax(-1))
+            probs_Bk = kept.softmax(-1)
+            return Routing(logits, probs_Bk if self.top_k is None else most_probable(probs_Bk, self.top_k))
+
+
+def most_probable(probs_Bk: Tensor, count: int) -> Tensor:
+    """Set all but the `count` largest probabilities to 0 and rescale to sum to 1; the gradient is straight-through."""
+    chosen = probs_Bk.detach()
+    top = chosen.topk(count, dim=-1)
+    chosen = torch.zeros_like(chosen).scatter(-1, top.indices, top.values)
+    return chosen / chosen.sum(-1, keepdim=True) + (probs_Bk - probs_Bk.detach())
 
 
 class ExpertUpdater(MemoryModule):
@@ -193,10 +215,13 @@ class ExpertUpdater(MemoryModule):
         self.update_networks = nn.ModuleList(nn.Linear(2 * d, d) for _ in range(k))
 
     def initialize(self, config: GMMXLNetConfig) -> None:
-        """Initialize candidates to about tanh of the write states, and gates to be open."""
+        """Initialize candidates to about tanh of the write states, and gates to be open.
+
+        Reading cannot be learned while nothing is written.
+        """
         for gate, update in zip(self.gate_networks, self.update_networks, strict=True):
             init.normal_(gate.weight, std=gate.in_features**-0.5)
-            init.constant_(gate.bias, GATE_BIAS)
+            init.constant_(gate.bias, float(config.memory_gate_bias))
             near_identity(update)
 
     def stacked(self) -> tuple[Tensor, Tensor]:

@@ -101,9 +101,13 @@ class Reference:
         else:
             pooled = states_md.mean(0) if self.config.pooling_method == "mean" else states_md.max(0)
         logits_k = self.linear(f"{router}.W_gate", pooled) / self.config.routing_temperature
+        if self.config.router == "uniform":
+            logits_k = np.zeros(self.k)
         probs_k = np.zeros(self.k)
         probs_k[kept_k] = softmax(logits_k[kept_k])
-        return probs_k
+        if self.config.routing_top_k is not None:
+            probs_k[np.argsort(probs_k)[: self.k - self.config.routing_top_k]] = 0
+        return probs_k / probs_k.sum()
 
     def injected(self, read_md):
         """P·R, each slot scaled to the length of a word embedding."""

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.models.memories.gated import MemoryGatingNetwork
 
@@ -76,6 +77,63 @@ def test_routing_is_the_softmax_of_pooled_states_over_temperature(pooling, tempe
     routing = router(states)
     torch.testing.assert_close(routing.logits_Bk, logits)
     torch.testing.assert_close(routing.probs_Bk, logits.exp() / logits.exp().sum(-1, keepdim=True))
+
+
+def test_only_the_most_probable_experts_are_chosen_and_the_gradient_is_that_of_all():
+    torch.manual_seed(0)
+    router, plain = MemoryGatingNetwork(config(routing_top_k=2)), MemoryGatingNetwork(config())
+    plain.load_state_dict(router.state_dict())
+    states = torch.randn(3, 16, 256)
+    chosen, soft = router(states).probs_Bk, plain(states).probs_Bk
+    for row in range(3):
+        first, second = soft[row].argsort(descending=True)[:2].tolist()
+        expected = torch.zeros(4)
+        expected[first], expected[second] = soft[row, first], soft[row, second]
+        torch.testing.assert_close(chosen[row], expected / expected.sum())
+        assert (chosen[row] == 0).sum() == 2
+    weights = torch.randn(3, 4)
+    (chosen * weights).sum().backward()
+    (soft * weights).sum().backward()
+    torch.testing.assert_close(router.W_gate.weight.grad, plain.W_gate.weight.grad)
+
+
+def test_a_dropped_expert_is_not_chosen_even_if_it_would_be_the_most_probable():
+    router = MemoryGatingNetwork(config(routing_top_k=1))
+    with torch.no_grad():
+        router.W_gate.bias.copy_(torch.tensor([3.0, 2.0, 1.0, 0.0]))
+        router.W_gate.weight.zero_()
+    probs = router(torch.randn(1, 16, 256), torch.tensor([[False, False, True, True]])).probs_Bk
+    assert probs.tolist() == [[0, 0, 1, 0]]
+
+
+def test_a_frozen_router_routes_and_is_not_trained():
+    torch.manual_seed(0)
+    router = MemoryGatingNetwork(config(router="frozen", routing_temperature=0.1))
+    states = torch.randn(2, 16, 256, requires_grad=True)
+    probs = router(states).probs_Bk
+    assert not torch.allclose(probs, torch.full((2, 4), 0.25), atol=0.01)
+    probs[:, 0].sum().backward()
+    assert router.W_gate.weight.grad is None
+    assert router.W_gate.bias.grad is None
+    assert states.grad.any()
+
+
+def test_a_uniform_router_routes_alike_to_all_experts_that_are_kept():
+    torch.manual_seed(0)
+    router = MemoryGatingNetwork(config(router="uniform"))
+    kept = torch.tensor([[True, True, True, True], [True, False, False, True]])
+    assert router(torch.randn(2, 16, 256), kept).probs_Bk.tolist() == [[0.25] * 4, [0.5, 0, 0, 0.5]]
+
+
+def test_gates_start_with_the_asked_bias():
+    model = GMMXLNetForQA(config(d_model=16, memory_gate_bias=-1.5))
+    for gate in model.expert_updater.gate_networks:
+        assert (gate.bias == -1.5).all()
+
+
+def test_there_must_be_as_many_experts_as_are_to_be_chosen():
+    with pytest.raises(ConfigError, match="routing_top_k must be at most the 4 experts, or null"):
+        config(routing_top_k=5)
 
 
 def test_routing_is_float32_whatever_the_model_is():

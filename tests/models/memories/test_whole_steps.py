@@ -70,6 +70,8 @@ def kept_experts(dropout):
         {"pooling_method": "max", "expert_dropout": 0.5, "span_loss": "document"},
         {"memory_reconstruction_target": "segment", "expert_dropout": 0.3},
         {"memory_association_weight": 0.4},
+        {"routing_top_k": 2, "routing_temperature": 0.5},
+        {"router": "uniform", "expert_dropout": 0.3},
     ],
     ids=lambda settings: ", ".join(map(str, settings.values())),
 )
