@@ -9,7 +9,7 @@ part of the initial weights here; training may change them like all others:
 1. In every layer the first half of the heads has equal weights for queries and keys, so that a token attends to equal
    tokens (Trockman & Kolter 2023, https://arxiv.org/abs/2305.09828). Since XLNet does not normalize its input, in the
    first layer these weights are scaled such that the expected score of a token with itself is `MATCH_SCORE`.
-2. From the second layer on, each of the other heads attends to one of the `DISTANCES`: its position keys are the
+2. In every layer each of the other heads attends to one of the `DISTANCES`: its position keys are the
    highest frequencies of the encoding, and its position bias is the key of that distance.
 
 Shapes: H heads, h size of a head, d = H·h hidden size.
@@ -35,8 +35,7 @@ def start_with_induction_heads(model: GMMXLNetForQA) -> None:
     """Set the attention heads of a newly initialized model as described above."""
     for i, layer in enumerate(model.encoder.layers):
         match_equal_tokens(layer.attention, model.config, first_layer=i == 0)
-        if i > 0:
-            attend_by_distance(layer.attention, model.config)
+        attend_by_distance(layer.attention, model.config)
 
 
 def match_equal_tokens(attention: RelativeAttention, config: GMMXLNetConfig, *, first_layer: bool) -> None:

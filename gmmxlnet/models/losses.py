@@ -83,10 +83,10 @@ def slot_scores(vectors_Nmd: Tensor, embedding_Vd: Tensor, norm: Tensor) -> Tens
 
     Args:
         vectors_Nmd: the vectors that the next segment's read tokens would have.
-        embedding_Vd: word embeddings, without those of the memory tokens.
+        embedding_Vd: word embeddings, without those of the memory tokens; or (N, V, d), others for each row.
         norm: scalar, the length of the vectors; detached, so that only the span loss trains it.
     """
-    return at_least_float32(vectors_Nmd @ embedding_Vd.T) * (SHARPNESS / norm.detach() ** 2)
+    return at_least_float32(vectors_Nmd @ embedding_Vd.mT) * (SHARPNESS / norm.detach() ** 2)
 
 
 def reconstruction_loss(scores_NmV: Tensor, targets_NV: Tensor) -> Tensor:
@@ -104,26 +104,30 @@ def reconstruction_loss(scores_NmV: Tensor, targets_NV: Tensor) -> Tensor:
 
 
 def association_loss(
-    scores_nmV: Tensor, words_nT: Tensor, weight_nT: Tensor, neighbors_nTR: Tensor, cue_nTR: Tensor
+    scores_nmV: Tensor,
+    address_nmT: Tensor,
+    words_nT: Tensor,
+    weight_nT: Tensor,
+    neighbors_nTR: Tensor,
+    counts_nTR: Tensor,
 ) -> Tensor:
     """Cross-entropy of words that the memory predicts when it is addressed by the words around them, for each document.
 
-    P(v | cue) = Σ_s softmax_s(Σ_r cue_r · score_s(neighbor_r)) · P_s(v | v is no neighbor). The slot that matches the
-    neighbors has to predict the word too, so words that stand together have to be stored together.
+    P(v | cue) = Σ_s softmax_s(address_s) · P_s(v | v is no neighbor). The slot that matches the neighbors has to
+    predict the word too, so words that stand together have to be stored together.
 
     Args:
-        scores_nmV: `slot_scores` after a segment.
+        scores_nmV: `slot_scores` after a segment. address_nmT: those of the cue of each of T words.
         words_nT: int64, T words of each document. weight_nT: their weights, >= 0; a row of zeros has loss zero.
-        neighbors_nTR: int64, the words around each word. cue_nTR: their coefficients, 0 for places without a neighbor.
+        neighbors_nTR: int64, the words around each word. counts_nTR: bool, which of these are part of the cue.
 
     Returns: (n,), in nats per word.
     """
     n, m, _ = scores_nmV.shape
-    T, R = cue_nTR.shape[1:]
+    T, R = neighbors_nTR.shape[1:]
     log_probs_nmV = scores_nmV.log_softmax(-1)
     at_neighbors = neighbors_nTR.flatten(1)[:, None].expand(n, m, T * R)
-    address_nmT = (scores_nmV.gather(2, at_neighbors).unflatten(2, (T, R)) * cue_nTR[:, None]).sum(-1)
-    given_nmT = (log_probs_nmV.gather(2, at_neighbors).exp().unflatten(2, (T, R)) * (cue_nTR != 0)[:, None]).sum(-1)
+    given_nmT = (log_probs_nmV.gather(2, at_neighbors).exp().unflatten(2, (T, R)) * counts_nTR[:, None]).sum(-1)
     other_nmT = torch.log1p(-given_nmT.clamp(max=1 - 1e-6))
     word_nmT = log_probs_nmV.gather(2, words_nT[:, None].expand(n, m, T)) - other_nmT
     log_probs_nT = (address_nmT.log_softmax(1) + word_nmT).logsumexp(1)

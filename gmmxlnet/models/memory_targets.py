@@ -1,6 +1,7 @@
 """Targets of the losses on the memory: the words that it has to predict, and the words around them that address it.
 
-Shapes: B documents, n documents that have a segment, L tokens, V words, R neighbors, T tokens of all segments so far.
+Shapes: B documents, n documents that have a segment, L tokens, V words, R neighbors, T tokens of all segments so far,
+m slots, d hidden size.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from gmmxlnet.models.configuration import GMMXLNetConfig
-from gmmxlnet.models.losses import association_loss, reconstruction_loss
+from gmmxlnet.models.losses import association_loss, reconstruction_loss, slot_scores
 from gmmxlnet.models.recurrence import Segment
 
 MEMORY_LOSSES = ("reconstruction", "association")  # names among the model's loss terms
@@ -107,15 +108,18 @@ class Associations:
 
     recurring: which words, until which segment, with which weight. words_BT: int64, 0 for other than content tokens.
     new_BT: bool, tokens that count (`new_content`). neighbors_BTR: int64, the words at most NEIGHBOR_DISTANCE tokens
-    away. cue_BTR: float32, their coefficients: the cue is the sum of their embeddings weighted by rarity, scaled to the
-    length of `norm`. length: L. bptt_segments: as in the configuration.
+    away. counts_BTR: bool, which of them are part of the cue. cue_BTd: float32, the sum of their embeddings weighted by
+    rarity, scaled to the length of `norm`. It has no gradient, since embeddings that move to where they are asked for
+    leave nothing for the memory to learn (`reports/experiments.md`). norm, length (L), bptt_segments: as in `of`.
     """
 
     recurring: RecurringWords
     words_BT: Tensor
     new_BT: Tensor
     neighbors_BTR: Tensor
-    cue_BTR: Tensor
+    counts_BTR: Tensor
+    cue_BTd: Tensor
+    norm: Tensor
     length: int
     bptt_segments: int | None
 
@@ -128,7 +132,7 @@ class Associations:
         embedding_Vd: Tensor,
         norm: Tensor,
     ) -> Self:
-        """Collect the words of all segments of a batch's documents; the cue's length has no gradient.
+        """Collect the words of all segments of a batch's documents.
 
         `embedding_Vd` are the word embeddings and `norm` the length of the memory's vectors, as in
         `losses.slot_scores`.
@@ -141,27 +145,31 @@ class Associations:
             rarity_nLR = recurring.weight_V[neighbors_nLR] * counts_nLR
             with torch.no_grad():
                 vectors_nLRd = embedding_Vd[neighbors_nLR].to(rarity_nLR.dtype)
-                length_nL1 = torch.einsum("nlr,nlrd->nld", rarity_nLR, vectors_nLRd).norm(dim=-1, keepdim=True)
-                cue_nLR = rarity_nLR * norm / length_nL1.where(length_nL1 > 0, 1)
+                sum_nLd = torch.einsum("nlr,nlrd->nld", rarity_nLR, vectors_nLRd)
+                cue_nLd = F.normalize(sum_nLd, dim=-1) * norm
             rows = segments[0].num_documents - segment.num_documents
-            parts.append(
-                [F.pad(x, (0, 0) * (x.dim() - 1) + (0, rows)) for x in (words_nL, new_nL, neighbors_nLR, cue_nLR)]
-            )
-        words_BT, new_BT, neighbors_BTR, cue_BTR = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+            own = (words_nL, new_nL, neighbors_nLR, rarity_nLR > 0, cue_nLd)
+            parts.append([F.pad(x, (0, 0) * (x.dim() - 1) + (0, rows)) for x in own])
+        words_BT, new_BT, neighbors_BTR, counts_BTR, cue_BTd = (
+            torch.cat(part, dim=1) for part in zip(*parts, strict=True)
+        )
         L = segments[0].input_ids_nL.shape[1]
-        return cls(recurring, words_BT, new_BT, neighbors_BTR, cue_BTR, L, config.bptt_segments)
+        return cls(
+            recurring, words_BT, new_BT, neighbors_BTR, counts_BTR, cue_BTd, norm, L, bptt_segments=config.bptt_segments
+        )
 
-    def loss(self, segment: Segment, scores_nmV: Tensor) -> Tensor:
-        """Return the loss (n,) of the memory after a segment, given its `losses.slot_scores`."""
+    def loss(self, segment: Segment, vectors_nmd: Tensor, scores_nmV: Tensor) -> Tensor:
+        """Return the loss (n,) of the memory after a segment: its vectors and their `losses.slot_scores`."""
         n, first = segment.num_documents, 0
         if self.bptt_segments:  # only what gradients can reach, so that a long document needs no more room
             first = segment.number - segment.number % self.bptt_segments
         asked = slice(first * self.length, (segment.number + 1) * self.length)
-        words_nT, new_nT, neighbors_nTR, cue_nTR = (
-            x[:n, asked] for x in (self.words_BT, self.new_BT, self.neighbors_BTR, self.cue_BTR)
+        words_nT, new_nT, neighbors_nTR, counts_nTR, cue_nTd = (
+            x[:n, asked] for x in (self.words_BT, self.new_BT, self.neighbors_BTR, self.counts_BTR, self.cue_BTd)
         )
+        address_nmT = slot_scores(vectors_nmd, cue_nTd.to(vectors_nmd.dtype), self.norm)
         weight_nT = self.recurring.targets(segment.number, n).gather(1, words_nT) * new_nT
-        return association_loss(scores_nmV, words_nT, weight_nT, neighbors_nTR, cue_nTR)
+        return association_loss(scores_nmV, address_nmT, words_nT, weight_nT, neighbors_nTR, counts_nTR)
 
 
 def neighbors_of(words_nL: Tensor, content_nL: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,15 +214,16 @@ class MemoryTargets:
         associations = Associations.of(segments, recurring, config, embedding_Vd, norm) if associates else None
         return cls(config, recurring, associations)
 
-    def losses(self, segments: list[Segment], scores_NmV: Tensor) -> dict[str, Tensor]:
-        """Return the losses after these segments, each a mean over all rows of `losses.slot_scores`."""
+    def losses(self, segments: list[Segment], vectors_Nmd: Tensor, scores_NmV: Tensor) -> dict[str, Tensor]:
+        """Return the losses after these segments, each a mean over all rows: vectors and their `losses.slot_scores`."""
         parts, config = {}, self.config
         if config.memory_reconstruction_weight > 0:
             targets = [self._words_after(segment) for segment in segments]
             parts["reconstruction"] = reconstruction_loss(scores_NmV, torch.cat(targets))
         if self.associations is not None:
-            scores = scores_NmV.split([segment.num_documents for segment in segments])
-            asked = [self.associations.loss(*pair) for pair in zip(segments, scores, strict=True)]
+            rows = [segment.num_documents for segment in segments]
+            after = zip(segments, vectors_Nmd.split(rows), scores_NmV.split(rows), strict=True)
+            asked = [self.associations.loss(*each) for each in after]
             parts["association"] = torch.cat(asked).mean()
         return parts
 

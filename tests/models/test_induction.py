@@ -45,8 +45,8 @@ def test_first_heads_of_the_first_layer_attend_to_equal_tokens(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("layer", [1, 2])
-def test_later_heads_of_later_layers_attend_by_distance(model, layer):
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_later_heads_of_every_layer_attend_by_distance(model, layer):
     ids = torch.randint(V, (4, L))
     weights = attention_weights(model, ids, layer)[:, HEADS // 2 :]
     for head, distance in enumerate(DISTANCES):

@@ -196,10 +196,9 @@ def test_reconstruction_teaches_vectors_and_words_but_not_the_length():
     assert norm.grad is None
 
 
-def association_by_hand(scores_mV, word, neighbors, cue):
-    """-log Σ_s softmax_s(Σ_r cue_r score_s(r)) · P_s(word | no neighbor), in plain Python."""
-    given = [v for v, weight in zip(neighbors, cue, strict=True) if weight]
-    address = [sum(weight * row[v] for v, weight in zip(neighbors, cue, strict=True)) for row in scores_mV]
+def association_by_hand(scores_mV, address, word, neighbors, counts):
+    """-log Σ_s softmax_s(address_s) · P_s(word | no neighbor), in plain Python."""
+    given = [v for v, counted in zip(neighbors, counts, strict=True) if counted]
     total = sum(math.exp(a) for a in address)
     likelihood = 0.0
     for a, row in zip(address, scores_mV, strict=True):
@@ -212,28 +211,33 @@ def test_association_by_hand():
     scores = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(3))
     words = torch.tensor([[1, 2], [4, 0]])
     neighbors = torch.tensor([[[3, 5, 0], [1, 6, 0]], [[2, 5, 3], [1, 1, 1]]])
-    cue = torch.tensor([[[0.7, 0.2, 0.0], [1.1, 0.4, 0.3]], [[0.5, 0.0, 0.9], [0.0, 0.0, 0.0]]])
+    counts = torch.tensor([[[1, 1, 0], [1, 1, 1]], [[1, 0, 1], [0, 0, 0]]]).bool()
+    address = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(4))
     weight = torch.tensor([[2.0, 0.5], [1.5, 0.0]])
     each = [
         [
-            association_by_hand(scores[b].tolist(), words[b, t], neighbors[b, t].tolist(), cue[b, t].tolist())
+            association_by_hand(
+                scores[b].tolist(), address[b, :, t].tolist(), words[b, t], neighbors[b, t].tolist(), counts[b, t]
+            )
             for t in (0, 1)
         ]
         for b in (0, 1)
     ]
     expected = torch.tensor([(2.0 * each[0][0] + 0.5 * each[0][1]) / 2.5, each[1][0]])
-    torch.testing.assert_close(association_loss(scores, words, weight, neighbors, cue), expected, rtol=1e-5, atol=0)
-    assert association_loss(scores, words, 0 * weight, neighbors, cue).tolist() == [0, 0]
+    loss = association_loss(scores, address, words, weight, neighbors, counts)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    assert association_loss(scores, address, words, 0 * weight, neighbors, counts).tolist() == [0, 0]
 
 
 def test_association_asks_for_words_that_are_stored_together():
     """Four slots with the words of two facts, (1, 2) and (3, 4); each word is the other's only neighbor."""
-    words, neighbors, cue = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[[2], [1], [4], [3]]]), torch.ones(1, 4, 1)
-    weight = torch.ones(1, 4)
+    words, neighbors = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[[2], [1], [4], [3]]])
+    weight, counts = torch.ones(1, 4), torch.ones(1, 4, 1).bool()
 
     def loss(*slots):
         vectors = torch.stack([sum(WORDS[v] for v in slot) / len(slot) ** 0.5 for slot in slots])[None]
-        return association_loss(slot_scores(vectors, WORDS, NORM), words, weight, neighbors, cue).item()
+        scores, address = slot_scores(vectors, WORDS, NORM), slot_scores(vectors, WORDS[neighbors[0, :, 0]], NORM)
+        return association_loss(scores, address, words, weight, neighbors, counts).item()
 
     together, apart, mixed = loss((1, 2), (3, 4)), loss((1, 4), (3, 2)), loss((1,), (2,), (3,), (4,))
     assert together < 0.1

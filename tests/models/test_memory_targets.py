@@ -150,21 +150,21 @@ def test_the_memory_is_asked_for_recurring_words_by_their_neighbors():
             mass += weight
         return (total / mass).item()
 
-    first = associations.loss(segments[0], scores)
+    first = associations.loss(segments[0], vectors, scores)
     assert first[0].item() == pytest.approx(by_hand(0, [(2, [3, 4, 6]), (3, [2, 4, 6])]), rel=1e-4)
     assert first[1].item() == pytest.approx(by_hand(1, [(7, [5, 8])]), rel=1e-4)
-    second = associations.loss(segments[1], scores)
+    second = associations.loss(segments[1], vectors, scores)
     wanted = [(2, [3, 4, 6]), (3, [2, 4, 6]), (3, [9, 10])]  # of both segments read so far
     assert second[0].item() == pytest.approx(by_hand(0, wanted), rel=1e-4)
     assert second[1].item() == 0
-    assert associations.loss(segments[2], scores[:1]).tolist() == [0]
+    assert associations.loss(segments[2], vectors[:1], scores[:1]).tolist() == [0]
 
 
 def test_the_cue_has_no_gradient():
     segments = [segment([2, 3, 4]), segment([3, 5], number=1)]
     embedding, norm = EMBEDDING.clone().requires_grad_(), NORM.clone().requires_grad_()
     associations = Associations.of(segments, RecurringWords.of(segments, CONFIG), CONFIG, embedding, norm)
-    assert not associations.cue_BTR.requires_grad
+    assert not associations.cue_BTd.requires_grad
 
 
 def association(*contexts, **settings):
