@@ -13,6 +13,7 @@
 #   make pretrain takes CORPUS (SQuAD files, text files, folders of .txt; CORPUS= takes the tokens in data/corpus),
 #   TOKENIZER (a folder, a Hub id or scratch) and PRETRAIN="--n-layer 6 --steps 1000" (gmmxlnet pretrain --help).
 #   make long-documents takes VARIANTS, SEEDS and SET as make compare does. docs/gpu.md tells the order of it all.
+#   make capacity takes VARIANTS, LOADS="2 4", SEEDS="13 14", SET, and ARGS="--lag 1 --steps 900" for the rest.
 #   make real-text takes READER (an XLNet, best with a span head), SQUAD (a folder), STORIES (a folder; left out: none),
 #   TASKS="code-words stories articles", LOADS="4 8", and VARIANTS, SEEDS and SET.
 #
@@ -42,6 +43,7 @@ SQUAD ?= ../shared/squad
 STORIES ?=
 TASKS ?=
 LOADS ?=
+ARGS ?=
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -50,7 +52,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text clean
+.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text capacity clean
 .DEFAULT_GOAL := help
 
 help:
@@ -69,6 +71,7 @@ help:
 	@echo "make long-documents  it with every kind of memory on whole articles, on a GPU; report in reports/long-documents.md"
 	@echo "make reader     a reader of real text from a BERT and SQuAD in an hour (BERT, SQUAD, HOURS, STEPS, SET; see above)"
 	@echo "make real-text  every kind of memory on code words in real text, stories and articles (READER, SQUAD, STORIES; see above)"
+	@echo "make capacity   how many facts every kind of memory keeps, and whether its routing matters (VARIANTS, LOADS, SEEDS; see above)"
 	@echo "make ui         MLflow's pages on all runs"
 	@echo "make install    only make .venv"
 	@echo "make clean      remove .venv"
@@ -129,6 +132,10 @@ real-text: $(STAMP)
 	python -m pipeline.real_text --reader $(READER) --squad $(SQUAD) $(if $(STORIES),--stories $(STORIES)) \
 		$(if $(TASKS),--tasks $(TASKS)) $(if $(LOADS),--loads $(LOADS)) $(if $(VARIANTS),--variants $(VARIANTS)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET))
+
+capacity: $(STAMP)
+	python -m pipeline.capacity $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(LOADS),--loads $(LOADS)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET)) $(ARGS)
 
 # MLflow opens its pages for language models unless the address asks for those on training.
 ui: $(STAMP)

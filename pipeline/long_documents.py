@@ -42,7 +42,7 @@ from pipeline.resume_key import code_hashes
 from pipeline.scoring import score
 from pipeline.stage import errors_on_one_line
 from pipeline.training import train_model
-from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, setting, variant_overrides
+from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, setting
 
 NAME = "long-documents"
 SETTINGS = ("profile=articles", "memory_num_tokens=16")
@@ -138,9 +138,8 @@ class Job:
             routing=routing,
             cost=read_object(self.model / COST, missing="remove the folder around it and run again"),
         )
-        own = [*variant_overrides(self.planned.variant), f"seed={self.planned.seed}"]
         told = setting([self.planned]) | {
-            "parameters set": ", ".join(text for text in self.planned.overrides if text not in own),
+            "parameters set": ", ".join(text for text in self.planned.overrides if text not in self.planned.own),
             "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
         }
         return ScoredDocuments.of(result, scored.predictions, scored.threshold, identity=self.identity, setting=told)

@@ -37,6 +37,8 @@ class Planned:
     variant: str
     seed: int
     overrides: tuple[str, ...]
+    own: tuple[str, ...]
+    """Those of the overrides that tell this experiment from the others."""
     params: Params
 
 
@@ -64,8 +66,10 @@ def plan(comparison: str, variants: list[str], seeds: list[int], settings: list[
     for seed in dict.fromkeys(seeds) or [load_params(PARAMS).seed]:
         for variant in dict.fromkeys(variants):
             name = f"{prefix}{variant}-s{seed}"
-            overrides = (*settings, *variant_overrides(variant), f"seed={seed}")
-            planned.append(Planned(name, variant, seed, overrides, overridden(PARAMS.read_text("utf-8"), overrides)))
+            own = (*variant_overrides(variant), f"seed={seed}")
+            overrides = (*settings, *own)
+            params = overridden(PARAMS.read_text("utf-8"), overrides)
+            planned.append(Planned(name, variant, seed, overrides, own, params))
     return planned
 
 

@@ -1,0 +1,230 @@
+"""`reports/capacity.md`: how many facts a memory keeps until it is known which of them counts, and what routing adds.
+
+Results come in cells of load, variant and seed, on documents of `gmmxlnet.data.load`. The score is exact match of the
+`cross` questions, which need all facts kept until a later segment tells which one counts; chance is 25%. It is all or
+nothing at times whether a training finds the solution, so the seeds stand side by side instead of being averaged away:
+one variant is above another if every seed's interval lies above every interval of the other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gmmxlnet.analysis.plots import INK, SOFT
+from gmmxlnet.comparison.results import CROSS, Result, Score
+from gmmxlnet.comparison.tables import number
+from gmmxlnet.utils import tables
+
+CHANCE = 25.0  # percent: one of four flags
+SOLVED = 95.0  # percent from which a training counts as solved
+MATTERS = 20.0  # points of exact match, fixed before the first run: a smaller difference is no division of work
+# Fixed before the first run: (variant, the one it is compared with, what their difference is worth).
+DIFFERENCES = (
+    ("gmm-read", "token-wide", "read-based mixture less one memory with as many slots in all"),
+    ("gmm-write", "token-wide", "write-based mixture less one memory with as many slots in all"),
+    ("gmm-write", "token-slow", "write-based mixture less one memory that is written as slowly"),
+    ("gmm-write", "gmm-uniform", "learned routing less routing that is always even"),
+    ("gmm-write", "gmm-frozen", "learned routing less a router that keeps its random weights"),
+    ("gmm-top1", "gmm-write", "writing one expert a segment less writing all"),
+)
+Cells = Mapping[tuple[int, str], Sequence[Result]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A row of the report: its name, what it is in plain words, and the overrides of `params.yaml` that make it."""
+
+    name: str
+    words: str
+    overrides: tuple[str, ...]
+
+
+def score_of(result: Result, kind: str = CROSS, ablation: str = "normal", of: str = "memory_ablation") -> Score:
+    """Exact match of all questions whose type begins with `kind`; the interval is None if there are several types."""
+    found = result.metrics[of][ablation]["by_question_type"]
+    rows = [row for name, row in found.items() if name.startswith(kind)]
+    if not rows:
+        return Score(value=None, low=None, high=None)
+    total = sum(row["total"] for row in rows)
+    value = sum(row["exact_match"] * row["total"] for row in rows) / total
+    low, high = (rows[0]["exact_match_interval"] or (None, None)) if len(rows) == 1 else (None, None)
+    return Score(value=value, low=low, high=high)
+
+
+def render_capacity(
+    cells: Cells, variants: Sequence[Variant], setting: Mapping[str, str], missing: Sequence[str], plot: str
+) -> str:
+    """The report as Markdown.
+
+    Args:
+        cells: the results of each (load, variant), one per seed.
+        setting: what all cells share, in words.
+        missing: names of experiments without a result.
+        plot: file name of the plot, in the report's folder.
+    """
+    parts = ["# How much does a memory hold, and does routing matter?", "Made by `make capacity`; do not edit."]
+    if missing:
+        parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
+    if not cells:
+        return "\n\n".join([*parts, "Nothing is finished yet."]) + "\n"
+    parts += ["## In words", "\n".join(f"* {said}" for said in [*_solved(cells, variants), *_differences(cells)])]
+    parts += [f"![Exact match by load, and what even routing costs]({plot})", "## The variants"]
+    parts.append("\n".join(f"* `{variant.name}`: {variant.words}." for variant in variants))
+    for load in loads(cells):
+        towns = "one town" if load == 1 else f"{load} towns"
+        parts += [f"## {towns.capitalize()}", _table(cells, variants, load)]
+    parts += ["## Setting", "\n".join(f"* {name}: {said}" for name, said in setting.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def loads(cells: Cells) -> list[int]:
+    """The loads that have results."""
+    return sorted({load for load, _ in cells})
+
+
+def above(ours: Sequence[Result], theirs: Sequence[Result]) -> bool:
+    """Whether every interval of `cross` of one variant's seeds lies above every interval of the other's."""
+    lows = [score_of(result).low for result in ours]
+    highs = [score_of(result).high for result in theirs]
+    known = [x for x in (*lows, *highs) if x is not None]
+    return len(known) == len(ours) + len(theirs) and min(known[: len(ours)]) > max(known[len(ours) :])
+
+
+def _mean(results: Sequence[Result], value: Callable[[Result], float | None]) -> float | None:
+    found = [value(result) for result in results]
+    known = [x for x in found if x is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else None
+
+
+def _cross(result: Result) -> float | None:
+    return score_of(result).value
+
+
+def _uniform(result: Result) -> float | None:
+    """Exact match of `cross` when the same model routes evenly; None without a router."""
+    if "uniform" not in (result.metrics.get("routing_ablation") or {}):
+        return None
+    return score_of(result, ablation="uniform", of="routing_ablation").value
+
+
+def _lost(result: Result) -> float | None:
+    uniform, learned = _uniform(result), _cross(result)
+    return None if uniform is None or learned is None else learned - uniform
+
+
+def _solved(cells: Cells, variants: Sequence[Variant]) -> list[str]:
+    """For each load: which variants solve it, and whether any does."""
+    said = []
+    for load in loads(cells):
+        shares = {}
+        for variant in variants:
+            results = cells.get((load, variant.name), ())
+            count = sum((_cross(result) or 0.0) >= SOLVED for result in results)
+            if count:
+                shares[variant.name] = f"`{variant.name}` ({count} of {len(results)} seeds)"
+        best = max((_mean(results, _cross) or 0.0, name) for (its, name), results in cells.items() if its == load)
+        which = (
+            f"solved by {', '.join(shares.values())}" if shares else f"solved by none; best `{best[1]}`, {best[0]:.1f}"
+        )
+        said.append(f"Load {load}: {which}.")
+    return said
+
+
+def _differences(cells: Cells) -> list[str]:
+    """The differences that were fixed beforehand, and what the present routing is worth."""
+    said = []
+    for load in loads(cells):
+        for name, other, words in DIFFERENCES:
+            ours, theirs = cells.get((load, name), ()), cells.get((load, other), ())
+            first, second = _mean(ours, _cross), _mean(theirs, _cross)
+            if first is None or second is None:
+                continue
+            clear = above(ours, theirs) or above(theirs, ours)
+            how = "intervals of all seeds apart" if clear else "intervals overlap"
+            count = f"{len(ours)} and {len(theirs)} seeds"
+            said.append(f"Load {load}, {words}: {first - second:+.1f} points of EM ({how}; {count}).")
+        for (its, name), results in sorted(cells.items()):
+            lost = _mean(results, _lost)
+            if its != load or lost is None or name == "gmm-uniform":
+                continue
+            verdict = "the experts divide the work" if lost >= MATTERS else "**the experts do not divide the work**"
+            said.append(f"Load {load}, `{name}` with even routing instead of its own: {-lost:+.1f} points; {verdict}.")
+    return said
+
+
+def _table(cells: Cells, variants: Sequence[Variant], load: int) -> str:
+    rows = []
+    for variant in variants:
+        results = cells.get((load, variant.name), ())
+        if not results:
+            continue
+        each = ", ".join(f"{result.seed}: {number(_cross(result))}" for result in results)
+        rows.append(
+            {
+                "variant": variant.name,
+                "EM of cross by seed": each,
+                "mean": number(_mean(results, _cross)),
+                "memory zeroed": number(_mean(results, lambda one: score_of(one, ablation="zeroed").value)),
+                "routing even": number(_mean(results, _uniform)),
+                "early": number(_mean(results, lambda one: score_of(one, "early").value)),
+                "local": number(_mean(results, lambda one: score_of(one, "local").value)),
+                "solved": f"{sum((_cross(one) or 0.0) >= SOLVED for one in results)} of {len(results)}",
+                "training, s": number(_mean(results, _seconds), 0),
+            }
+        )
+    chance = f"Chance is {CHANCE:.0f}. `cross` needs all facts kept until a segment tells which counts; of `early` the"
+    return f"{tables.markdown_table(pd.DataFrame(rows))}\n\n{chance} question itself tells it."
+
+
+def _seconds(result: Result) -> float | None:
+    value = result.cost.get("training_seconds")
+    return None if value is None else float(value)
+
+
+def write_csv(path: str | Path, cells: Cells) -> None:
+    """One line per load, variant and seed: `cross` with its interval and under each ablation, `early`, cost."""
+    rows = []
+    for (load, name), results in sorted(cells.items()):
+        for result in results:
+            score = score_of(result)
+            row: dict[str, object] = {"load": load, "variant": name, "seed": result.seed}
+            row |= {"cross": score.value, "cross_low": score.low, "cross_high": score.high}
+            row |= {f"cross_memory_{name}": score_of(result, ablation=name).value for name in ("zeroed", "shuffled")}
+            row |= {"cross_routing_uniform": _uniform(result), "early": score_of(result, "early").value}
+            rows.append(row | {"training_seconds": _seconds(result)})
+    tables.write_csv(path, pd.DataFrame(rows, dtype=object).fillna(""))
+
+
+def plot_capacity(cells: Cells, variants: Sequence[Variant]) -> Figure:
+    """EM of `cross` against load, a line a variant with its seeds as marks; below, the loss under even routing."""
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 2))
+    known = loads(cells)
+    for number_, variant in enumerate(variants):
+        mine = {load: cells[load, variant.name] for load in known if (load, variant.name) in cells}
+        style = {"color": f"C{number_ % 10}", "marker": "osD^vP*X<>"[number_ % 10], "markersize": 5}
+        points = [(load, value) for load, results in mine.items() if (value := _mean(results, _cross)) is not None]
+        if points:
+            top.plot(*zip(*points, strict=True), label=variant.name, linewidth=1, **style)
+            seeds = [(load, _cross(one)) for load, results in mine.items() for one in results]
+            top.plot(*zip(*seeds, strict=True), linestyle="", alpha=0.4, **style)
+        losses = [(load, value) for load, results in mine.items() if (value := _mean(results, _lost)) is not None]
+        if losses:
+            bottom.plot(*zip(*losses, strict=True), label=variant.name, linewidth=1, **style)
+    top.axhline(CHANCE, color=SOFT, linestyle=":", label="chance")
+    top.set(ylabel="EM of cross (%)", ylim=(-3, 103), title="How many facts are kept until one of them counts")
+    bottom.axhline(MATTERS, color=INK, linestyle=":", label="divides the work")
+    bottom.set(
+        xlabel="load: towns whose flag must be kept", ylabel="EM lost", title="What even routing costs the same model"
+    )
+    for axes in (top, bottom):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(known, [str(load) for load in known])
+        axes.minorticks_off()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="x-small", ncols=2)
+    return figure

@@ -1,0 +1,172 @@
+"""`make capacity`: how many facts does each memory keep, and does its routing matter? Variants, loads and seeds.
+
+    python -m pipeline.capacity                                            # phase 1: all variants, two loads, two seeds
+    python -m pipeline.capacity --loads 2 --variants gmm-write --seeds 13  # one cell
+    python -m pipeline.capacity --report-only
+
+The documents are those of `gmmxlnet.data.load`, enough that none is read twice. As in `make long-documents`, whose jobs
+these are, each experiment leaves one small file, here in reports/capacity/; run again, only what has no file of the
+same parameters, code and data is done, and what was killed goes on from its last checkpoint. reports/capacity.md, .csv
+and .png are made from all files that are there.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gmmxlnet.analysis.plots import save_figure
+from gmmxlnet.comparison.capacity import Variant, plot_capacity, render_capacity, write_csv
+from gmmxlnet.comparison.questions import ScoredDocuments
+from gmmxlnet.comparison.results import Result
+from gmmxlnet.data import load as load_world
+from gmmxlnet.data import sample
+from gmmxlnet.data.load import LoadWorld, write_load
+from gmmxlnet.errors import ConfigError, GMMXLNetError
+from gmmxlnet.messages import say
+from gmmxlnet.utils.files import atomic_file, digest_of, sha256_of
+from pipeline.long_documents import WORK, run_all
+from pipeline.places import PARAMS, REPORTS
+from pipeline.stage import errors_on_one_line
+from pipeline.variants import Planned, overridden, quoted
+
+NAME = "capacity"
+PROFILE = "profiles.sample."
+WIDE = 16  # slots of one memory where four experts have as many in all
+ROOM = 2 * (WIDE - 4)  # more tokens of a segment, so that the wide memory leaves as much room for the text
+GMM = ("memory_type=gmm", "num_memory_experts=4")
+WIDER = (f"memory_num_tokens={WIDE}", f"{PROFILE}max_seq_length={56 + ROOM}")
+VARIANTS = (
+    Variant(name="none", words="no memory: each segment alone, the floor", overrides=("memory_type=none",)),
+    Variant(name="token", words="one memory of 4 slots", overrides=("memory_type=token",)),
+    Variant(
+        name="token-wide",
+        words="one memory of 16 slots, as many as four experts have in all",
+        overrides=("memory_type=token", *WIDER),
+    ),
+    Variant(
+        name="token-slow",
+        words="one memory of 4 slots that starts to be written as slowly as a quarter of the routing writes",
+        overrides=("memory_type=token", "memory_gate_bias=-1.5"),
+    ),
+    Variant(name="gmm-write", words="four experts, read as they were written", overrides=GMM),
+    Variant(
+        name="gmm-read",
+        words="four experts, read by a router of its own",
+        overrides=(*GMM, "routing_mode=read-based"),
+    ),
+    Variant(
+        name="gmm-uniform",
+        words="four experts without a router: all are written and read alike (a control)",
+        overrides=(*GMM, "router=uniform"),
+    ),
+    Variant(
+        name="gmm-frozen",
+        words="four experts, a router that keeps its random weights (a control; temperature 0.1, else it is even)",
+        overrides=(*GMM, "router=frozen", "routing_temperature=0.1"),
+    ),
+    Variant(
+        name="gmm-top1",
+        words="four experts, one of them written and read a segment",
+        overrides=(*GMM, "routing_top_k=1"),
+    ),
+    Variant(
+        name="differentiable",
+        words="a bank of 16 slots that every token reads by content",
+        overrides=("memory_type=differentiable", f"memory_num_tokens={WIDE}", WIDER[1]),
+    ),
+)
+BY_NAME = {variant.name: variant for variant in VARIANTS}
+SETTINGS = ("profile=sample", "memory_num_tokens=4", "memory_association_weight=3.0")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=NAME, description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--variants", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), metavar="VARIANT")
+    parser.add_argument("--loads", nargs="+", type=int, default=[2, 4], help="towns of a document")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[13, 14])
+    parser.add_argument("--lag", type=int, default=2, help="segments of remarks between the flags and the town")
+    parser.add_argument("--updates", type=int, default=0, help="towns whose flag changes")
+    parser.add_argument("--steps", type=int, default=600, help="of 32 questions each")
+    parser.add_argument("--num-dev", type=int, default=100, help="documents that are scored")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
+    parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
+    return parser.parse_args(arguments)
+
+
+def plan_all(arguments: argparse.Namespace) -> list[Planned]:
+    """All experiments, checked before any of them runs; makes the documents. Raises ConfigError."""
+    text, planned = PARAMS.read_text("utf-8"), []
+    for load in arguments.loads:
+        world = LoadWorld(num_towns=load, num_updates=min(load, arguments.updates), lag=arguments.lag)
+        folder = documents(world, arguments.steps, arguments.num_dev)
+        files = [f"{PROFILE}dataset.{split}={quoted(str(folder / f'{split}.json'))}" for split in ("train", "dev")]
+        shared = (*SETTINGS, f"{PROFILE}max_steps={arguments.steps}", *files)
+        for seed in arguments.seeds:
+            for name in arguments.variants:
+                own = (*BY_NAME[name].overrides, f"seed={seed}")
+                overrides = (*shared, *own, *arguments.set)
+                params = overridden(text, overrides)
+                planned.append(Planned(_name_of(load, name, seed), name, seed, overrides, own, params))
+    return planned
+
+
+def _name_of(load: int, variant: str, seed: int) -> str:
+    return f"{NAME}-load{load}-{variant}-s{seed}"
+
+
+def documents(world: LoadWorld, steps: int, num_dev: int) -> Path:
+    """The documents, made now if they are not there; the name tells settings and code."""
+    if steps < 1 or num_dev < 1:
+        raise ConfigError("STEPS and the number of documents must be at least 1")
+    questions = 5 if world.num_updates == world.num_towns else 6
+    num_train = 32 * steps * 10 // (9 * questions) + 20  # a tenth is kept for calibration
+    code = [sha256_of(Path(str(module.__file__))) for module in (load_world, sample)]
+    folder = WORK / "load" / f"towns{world.num_towns}-{digest_of([str(world), num_train, num_dev, code])[:12]}"
+    if not (folder / "dev.json").exists():  # written last
+        write_load(world, folder, num_train=num_train, num_dev=num_dev)
+    return folder
+
+
+def report(planned: Sequence[Planned]) -> list[str]:
+    """Write the report from all results that are there; returns which of the planned ones are not."""
+    cells: dict[tuple[int, str], list[Result]] = {}
+    setting: dict[str, str] = {}
+    files = sorted((REPORTS / NAME).glob("*.safetensors"))
+    for file in files:
+        found = re.fullmatch(rf"{NAME}-load(\d+)-(.+)-s\d+", file.stem)
+        if found is None or found[2] not in BY_NAME:
+            raise ConfigError(f"{file}: is not a result of make capacity; remove it")
+        one = ScoredDocuments.read(file)
+        cells.setdefault((int(found[1]), found[2]), []).append(one.result)
+        for name, said in one.setting.items():
+            if name not in ("memory", "encoder"):  # which differ by variant
+                setting[name] = said if setting.get(name, said) == said else f"{setting[name]}; or {said}"
+    for results in cells.values():
+        results.sort(key=lambda result: result.seed)
+    missing = [one.name for one in planned if not (REPORTS / NAME / f"{one.name}.safetensors").exists()]
+    page = REPORTS / f"{NAME}.md"
+    with atomic_file(page) as scratch:
+        scratch.write_text(render_capacity(cells, VARIANTS, setting, missing, f"{NAME}.png"), encoding="utf-8")
+    if cells:
+        write_csv(page.with_suffix(".csv"), cells)
+        save_figure(plot_capacity(cells, VARIANTS), page.with_suffix(".png"))
+    say(f"{NAME}: {len(files)} results, {len(missing)} missing -> {page}")
+    return missing
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Plan, run, report, as `words` or the shell's arguments say."""
+    arguments = parse(words)
+    planned = plan_all(arguments)
+    if not arguments.report_only:
+        run_all(planned, REPORTS / NAME, NAME)
+    missing = report(planned)
+    if missing:
+        raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")
+
+
+if __name__ == "__main__":
+    with errors_on_one_line(NAME):
+        main()
