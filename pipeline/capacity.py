@@ -101,8 +101,11 @@ def plan_all(arguments: argparse.Namespace) -> list[Planned]:
     for load in arguments.loads:
         world = LoadWorld(num_towns=load, num_updates=min(load, arguments.updates), lag=arguments.lag)
         folder = documents(world, arguments.steps, arguments.num_dev)
-        files = [f"{PROFILE}dataset.{split}={quoted(str(folder / f'{split}.json'))}" for split in ("train", "dev")]
-        shared = (*SETTINGS, f"{PROFILE}max_steps={arguments.steps}", *files)
+        shared = (
+            *SETTINGS,
+            f"{PROFILE}max_steps={arguments.steps}",
+            f"{PROFILE}dataset={quoted(folder.as_posix())}",
+        )
         for seed in arguments.seeds:
             for name in arguments.variants:
                 own = (*BY_NAME[name].overrides, f"seed={seed}")
