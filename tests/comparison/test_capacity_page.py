@@ -1,0 +1,125 @@
+"""The page on capacity: who solves which load, the differences fixed beforehand, and what even routing costs."""
+
+import pandas as pd
+import pytest
+
+from gmmxlnet.comparison import Result
+from gmmxlnet.comparison.capacity import (
+    Variant,
+    above,
+    plot_capacity,
+    render_capacity,
+    score_of,
+    write_csv,
+)
+
+VARIANTS = tuple(
+    Variant(name=name, words=f"words of {name}", overrides=())
+    for name in ("none", "token", "token-wide", "token-slow", "gmm-write", "gmm-read", "gmm-uniform")
+)
+
+
+def row(value, total=100, width=3.0):
+    return {"exact_match": value, "exact_match_interval": [value - width, value + width], "total": total}
+
+
+@pytest.fixture
+def make_cell():
+    """A function to a result with `cross` and `early` EM, under an empty memory and under even routing."""
+
+    def make(variant, seed, cross, *, zeroed=24.0, uniform=None, load=2):
+        def types(value, early):
+            name = f"load{load}_lag1"
+            return {"by_question_type": {f"cross_{name}": row(value), f"early_{name}": row(early), "local": row(99.0)}}
+
+        metrics = {
+            "memory_ablation": {
+                "normal": types(cross, 88.0),
+                "zeroed": types(zeroed, 21.0),
+                "shuffled": types(zeroed + 1.5, 22.0),
+            },
+            "routing_ablation": None if uniform is None else {"uniform": types(uniform, 33.0)},
+        }
+        return Result(variant=variant, seed=seed, metrics=metrics, routing={}, cost={"training_seconds": 321.0})
+
+    return make
+
+
+@pytest.fixture
+def cells(make_cell):
+    return {
+        (2, "none"): [make_cell("none", 13, 25.0)],
+        (2, "token"): [make_cell("token", 13, 97.0), make_cell("token", 14, 61.0)],
+        (2, "token-wide"): [make_cell("token-wide", 13, 70.0), make_cell("token-wide", 14, 72.0)],
+        (2, "gmm-write"): [
+            make_cell("gmm-write", 13, 90.0, uniform=88.0),
+            make_cell("gmm-write", 14, 92.0, uniform=90.5),
+        ],
+        (4, "gmm-write"): [make_cell("gmm-write", 13, 80.0, uniform=40.0, load=4)],
+        (4, "gmm-uniform"): [make_cell("gmm-uniform", 13, 35.0, uniform=35.0, load=4)],
+    }
+
+
+def test_words_follow_from_the_numbers(cells):
+    page = render_capacity(cells, VARIANTS, {"budget": "9 steps"}, ["capacity-load4-token-s13"], "plot.png")
+    assert "**Not finished, hence not in here:** `capacity-load4-token-s13`." in page
+    assert "Load 2: solved by `token` (1 of 2 seeds)." in page
+    assert "Load 4: solved by none; best `gmm-write`, 80.0." in page
+    wide = "write-based mixture less one memory with as many slots in all"
+    assert f"Load 2, {wide}: +20.0 points of EM (intervals of all seeds apart; 2 and 2 seeds)." in page
+    assert "Load 4, learned routing less routing that is always even: +45.0 points of EM" in page
+    assert "Load 2, `gmm-write` with even routing instead of its own: -1.8 points; **the experts do not" in page
+    assert (
+        "Load 4, `gmm-write` with even routing instead of its own: -40.0 points; the experts divide the work." in page
+    )
+    assert "`gmm-uniform` with even routing" not in page
+    assert "read-based mixture" not in page  # was not run
+    assert "![Exact match by load, and what even routing costs](plot.png)" in page
+    assert "* budget: 9 steps" in page
+    line = next(line for line in page.splitlines() if line.startswith("| token "))
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        *("token", "13: 97.0, 14: 61.0", "79.0", "24.0", "n/a", "88.0", "99.0", "1 of 2", "321"),
+    ]
+
+
+def test_without_results_the_page_says_so():
+    assert "Nothing is finished yet." in render_capacity({}, VARIANTS, {}, ["capacity-load2-none-s13"], "plot.png")
+
+
+def test_one_is_above_another_only_if_all_seeds_are(make_cell):
+    low, high, middle = (make_cell("token", 13, value) for value in (50.0, 90.0, 55.0))
+    assert above([high], [low, middle])
+    assert not above([low, high], [middle])
+    assert not above([middle], [low])  # intervals overlap
+    assert not above([low], [high])
+
+
+def test_questions_of_several_types_are_weighed_by_their_number():
+    types = {
+        "cross_load2_lag1_updated": row(40.0, 30),
+        "cross_load2_lag1_untouched": row(80.0, 10),
+        "early_x": row(1.0),
+    }
+    metrics = {"memory_ablation": {"normal": {"by_question_type": types}}}
+    score = score_of(Result(variant="token", seed=13, metrics=metrics, routing={}))
+    assert (score.value, score.low) == (50.0, None)
+    assert score_of(Result(variant="token", seed=13, metrics=metrics, routing={}), "nothing").value is None
+
+
+def test_the_table_of_all_cells(cells, tmp_path):
+    write_csv(tmp_path / "capacity.csv", cells)
+    table = pd.read_csv(tmp_path / "capacity.csv")
+    assert len(table) == sum(map(len, cells.values()))
+    one = table[(table.load == 4) & (table.variant == "gmm-write")].iloc[0]
+    assert (one.seed, one.cross, one.cross_low, one.cross_high, one.early) == (13, 80.0, 77.0, 83.0, 88.0)
+    assert (one.cross_memory_zeroed, one.cross_memory_shuffled, one.cross_routing_uniform) == (24.0, 25.5, 40.0)
+
+
+def test_the_plot_shows_means_and_losses(cells):
+    top, bottom = plot_capacity(cells, VARIANTS).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in top.lines}
+    assert lines["token"] == [[2, 79.0]]
+    assert lines["gmm-write"] == [[2, 91.0], [4, 80.0]]
+    lost = {line.get_label(): line.get_xydata().tolist() for line in bottom.lines}
+    assert lost["gmm-write"] == [[2, 1.75], [4, 40.0]]
+    assert "token" not in lost
