@@ -21,7 +21,7 @@ from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.comparison.results import Result
 from gmmxlnet.data import load as load_world
 from gmmxlnet.data import sample
-from gmmxlnet.data.load import LoadWorld, write_load
+from gmmxlnet.data.load import TOWNS_ASKED, LoadWorld, write_load
 from gmmxlnet.errors import ConfigError, GMMXLNetError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, digest_of, sha256_of
@@ -33,9 +33,11 @@ from pipeline.variants import Planned, overridden, quoted
 NAME = "capacity"
 PROFILE = "profiles.sample."
 WIDE = 16  # slots of one memory where four experts have as many in all
+SEGMENT = 64  # tokens; the last one's town and list fit into it
+NEW_TOKENS = 42  # of the text in each
 ROOM = 2 * (WIDE - 4)  # more tokens of a segment, so that the wide memory leaves as much room for the text
 GMM = ("memory_type=gmm", "num_memory_experts=4")
-WIDER = (f"memory_num_tokens={WIDE}", f"{PROFILE}max_seq_length={56 + ROOM}")
+WIDER = (f"memory_num_tokens={WIDE}", f"{PROFILE}max_seq_length={SEGMENT + ROOM}")
 VARIANTS = (
     Variant(name="none", words="no memory: each segment alone, the floor", overrides=("memory_type=none",)),
     Variant(name="token", words="one memory of 4 slots", overrides=("memory_type=token",)),
@@ -77,7 +79,12 @@ VARIANTS = (
     ),
 )
 BY_NAME = {variant.name: variant for variant in VARIANTS}
-SETTINGS = ("profile=sample", "memory_num_tokens=4", "memory_association_weight=3.0")
+SETTINGS = (
+    "profile=sample",
+    "memory_num_tokens=4",
+    "memory_association_weight=3.0",
+    f"{PROFILE}max_seq_length={SEGMENT}",
+)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,9 +93,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), metavar="VARIANT")
     parser.add_argument("--loads", nargs="+", type=int, default=[2, 4], help="towns of a document")
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 14])
-    parser.add_argument("--lag", type=int, default=2, help="segments of remarks between the flags and the town")
+    parser.add_argument("--lag", type=int, default=1, help="segments of remarks between the flags and the town")
+    parser.add_argument("--town-apart", action="store_true", help="name the town in a segment before the list's")
     parser.add_argument("--updates", type=int, default=0, help="towns whose flag changes")
-    parser.add_argument("--steps", type=int, default=600, help="of 32 questions each")
+    parser.add_argument("--steps", type=int, default=1600, help="of 32 questions each")
     parser.add_argument("--num-dev", type=int, default=100, help="documents that are scored")
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
@@ -99,7 +107,13 @@ def plan_all(arguments: argparse.Namespace) -> list[Planned]:
     """All experiments, checked before any of them runs; makes the documents. Raises ConfigError."""
     text, planned = PARAMS.read_text("utf-8"), []
     for load in arguments.loads:
-        world = LoadWorld(num_towns=load, num_updates=min(load, arguments.updates), lag=arguments.lag)
+        world = LoadWorld(
+            num_towns=load,
+            num_updates=min(load, arguments.updates),
+            lag=arguments.lag,
+            town_with_list=not arguments.town_apart,
+            segment_tokens=NEW_TOKENS,
+        )
         folder = documents(world, arguments.steps, arguments.num_dev)
         shared = (
             *SETTINGS,
@@ -123,7 +137,7 @@ def documents(world: LoadWorld, steps: int, num_dev: int) -> Path:
     """The documents, made now if they are not there; the name tells settings and code."""
     if steps < 1 or num_dev < 1:
         raise ConfigError("STEPS and the number of documents must be at least 1")
-    questions = 5 if world.num_updates == world.num_towns else 6
+    questions = 4 + min(world.num_towns, TOWNS_ASKED) + (world.num_updates < world.num_towns)
     num_train = 32 * steps * 10 // (9 * questions) + 20  # a tenth is kept for calibration
     code = [sha256_of(Path(str(module.__file__))) for module in (load_world, sample)]
     folder = WORK / "load" / f"towns{world.num_towns}-{digest_of([str(world), num_train, num_dev, code])[:12]}"

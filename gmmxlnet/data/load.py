@@ -8,8 +8,11 @@ flag. "Who is on duty today?" needs the flag of the town named late, so all n fl
     The flag in Ashford is green.           segments 0 to ceil(n / 2) - 1
     Now the flag in Ashford is blue.        ceil(u / 2) segments for the u updates
     (remarks)                               `lag` segments
-    Today's report is from Ashford.         one segment
+    Today's report is from Ashford.         one segment, or with the list
     On duty: red is Anna, blue is Boris, …  the last segment
+
+If the town is named with the list (`town_with_list`), the last segment has to find one of the remembered facts. If it
+is named before, the memory itself has to mark one of its facts, which is harder to learn (`reports/experiments.md`).
 
 Every fact has the form "key is value", so that a small encoder can use the same lookup for all of them. Remarks in
 random order and people with fixed trades are placed in between. The flags of different towns are drawn
@@ -19,7 +22,7 @@ Question types:
 
 * `cross_load4_lag1`, with updates `cross_load4_lag1_updated` or `cross_load4_lag1_untouched`, depending on whether
   the town's flag changed: "Who is on duty today?";
-* `early_load4_lag1`, and so on: "Who is on duty in Ashford?", where the question itself names the town;
+* `early_load4_lag1`, and so on: "Who is on duty in Ashford?", of up to three towns, named by the question itself;
 * `local`: "Which flag is in Ashford?", "Who is on duty if red?" and "Who is the baker?"; the segment that
   contains the answer is enough (only flags that do not change are used);
 * `unanswerable`: a trade that the document does not mention.
@@ -46,6 +49,7 @@ from gmmxlnet.errors import ConfigError
 SPLITS = ("train", "dev")
 ALL_TOWNS = (*TOWNS, "Ilford", "Jarrow", "Kelso", "Ludlow", "Morley", "Newport", "Oakham", "Pickering")
 FACTS_PER_SEGMENT = 2
+TOWNS_ASKED = 3  # at most, by questions that name the town
 TRADES_NAMED = 2  # per document; the same number of other trades is asked about without an answer
 
 
@@ -57,6 +61,7 @@ class LoadWorld:
         num_towns: n, the load, 1 to 16.
         num_updates: u, number of towns whose flag changes, 0 to n.
         lag: segments of remarks between the last flag and the segment that names today's town.
+        town_with_list: whether the last segment names today's town, before the list.
         segment_tokens: words and punctuation marks per segment, about the context tokens of a segment minus
             `doc_stride`. The sample profile has 35 new ones per segment.
 
@@ -66,6 +71,7 @@ class LoadWorld:
     num_towns: int = 1
     num_updates: int = 0
     lag: int = 1
+    town_with_list: bool = False
     segment_tokens: int = 35
 
     def __post_init__(self) -> None:
@@ -96,26 +102,25 @@ def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: 
         flag_of[town] = str(rng.choice([flag for flag in FLAGS if flag != flag_of[town]]))
     changes = [report.fact("Now the", town, flag_of[town]) for town in changing]
     today = str(rng.choice(towns))
-    segments = [
-        *_in_pairs(facts),
-        *_in_pairs(changes),
-        *([] for _ in range(world.lag)),
-        [f"Today's report is from {today}."],
-    ]
+    segments = [*_in_pairs(facts), *_in_pairs(changes), *([] for _ in range(world.lag))]
+    report_from = f"Today's report is from {today}."
+    if not world.town_with_list:
+        segments.append([report_from])
     for number, trade in enumerate(trades[:TRADES_NAMED]):
         segments[(number + int(rng.integers(len(segments)))) % len(segments)] += [trade]
     for number, sentences in enumerate(segments):
         report.fill_segment(sentences, until=(number + 1) * world.segment_tokens)
+    if world.town_with_list:
+        report.say(report_from)
     report.list_duties()
 
     steady = [town for town in towns if town not in changing]
-    asked_town, asked_flag = str(rng.choice(towns)), str(rng.choice(FLAGS))
+    asked_towns, asked_flag = report.some(tuple(towns), TOWNS_ASKED), str(rng.choice(FLAGS))
     asked = [
         (world.question_type("cross", updated=today in changing), "Who is on duty today?", flag_of[today]),
-        (
-            world.question_type("early", updated=asked_town in changing),
-            f"Who is on duty in {asked_town}?",
-            flag_of[asked_town],
+        *(
+            (world.question_type("early", updated=town in changing), f"Who is on duty in {town}?", flag_of[town])
+            for town in asked_towns
         ),
         *(("local", f"Which flag is in {town}?", town) for town in steady[:1]),
         ("local", f"Who is on duty if {asked_flag}?", asked_flag),
@@ -208,12 +213,13 @@ def main() -> None:
     parser.add_argument("--num-towns", type=int, default=1)
     parser.add_argument("--num-updates", type=int, default=0)
     parser.add_argument("--lag", type=int, default=1)
+    parser.add_argument("--town-with-list", action="store_true", help="name today's town in the last segment")
     parser.add_argument("--segment-tokens", type=int, default=35)
-    parser.add_argument("--num-train", type=int, default=7000, help="documents, of five or six questions each")
+    parser.add_argument("--num-train", type=int, default=7000, help="documents, of five to eight questions each")
     parser.add_argument("--num-dev", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
     asked = parser.parse_args()
-    names = ("num_towns", "num_updates", "lag", "segment_tokens")
+    names = ("num_towns", "num_updates", "lag", "town_with_list", "segment_tokens")
     world = LoadWorld(**{name: getattr(asked, name) for name in names})
     write_load(world, asked.folder, num_train=asked.num_train, num_dev=asked.num_dev, seed=asked.seed)
 
