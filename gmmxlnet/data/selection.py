@@ -23,7 +23,8 @@ def split_calibration(documents: Sequence[Asked], fraction: float, seed: int) ->
 
     With a fraction above 0 and at least two texts, neither side is empty.
     """
-    hashes = {passage.text: keyed_hash(seed, "calibration", passage.text) for passage, _ in documents}
+    texts = dict.fromkeys(passage.text for passage, _ in documents)  # an article is hashed once, not once a question
+    hashes = {text: keyed_hash(seed, "calibration", text) for text in texts}
     ranked = sorted(hashes, key=lambda text: (hashes[text], text))
     num_calibration = sum(hash_ < fraction * 2**64 for hash_ in hashes.values())
     num_calibration = min(max(num_calibration, int(fraction > 0)), max(len(ranked) - 1, 0))

@@ -1,8 +1,11 @@
 """Splits and limits depend on what is in a document, not on where it stands."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gmmxlnet.data import selection
+from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
 from gmmxlnet.data.squad import Passage, Question
 
@@ -50,3 +53,20 @@ def test_a_limit_keeps_so_many_in_their_order_and_grows_by_adding() -> None:
 def test_about_the_fraction_is_held_out() -> None:
     _, calibration = split_calibration(documents([f"text {number}" for number in range(2000)]), 0.1, 13)
     assert 150 < len(calibration) < 250
+
+
+def test_a_text_is_hashed_once_however_many_questions_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"text {number % 7}" for number in range(100)]  # a hash for each question would read an article 100 times
+    hashed: list[str] = []
+
+    def counting(seed: int, *parts: str) -> int:
+        hashed.append(parts[-1])
+        return keyed_hash(seed, *parts)
+
+    before = split_calibration(documents(texts), 0.4, 13)
+    monkeypatch.setattr(selection, "keyed_hash", counting)
+    assert split_calibration(documents(texts), 0.4, 13) == before
+    assert sorted(hashed) == sorted(set(texts))
+    held_out = {text for text in texts if keyed_hash(13, "calibration", text) < 0.4 * 2**64}
+    assert {passage.text for passage, _ in before[1]} == held_out
+    assert 0 < len(held_out) < 7
