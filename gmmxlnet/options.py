@@ -21,6 +21,7 @@ from gmmxlnet.windows import ContextKind
 MAX_FLOAT = 3.4e38  # of float32
 LONGEST_SHOWN = 60  # characters of a wrong value that an error quotes
 LONGEST_TEXT = 4096  # characters of a name or a path
+MAX_N_BEST = 10_000  # candidates of an answer
 
 
 class Rule:
@@ -374,7 +375,7 @@ TRAINING: dict[str, Rule] = {
 
 EVALUATION: dict[str, Rule] = {
     "eval_batch_size": SIZE,
-    "n_best_size": _count(10_000),
+    "n_best_size": _count(MAX_N_BEST),
     "max_answer_length": SIZE,
 }
 

@@ -1,4 +1,7 @@
-"""`gmmxlnet answer`: asks a trained model questions about a user's text."""
+"""`gmmxlnet answer`: asks a trained model questions about a user's text.
+
+Arguments and files are checked before torch is imported, which takes seconds.
+"""
 
 import argparse
 import json
@@ -7,15 +10,17 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from gmmxlnet.data.plain_text import check_whole_characters, decode_text
 from gmmxlnet.errors import CheckpointError, ConfigError, DataError, reason_of
-from gmmxlnet.evaluation.answering import MAX_N_BEST, Answer, answer
 from gmmxlnet.messages import json_for_terminals, printable, said
-from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.options import MAX_N_BEST
 from gmmxlnet.utils.files import read_json
+
+if TYPE_CHECKING:
+    from gmmxlnet.evaluation.answering import Answer
+    from gmmxlnet.models import GMMXLNetForQA
 
 MOSTLY_UNFAMILIAR = 0.5  # share of unknown words from which a warning is printed
 REMEDY = "name a folder that the train stage made, such as models/gmm, or a Hub id"
@@ -51,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         check_whole_characters(question, f"--question {number} of {len(arguments.question)}")
     threshold = read_threshold(arguments.threshold)
     document = read_document(arguments.document, arguments.encoding)
+    check_name(arguments.model)
+    from gmmxlnet.evaluation.answering import answer
+
     model = load_model(arguments.model, arguments.revision)
     answers = answer(model, arguments.question, document, threshold=threshold, n_best=n_best)
     assert isinstance(answers, list)  # because the questions are a list
@@ -77,14 +85,22 @@ def show(text: str, as_json: bool = False) -> None:
         print(text)
 
 
-def load_model(name: str, revision: str | None) -> GMMXLNetForQA:
-    """Loads the model, on a GPU if available; raises CheckpointError if it does not exist."""
+def check_name(name: str) -> None:
+    """Raises CheckpointError unless a model's name is a folder of files, or may be an id on the Hub."""
     if Path(name).is_dir():
         for file in sorted(Path(name).iterdir()):
             if not (file.is_file() or file.is_dir()):
                 raise CheckpointError(f"{file}: is no regular file, and reading it might never end; {REMEDY}")
     elif name.count("/") != 1:
         raise CheckpointError(f"model {name!r}: there is no such folder; {REMEDY}")
+
+
+def load_model(name: str, revision: str | None) -> "GMMXLNetForQA":
+    """Loads the model, on a GPU if available; raises CheckpointError if it does not exist."""
+    import torch
+
+    from gmmxlnet.models import GMMXLNetForQA
+
     try:
         model = GMMXLNetForQA.from_pretrained(name, revision=revision or "main")
     except OSError as error:
@@ -137,7 +153,7 @@ def _threshold_of_file(name: str) -> float:
     return float(threshold)
 
 
-def in_words(found: Answer, n_best: int) -> str:
+def in_words(found: "Answer", n_best: int) -> str:
     """Formats the answer as text, with the candidates if more than one is requested."""
     lines = [f"Q: {printable(found.question)}"]
     if found.segment is None:
@@ -159,7 +175,7 @@ def in_words(found: Answer, n_best: int) -> str:
     return "\n".join(lines)
 
 
-def unfamiliar(found: Answer) -> list[str]:
+def unfamiliar(found: "Answer") -> list[str]:
     """Returns a warning line if most words of the question or the document are unknown to the model."""
     shares = {"question": found.unfamiliar_in_question, "document": found.unfamiliar_in_document}
     mostly = [f"{share:.0%} of the {what}'s words" for what, share in shares.items() if share >= MOSTLY_UNFAMILIAR]

@@ -6,20 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-from transformers import XLNetLMHeadModel
-
-from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.messages import markdown, say
-from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.models.pretrained import read_base_config
-from gmmxlnet.reports import read_pretraining, read_scores
-from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.utils.files import atomic_folder, read_object, sha256_of
-from gmmxlnet.utils.tables import markdown_table
-from gmmxlnet.utils.tensors import weights_hash
 
 MEGABYTE = 10**6
 REPORTS = ("pretraining.json", "experiment.json")  # provenance, if the folder has them
@@ -38,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exports the model and prints size and hash."""
+    from gmmxlnet.reports import read_scores
+
     size, digest = export(
         arguments.folder,
         arguments.output,
@@ -60,6 +51,9 @@ def export(
         max_shard_size: maximum size of one weights file in bytes.
     """
     config = read_object(folder / "config.json", missing="name a folder that holds a model")
+    from gmmxlnet.data.tokenizer import load_tokenizer  # with what follows it takes seconds
+    from gmmxlnet.utils.tensors import weights_hash
+
     model = read_model(folder, config)
     with atomic_folder(output) as scratch:
         model.save_pretrained(scratch, max_shard_size=max_shard_size)
@@ -86,6 +80,12 @@ def export(
 
 def read_model(folder: Path, config: Mapping[str, Any]) -> Any:
     """Loads the model in bfloat16. Raises CheckpointError."""
+    import torch
+    from transformers import XLNetLMHeadModel
+
+    from gmmxlnet.models import GMMXLNetForQA
+    from gmmxlnet.models.pretrained import read_base_config
+
     if config.get("model_type") == "gmmxlnet":
         return GMMXLNetForQA.from_pretrained(folder).to(torch.bfloat16)  # type: ignore[arg-type]  # wrapped by transformers
     read_base_config(str(folder), None)
@@ -99,6 +99,9 @@ def read_model(folder: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[str, Any] | None) -> str:
+    from gmmxlnet.reports import read_pretraining
+    from gmmxlnet.sharing.model_card import model_card
+
     if config["model_type"] == "gmmxlnet":
         made = folder / "experiment.json"
         parameters = read_object(made, missing="").get("parameters") if made.exists() else None
@@ -110,6 +113,10 @@ def _card(name: str, config: Mapping[str, Any], folder: Path, metrics: Mapping[s
 
 def encoder_card(name: str, config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """Writes the card of an encoder: architecture, training data and results."""
+    import pandas as pd
+
+    from gmmxlnet.utils.tables import markdown_table
+
     found, corpus = report["heldout"], report["corpus"]
     cells = [(markdown(name), markdown(str(value))) for name, value in report["settings"].items()]
     settings = markdown_table(pd.DataFrame(cells, columns=["setting", "value"]))

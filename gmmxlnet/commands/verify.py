@@ -2,8 +2,9 @@
 
 import argparse
 import json
+from pathlib import Path
 
-from gmmxlnet.verification import LEVELS, verify
+from gmmxlnet.verification.checks import LEVELS, Report, check_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verifies the checkpoint and prints the report."""
-    report = verify(arguments.folder, arguments.level, against=arguments.against)
+    folder = Path(arguments.folder)
+    report = Report(folder=str(folder), level=arguments.level)
+    if report.add("folder", lambda: check_folder(folder)):
+        from gmmxlnet.verification.levels import verify  # imports torch, which a mistyped folder need not wait for
+
+        report = verify(folder, arguments.level, against=arguments.against)
     print(json.dumps(report.to_json(), indent=2) if arguments.json else report.to_text())
     return 0 if report.passed else 1

@@ -1,11 +1,12 @@
 """`ConversionSettings`: the options of a conversion, with their help for the command line."""
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from gmmxlnet.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line's help does not need it
+    import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SHORTEST = 80  # of max_length: room for a question of 40 tokens and as much text
@@ -46,8 +47,10 @@ class ConversionSettings:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 
-    def dtype(self, device: torch.device) -> torch.dtype | None:
+    def dtype(self, device: "torch.device") -> "torch.dtype | None":
         """Return the autocast dtype on a device; None for float32."""
+        import torch
+
         if self.precision != "auto":
             return torch.bfloat16 if self.precision == "bfloat16" else None
         if device.type == "cuda":

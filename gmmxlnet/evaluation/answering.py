@@ -29,8 +29,8 @@ from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.messages import said
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
+from gmmxlnet.options import MAX_N_BEST
 
-MAX_N_BEST = 10_000
 MAX_SEQ_LENGTH, DOC_STRIDE = 384, 64  # for models whose config.json does not store the training values
 SHOWN_WORDS = 5  # maximum number of unfamiliar words listed in an answer
 CANDIDATES = 20  # spans in the softmax, even if fewer are returned

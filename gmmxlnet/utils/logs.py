@@ -38,6 +38,9 @@ def set_log_level(level: str | None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("gmmxlnet", "pipeline"):
         logging.getLogger(name).setLevel(level.upper())
-    from transformers.utils import logging as transformers_logging  # after `quiet_without_a_terminal`
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity(getattr(logging, LEVELS[level].upper()))
+        transformers_logging.set_verbosity(getattr(logging, LEVELS[level].upper()))
+    else:  # importing it takes seconds, which a mistyped file need not wait: it reads this when it is imported
+        os.environ["TRANSFORMERS_VERBOSITY"] = LEVELS[level]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import CheckpointError
@@ -61,3 +62,12 @@ class Report:
         lines = [f"{'ok' if x.passed else 'FAILED':6}  {x.name:{width}}  {x.detail}" for x in self.checks]
         verdict = "passed" if self.passed else f"{len(self.failures)} of {len(self.checks)} checks failed"
         return "\n".join(map(said, [*lines, f"{self.folder}: level {self.level}: {verdict}"]))
+
+
+def check_folder(folder: Path) -> str:
+    """The first check of every level. Raises CheckpointError if there is no such folder."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: there is no such folder; name one that save_pretrained or the train stage made"
+        )
+    return "is there"

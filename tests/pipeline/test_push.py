@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
-from pipeline import push
+from pipeline import push, upload
 from pipeline.experiment import Experiment
 from pipeline.params import load_params
 
@@ -76,7 +76,7 @@ def test_the_model_stands_on_the_hub_with_its_scores(hub, trained):
 
 @pytest.mark.parametrize(("segments", "tags"), [(None, []), ([6], ["stage-1-segs-6"]), ([2, 4, 8], ["stage-3-segs-8"])])
 def test_the_tag_of_the_last_stage(segments, tags):
-    assert push.stage_tags(segments) == tags
+    assert upload.stage_tags(segments) == tags
 
 
 def test_a_model_that_does_not_reload_is_not_pushed(hub, trained):
@@ -106,7 +106,7 @@ def test_every_profile_has_a_card(trained):
     params, metrics = load_params(), json.loads((trained / "reports" / "metrics.json").read_text(encoding="utf-8"))
     experiment = Experiment.read(trained / "models" / "gmm")
     cards = {
-        name: ModelCard(push.card(params.model_copy(update={"profile": name}), experiment, metrics)).data
+        name: ModelCard(upload.card(params.model_copy(update={"profile": name}), experiment, metrics)).data
         for name in params.profiles
     }
     assert (cards["squad_v2"].datasets, cards["squad_v2"].base_model) == (
@@ -114,6 +114,6 @@ def test_every_profile_has_a_card(trained):
         "xlnet/xlnet-base-cased",
     )
     (trained / "data" / "sample").mkdir(parents=True)
-    sample = ModelCard(push.card(params, experiment, metrics)).data
+    sample = ModelCard(upload.card(params, experiment, metrics)).data
     assert (sample.datasets, sample.base_model) == (None, None)
     assert {result.dataset_name for result in sample.eval_results} == {"sample (local files)"}

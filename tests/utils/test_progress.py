@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -96,6 +98,19 @@ def test_the_level_comes_from_the_option_or_the_variable(monkeypatch):
     with pytest.raises(ConfigError, match="GMMXLNET_LOG_LEVEL must be debug, info, warning, error, not 'loud'"):
         logs.set_log_level(None)
     logs.set_log_level("info")
+
+
+@pytest.mark.parametrize(("level", "theirs"), [("debug", 20), ("info", 30), ("error", 40)])
+def test_the_level_holds_for_transformers_whether_imported_before_or_after(level, theirs):
+    lines = [
+        "from gmmxlnet.utils.logs import set_log_level",
+        f"set_log_level({level!r})",
+        "from transformers.utils import logging",
+        "print(logging.get_verbosity())",
+    ]
+    for order in (lines, [lines[2], *lines]):
+        done = subprocess.run([sys.executable, "-c", "\n".join(order)], capture_output=True, text=True, check=True)
+        assert int(done.stdout) == theirs
 
 
 def test_lack_of_memory_is_recognized():

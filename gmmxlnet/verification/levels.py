@@ -12,7 +12,7 @@ from gmmxlnet.models.checkpoint.manifest import Manifest
 from gmmxlnet.models.checkpoint.weights import Stored, read_headers, read_tensors
 from gmmxlnet.models.configuration import BOOKKEEPING, GMMXLNetConfig
 from gmmxlnet.verification import full, static
-from gmmxlnet.verification.checks import LEVELS, Report
+from gmmxlnet.verification.checks import LEVELS, Report, check_folder
 from gmmxlnet.verification.fingerprint import FILE_NAME, Fingerprint, probe_logits
 
 
@@ -39,7 +39,7 @@ def verify(folder: str | Path, level: str = "structure", *, against: str | Path 
 
 
 def _quick(report: Report, folder: Path) -> Opened | None:
-    if not report.add("folder", lambda: _folder(folder)):
+    if not report.add("folder", lambda: check_folder(folder)):
         return None
     parts = {"config": lambda: f"version {read_config(folder).version}", "headers": lambda: _headers(folder)}
     parts["manifest"] = lambda: f"made with gmmxlnet {Manifest.read(folder).made_with.get('gmmxlnet')}"
@@ -60,14 +60,6 @@ def _quick(report: Report, folder: Path) -> Opened | None:
     report.add("files", lambda: static.check_sizes_of_files(folder, opened))
     report.add("pollution", lambda: static.check_pollution(folder, opened))
     return opened
-
-
-def _folder(folder: Path) -> str:
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder}: there is no such folder; name one that save_pretrained or the train stage made"
-        )
-    return "is there"
 
 
 def _headers(folder: Path) -> str:
