@@ -27,7 +27,7 @@ NOT_TRAINED_WITH = {
     *("num_workers", "save_steps", "save_total_limit"),  # they change no number
 }
 # What names, descriptions and MLflow's tags are made of.
-DESCRIBED_BY = ("profile", "seed", "memory_type", "num_memory_experts", "memory_num_tokens", "routing_mode")
+DESCRIBED_BY = ("profile", "seed", *options.MEMORY)
 RULES = options.RUN | options.MEMORY | options.LOSS | options.ADAPTER | options.CHUNKING | options.TRAINING
 RULES |= {"profile": options.Text("a name")}
 

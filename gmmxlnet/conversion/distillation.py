@@ -14,20 +14,23 @@ import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from typing_extensions import TypedDict
 
 from gmmxlnet.conversion.families import Teacher
 from gmmxlnet.conversion.report import student_states, teacher_states
 from gmmxlnet.conversion.windows import Batch, Windows
-from gmmxlnet.errors import CheckpointError, Interrupted
+from gmmxlnet.errors import CheckpointError, Interrupted, reason_of
 from gmmxlnet.interrupts import StopRequest
 from gmmxlnet.models.encoder import XLNetEncoder
+from gmmxlnet.reports import Count, Number
 from gmmxlnet.utils.files import atomic_folder, digest_of, read_json, write_json
 from gmmxlnet.utils.progress import Progress
 
@@ -40,7 +43,21 @@ WARMUP_STEPS = 20
 COOLDOWN = 4  # the last 1/4 of the steps
 MAX_GRAD_NORM = 1.0
 SECONDS_BETWEEN_STATES = 120.0
-_TOLD = ("identity", "step", "seconds", "tokens_read", "losses", "total_steps")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # Adam's state of a parameter
+
+
+class Told(TypedDict):
+    """`state.json`: attributes of a `Distiller`."""
+
+    identity: str
+    step: Count
+    seconds: Annotated[float, Field(ge=0, le=1e12)]
+    tokens_read: Count
+    losses: list[Number]
+    total_steps: Count | None
+
+
+_TOLD = TypeAdapter(Told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,23 +206,31 @@ class Distiller:
         for name, parameter in self.encoder.named_parameters():
             moments |= {f"{kind} {name}": value for kind, value in self.optimizer.state[parameter].items()}
         weights = {f"weight {name}": tensor for name, tensor in self.encoder.state_dict().items()}
-        told = {name: getattr(self, name) for name in _TOLD}
+        told = {name: getattr(self, name) for name in Told.__annotations__}
         with atomic_folder(self.resume_dir) as folder:
             save_file({name: tensor.contiguous() for name, tensor in (weights | moments).items()}, folder / WEIGHTS)
             write_json(folder / STATE, told)
 
     def _resume(self) -> None:
-        """Restore the newest state, unless there is none or it belongs to another run."""
+        """Restore the newest state, unless there is none, it is damaged or it belongs to another run."""
         try:
-            told = read_json(self.resume_dir / STATE)
+            told = _TOLD.validate_python(read_json(self.resume_dir / STATE), strict=True)
             tensors = load_file(self.resume_dir / WEIGHTS, device=str(self.device))
         except FileNotFoundError:
             return
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            self._begin_anew(f"is not what convert wrote ({'.'.join(map(str, fault['loc']))}: {fault['msg']})")
+            return
         except (OSError, ValueError, SafetensorError) as error:
-            logger.warning("%s: cannot be read (%s); beginning anew", self.resume_dir, error)
+            self._begin_anew(f"cannot be read ({reason_of(error)})")
             return
         if told["identity"] != self.identity or not self._is_on_the_way(told["step"], told["total_steps"]):
-            logger.warning("%s: is of another conversion; beginning anew", self.resume_dir)
+            self._begin_anew("is of another conversion")
+            return
+        odd = "losses" if len(told["losses"]) != told["step"] else self._odd_tensor(tensors)
+        if odd:
+            self._begin_anew(f"is not what convert wrote ({odd} has another size)")
             return
         self.step, self.seconds, self.losses = told["step"], told["seconds"], told["losses"]
         self.tokens_read = told["tokens_read"]
@@ -214,10 +239,23 @@ class Distiller:
             self.total_steps = None  # steps that were asked for then; now the minutes decide
         self.encoder.load_state_dict({name: tensors[f"weight {name}"] for name in self.encoder.state_dict()})
         for name, parameter in self.encoder.named_parameters():
-            self.optimizer.state[parameter] = {
-                kind: tensors[f"{kind} {name}"] for kind in ("step", "exp_avg", "exp_avg_sq")
-            }
+            self.optimizer.state[parameter] = {kind: tensors[f"{kind} {name}"] for kind in MOMENTS}
         logger.info("going on from step %d", self.step)
+
+    def _begin_anew(self, reason: str) -> None:
+        logger.warning("%s: %s; beginning anew", self.resume_dir, reason)
+
+    def _odd_tensor(self, tensors: dict[str, Tensor]) -> str | None:
+        """Return the name of a tensor that a state of this training has not, or has with another shape or dtype."""
+        expected = {f"weight {name}": tensor for name, tensor in self.encoder.state_dict().items()}
+        for name, parameter in self.encoder.named_parameters():
+            like = (torch.zeros(()), parameter, parameter)
+            expected |= {f"{kind} {name}": tensor for kind, tensor in zip(MOMENTS, like, strict=True)}
+        for name in sorted(expected.keys() | tensors.keys()):
+            own, found = expected.get(name), tensors.get(name)
+            if own is None or found is None or own.shape != found.shape or own.dtype != found.dtype:
+                return name
+        return None
 
     def _is_on_the_way(self, step: int, total_steps: int | None) -> bool:
         """Whether a run of this duration passes through such a state."""

@@ -53,6 +53,9 @@ _LETTER = rf"[{_UNSPACED}]\p{{M}}*|\p{{GCB=L}}+\p{{GCB=V}}*\p{{GCB=T}}*"
 _PIECE = regex.compile(  # such a letter, a word or one mark, with the space before it
     rf"{_SPACE}?(?:{_LETTER}|[\w--[{_UNSPACED}\p{{Hangul}}]]+|[^\w{_SPACE}])|{_SPACE}", regex.V1
 )
+_NO_TOKENIZER = (  # as transformers raises them for files that are none
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, HTTPError),
+)
 _ENCODE_BATCH = 2_048  # texts encoded at once: bounds the tokenizer's memory use
 
 
@@ -89,7 +92,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
             tokenizer = XLNetTokenizerFast.from_pretrained(source)
         else:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, HTTPError) as error:
+    except _NO_TOKENIZER as error:
         raise _unreadable(source, error) from error
     except Exception as error:
         if type(error) is not Exception:  # the Rust code of tokenizers raises plain Exception

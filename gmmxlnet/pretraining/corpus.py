@@ -11,20 +11,49 @@ on their text and the seed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 from transformers import XLNetTokenizerFast
+from typing_extensions import TypedDict
 
+from gmmxlnet.data.arrays import read_array
 from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.squad import read_squad_file
 from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer, scratch_tokenizer
-from gmmxlnet.errors import DataError
+from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.folder_files import is_inside
+from gmmxlnet.reports import Count, Share
 from gmmxlnet.utils.files import atomic_folder, digest_of, read_json, sha256_of, write_json
 
 FORMAT, VERSION = "gmmxlnet-corpus", 1
 MANIFEST = "corpus.json"
 PARTS = ("train", "heldout")
+MAX_SHOWN = 60  # characters of a wrong name that a message quotes
+_REMEDY = "prepare the corpus again"
+
+
+class Part(TypedDict):
+    """What the manifest says of an array."""
+
+    paragraphs: Count
+    tokens: Annotated[int, Field(ge=1, le=2**53)]
+
+
+class Manifest(TypedDict):
+    """`corpus.json`."""
+
+    sources: list[str]
+    vocabulary: Annotated[int, Field(ge=1, lt=2**31)]
+    heldout_fraction: Share
+    seed: int
+    train: Part
+    heldout: Part
+    files: dict[str, str]
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def prepare_corpus(
@@ -42,7 +71,7 @@ def prepare_corpus(
     paragraphs = read_paragraphs(sources)
     train, heldout = _hold_out(paragraphs, heldout_fraction, seed)
     words = scratch_tokenizer(train) if tokenizer == "scratch" else load_tokenizer(tokenizer)
-    dtype = np.uint16 if len(words) <= 2**16 else np.int32
+    dtype = token_dtype(len(words))
     sizes: dict[str, dict[str, int]] = {}
     with atomic_folder(folder) as scratch:
         words.save_pretrained(str(scratch / "tokenizer"))
@@ -92,17 +121,23 @@ class Corpus:
     def open(cls, folder: str | Path) -> "Corpus":
         """Open a folder. Raises DataError if it is not a corpus, is damaged or has another version."""
         folder = Path(folder)
-        try:
-            manifest = read_json(folder / MANIFEST)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder / MANIFEST}: cannot be read ({error}); prepare the corpus again") from None
-        if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
-            raise DataError(f"{folder / MANIFEST}: is not of {FORMAT} version {VERSION}; prepare the corpus again")
+        manifest = _read_manifest(folder / MANIFEST)
         for name, digest in manifest["files"].items():
             if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-                raise DataError(f"{folder / name}: is not what was written (its SHA-256 differs); prepare it again")
-        arrays = {name: np.load(folder / f"{name}.npy", "r", allow_pickle=False) for name in PARTS}
-        return cls(folder=folder, manifest=manifest, **arrays)
+                raise DataError(f"{folder / name}: is not what was written (its SHA-256 differs); {_REMEDY}")
+        dtype, arrays = token_dtype(manifest["vocabulary"]), {}
+        for part in PARTS:
+            path = folder / f"{part}.npy"
+            arrays[part] = tokens = read_array(path, dtype, remedy=_REMEDY)
+            if (
+                len(tokens) != manifest[part]["tokens"]
+                or not 0 <= tokens.min() <= tokens.max() < manifest["vocabulary"]
+            ):
+                raise DataError(f"{path}: has not the tokens that {MANIFEST} names; {_REMEDY}")
+        corpus = cls(folder=folder, manifest=manifest, **arrays)
+        if len(corpus.tokenizer()) != manifest["vocabulary"]:
+            raise DataError(f"{folder / 'tokenizer'}: has not the vocabulary that {MANIFEST} names; {_REMEDY}")
+        return corpus
 
     @property
     def digest(self) -> str:
@@ -112,6 +147,33 @@ class Corpus:
     def tokenizer(self) -> XLNetTokenizerFast:
         """Load the tokenizer of the corpus."""
         return load_tokenizer(str(self.folder / "tokenizer"))
+
+
+def token_dtype(vocabulary: int) -> type[np.generic]:
+    """Return the smallest dtype used for a vocabulary's ids."""
+    return np.uint16 if vocabulary <= 2**16 else np.int32
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read `corpus.json` and check all of it. Raises DataError."""
+    try:
+        manifest = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}); {_REMEDY}") from None
+    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
+        raise DataError(f"{path}: is not of {FORMAT} version {VERSION}; {_REMEDY}")
+    try:
+        _MANIFEST.validate_python(manifest, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part)[:MAX_SHOWN] for part in fault["loc"])
+        raise DataError(f"{path}: is not what was written: {place}: {fault['msg']}; {_REMEDY}") from None
+    if not {*(f"{part}.npy" for part in PARTS), "tokenizer/tokenizer.json"} <= set(manifest["files"]):
+        raise DataError(f"{path}: is not what was written: files lack arrays or tokenizer; {_REMEDY}")
+    for name in manifest["files"]:
+        if not is_inside(name):
+            raise DataError(f"{path}: names a file outside of its folder, {name[:MAX_SHOWN]!r}; {_REMEDY}")
+    return manifest
 
 
 def _hold_out(paragraphs: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:

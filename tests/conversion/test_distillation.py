@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from gmmxlnet.conversion import distillation
 from gmmxlnet.conversion.algebra import start_segments, student_config, transplant
@@ -162,6 +164,54 @@ def test_a_damaged_state_is_left_and_said(make_distiller, eight_steps, tmp_path,
     second.run()
     assert "cannot be read" in caplog.text
     assert bits(second) == bits(eight_steps)
+
+
+def written(state, **change):
+    return json.dumps({**json.loads(state), **change})
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda state: "[]", "is not what convert wrote .*dictionary"),
+        (lambda state: "{}", r"is not what convert wrote \(identity: Field required\)"),
+        (lambda state: written(state, step="5"), r"\(step: Input should be a valid integer\)"),
+        (lambda state: written(state, seconds=-1.0), r"\(seconds: "),
+        (lambda state: written(state, losses=[1.0, None]), r"\(losses.1: "),
+        (lambda state: written(state, losses=[1.0]), r"\(losses has another size\)"),
+        (lambda state: written(state, step=4), r"\(losses has another size\)"),
+        (lambda state: written(state, total_steps=True), r"\(total_steps"),
+        (lambda state: state[:30], "cannot be read"),
+    ],
+)
+def test_an_odd_state_is_said_in_one_line(make_distiller, tmp_path, caplog, damage, reason):
+    run_until(make_distiller(tmp_path / "resume"), 5)
+    path = tmp_path / "resume" / distillation.STATE
+    path.write_text(damage(path.read_text()))
+    second = make_distiller(tmp_path / "resume")
+    second._resume()
+    assert second.step == 0
+    assert re.search(rf"resume: .*{reason}.*; beginning anew$", caplog.messages[-1])
+
+
+@pytest.mark.parametrize("how", ["missing", "another", "shape", "dtype"])
+def test_odd_tensors_of_a_state_are_said_in_one_line(make_distiller, tmp_path, caplog, how):
+    run_until(make_distiller(tmp_path / "resume"), 5)
+    path = tmp_path / "resume" / distillation.WEIGHTS
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if name.startswith("exp_avg "))
+    if how == "missing":
+        del tensors[name]
+    elif how == "another":
+        tensors[name := "x"] = torch.zeros(1)
+    else:
+        tensors[name] = tensors[name].flatten()[:1] if how == "shape" else tensors[name].double()
+    save_file(tensors, path)
+    second = make_distiller(tmp_path / "resume")
+    before = bits(second)
+    second._resume()
+    assert (second.step, bits(second)) == (0, before)
+    assert caplog.messages[-1].endswith(f"is not what convert wrote ({name} has another size); beginning anew")
 
 
 def test_the_state_holds_json_and_safetensors_alone(make_distiller, tmp_path):

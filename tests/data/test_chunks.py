@@ -261,6 +261,7 @@ def test_no_array_is_opened_for_writing(pristine: Path) -> None:
     ("change", "words"),
     [
         ({"version": 3}, "version 3, this program reads 2"),
+        ({"version": {"a": "\x1b" * 3000}}, r"version \{'a': '(\\x1b){1,20}.{,4}…, this program reads 2"),
         ({"format": "x"}, "is not a manifest"),
         ({"files": {}}, "is incomplete"),
         ({"layout": {"max_seq_length": 1}}, "is incomplete"),

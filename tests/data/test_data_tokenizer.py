@@ -109,6 +109,16 @@ def test_an_empty_or_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path))
 
 
+@pytest.mark.parametrize("change", [{"unk_id": -1}, {"unk_id": 10**30}, {"unk_token": 3}])
+def test_odd_settings_are_refused_in_one_line(scratch: XLNetTokenizerFast, tmp_path: Path, change: dict) -> None:
+    scratch.save_pretrained(str(tmp_path))
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change), encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be loaded") as caught:
+        load_tokenizer(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_tokenizer_without_the_special_tokens_is_refused(tmp_path: Path) -> None:
     vocabulary = [("[UNK]", 0.0), *((f"▁{number}", -1.0) for number in range(120))]
     special = {"unk_token": "[UNK]", "sep_token": "[S]", "cls_token": "[C]", "pad_token": "[P]"}

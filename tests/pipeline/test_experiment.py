@@ -98,6 +98,11 @@ def test_names_are_for_people(params, chunks, values, name):
         ("{}", "is not what train wrote: it must hold parameters by name.*; make it again: dvc repro --force train"),
         ('{"parameters": 3, "data": ""}', "is not what train wrote: it must hold parameters by name"),
         ('{"parameters": {"seed": 13}, "data": ""}', "is not what train wrote: parameters lack profile"),
+        (
+            '{"parameters": {"profile": "sample", "seed": 13, "memory_type": "gmm", "num_memory_experts": 4, '
+            '"memory_num_tokens": 4, "routing_mode": "write-based"}, "data": ""}',
+            "is not what train wrote: parameters lack routing_temperature",  # which the page describes
+        ),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, text, words):

@@ -8,6 +8,7 @@ import pytest
 
 from gmmxlnet.errors import DataError
 from gmmxlnet.pretraining.corpus import Corpus, prepare_corpus, read_paragraphs
+from gmmxlnet.utils.files import sha256_of
 
 
 def test_texts_folders_and_squad_files_give_their_paragraphs_once(tmp_path):
@@ -62,4 +63,44 @@ def test_a_damaged_corpus_does_not_open(corpus_folder, tmp_path):
     content[-1] ^= 1
     (tmp_path / "corpus" / "train.npy").write_bytes(content)
     with pytest.raises(DataError, match=r"train\.npy: is not what was written"):
+        Corpus.open(tmp_path / "corpus")
+
+
+def changed(manifest, **change):
+    return json.dumps({**json.loads(manifest), **change})
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda text: "3", "is not of gmmxlnet-corpus version 1"),
+        (lambda text: changed(text, files=[]), "is not what was written: files: "),
+        (lambda text: changed(text, files={}), "is not what was written: files lack arrays or tokenizer"),
+        (lambda text: changed(text, files=json.loads(text)["files"] | {"../x": "y"}), "names a file outside"),
+        (lambda text: changed(text, vocabulary="x"), "is not what was written: vocabulary: "),
+        (lambda text: changed(text, train=None), "is not what was written: train: "),
+        (lambda text: changed(text, heldout={"tokens": 0}), r"is not what was written: heldout\.paragraphs: "),
+        (lambda text: changed(text, sources=[1]), r"is not what was written: sources\.0: "),
+        (lambda text: changed(text, vocabulary=70_000), r"train\.npy: holds uint16"),
+        (lambda text: changed(text, vocabulary=3), r"train\.npy: has not the tokens"),
+        (lambda text: changed(text, vocabulary=60_000), "tokenizer: has not the vocabulary"),
+        (lambda text: changed(text, train={"paragraphs": 360, "tokens": 5}), r"train\.npy: has not the tokens"),
+    ],
+)
+def test_an_odd_manifest_is_refused_in_one_line(corpus_folder, tmp_path, damage, reason):
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "corpus.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(DataError, match=rf"corpus[/.][^;]*{reason}.*prepare the corpus again") as caught:
+        Corpus.open(tmp_path / "corpus")
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_objects_in_an_array_are_refused(corpus_folder, tmp_path):
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    array, path = tmp_path / "corpus" / "train.npy", tmp_path / "corpus" / "corpus.json"
+    np.save(array, np.array([{}, 1], dtype=object), allow_pickle=True)
+    files = json.loads(path.read_text())["files"] | {"train.npy": sha256_of(array)}
+    path.write_text(changed(path.read_text(), files=files))
+    with pytest.raises(DataError, match=r"train\.npy: .*prepare the corpus again"):
         Corpus.open(tmp_path / "corpus")
