@@ -27,7 +27,10 @@ NOT_TRAINED_WITH = {
     *("num_workers", "save_steps", "save_total_limit"),  # they change no number
 }
 # What names, descriptions and MLflow's tags are made of.
-DESCRIBED_BY = ("profile", "seed", *options.MEMORY)
+DESCRIBED_BY = (
+    *("profile", "seed", "memory_type", "num_memory_experts", "memory_num_tokens", "memory_heads"),
+    *("routing_mode", "routing_temperature"),
+)
 RULES = options.RUN | options.MEMORY | options.LOSS | options.ADAPTER | options.CHUNKING | options.TRAINING
 RULES |= {"profile": options.Text("a name")}
 

@@ -101,7 +101,7 @@ def test_names_are_for_people(params, chunks, values, name):
         (
             '{"parameters": {"profile": "sample", "seed": 13, "memory_type": "gmm", "num_memory_experts": 4, '
             '"memory_num_tokens": 4, "routing_mode": "write-based"}, "data": ""}',
-            "is not what train wrote: parameters lack routing_temperature",  # which the page describes
+            "is not what train wrote: parameters lack memory_heads",  # which the page describes
         ),
     ],
 )

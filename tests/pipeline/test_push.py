@@ -33,7 +33,7 @@ def trained(workspace, make_model):
     model = workspace / "models" / "gmm"
     make_model().save_pretrained(model)
     parameters = {"memory_type": "gmm", "num_memory_experts": 3, "routing_mode": "write-based", "profile": "sample"}
-    parameters |= {"seed": 13, "memory_num_tokens": 2}
+    parameters |= {"seed": 13, "memory_num_tokens": 2, "memory_heads": 4, "routing_temperature": 1.0}
     Experiment(parameters=parameters, data="").write(model)
     (workspace / "reports" / "determinism.json").write_text('{"bit_identical": true}', encoding="utf-8")
     shutil.copy(ROOT / "reports" / "metrics.json", workspace / "reports")
