@@ -7,7 +7,7 @@
 #            Unset: torch as requirements.lock names it, from the indexes that pip is configured with.
 #
 #   make compare takes, each as it likes:
-#   VARIANTS="none token gmm-k4-write"  SEEDS="13 14 15"  JOBS=2  NAME=long
+#   VARIANTS="none token gmm-k4-write"  SEEDS="13 14 15"  JOBS=2  NAME=long  LAUNCHER=slurm
 #   SET="profile=squad_v2_long profiles.squad_v2_long.max_train_documents=100"
 #
 #   make pretrain takes CORPUS (SQuAD files, text files, folders of .txt; CORPUS= takes the tokens in data/corpus),
@@ -26,6 +26,7 @@ TESTS ?= tests
 VARIANTS ?=
 SEEDS ?=
 JOBS ?=
+LAUNCHER ?=
 NAME ?=
 SET ?=
 QUICK ?=
@@ -52,7 +53,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test mutants mutation compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text capacity clean
+.PHONY: help install repro test kill-test mutants mutation scale-test compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text capacity clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,7 +62,8 @@ help:
 	@echo "make kill-test  kill a small training 20 times at random moments; each must end with the same bytes"
 	@echo "make mutants    plant each fault of tests/mutants.toml: its test must fail (ONLY=\"names\" for some; minutes)"
 	@echo "make mutation   make every small change to the pure functions: how many does a test see? (hours)"
-	@echo "make compare    train all variants, report in reports/comparison.md (VARIANTS, SEEDS, JOBS, NAME, SET; see above)"
+	@echo "make scale-test the tests of docs/scaling.md with real servers: Slurm, S3, SSH, two hosts (installs them as root)"
+	@echo "make compare    train all variants, report in reports/comparison.md (VARIANTS, SEEDS, JOBS, NAME, SET, LAUNCHER; see above)"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
 	@echo "make fuzz       10,000 damaged files of every kind: read right, or refused in one line (CASES, SEED)"
 	@echo "make lint       ruff and mypy"
@@ -94,9 +96,15 @@ mutation: $(STAMP)
 	python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e '.[mutation]'
 	OMP_NUM_THREADS=1 python -m scripts.mutation
 
+scale-test: $(STAMP)
+	python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e '.[servers]'
+	scripts/install_servers.sh
+	OMP_NUM_THREADS=1 python -m pytest -m servers -rs tests/servers
+
 compare: $(STAMP)
 	python -m pipeline.compare $(if $(NAME),--name $(NAME)) $(if $(VARIANTS),--variants $(VARIANTS)) \
-		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SET),--set $(SET))
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) \
+		$(if $(SET),--set $(SET))
 
 reproduce: $(STAMP)
 	python scripts/reproduce.py

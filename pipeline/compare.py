@@ -1,7 +1,8 @@
-"""`make compare`: train the variants through DVC's queue, then write `reports/comparison.md`, `.csv` and `.png`.
+"""`make compare`: train the variants through DVC's or Slurm's queue, write `reports/comparison.md`, `.csv`, `.png`.
 
     python -m pipeline.compare                                  # ten variants, the seed of params.yaml
     python -m pipeline.compare --variants none token --seeds 13 14 --jobs 2 --name long --set profile=squad_v2_long
+    python -m pipeline.compare --launcher slurm --jobs 8        # docs/scaling.md
 
 Run again, it trains only what is not done: same name, same parameters, same code. What fails is named, the rest is
 reported all the same, and the exit status is 1.
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.messages import say
-from pipeline import dvc_queue
+from pipeline import dvc_queue, slurm_queue
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import DEFAULT_NAME, VARIANTS, Planned, plan
 
@@ -28,6 +29,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), help=f"of {' '.join(VARIANTS)}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="default: the seed in params.yaml")
     parser.add_argument("--jobs", type=int, default=1, help="experiments that run at once")
+    parser.add_argument("--launcher", choices=("dvc", "slurm"), default="dvc", help="whose queue runs them")
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
     return parser.parse_args(arguments)
@@ -52,19 +54,38 @@ def train(planned: Sequence[Planned], jobs: int) -> None:
         raise SystemExit(130) from None
 
 
+def train_on_cluster(planned: Sequence[Planned], jobs: int) -> None:
+    """Submit what is neither done nor in Slurm's queue, and wait until the queue is through with it."""
+    slurm_queue.check()
+    queued = slurm_queue.states()
+    rest = [one for one in planned if not dvc_queue.find_done(one)]
+    say(f"compare: {len(planned) - len(rest)} of {len(planned)} are done, {len(rest)} to run, {jobs} at once")
+    new = [one for one in rest if one.name not in queued]
+    if new:
+        slurm_queue.submit(new, jobs)
+    try:
+        slurm_queue.wait([one.name for one in rest], lambda name, state: say(f"compare: {name} {state}"))
+    except KeyboardInterrupt:
+        say("compare: no longer waiting; Slurm's queue goes on. To end it: scancel", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def main() -> None:
     """Plan, train, report."""
     arguments = parse(None)
     planned = plan(arguments.name, arguments.variants, arguments.seeds, arguments.set)
+    on_cluster = arguments.launcher == "slurm"
     if not arguments.report_only:
-        train(planned, arguments.jobs)
+        (train_on_cluster if on_cluster else train)(planned, arguments.jobs)
     # Imported late: it brings torch and MLflow, half a GiB that need not lie idle beside the trainings.
     from pipeline.compare_report import report
 
-    missing = report(planned, arguments.name)
+    queue = slurm_queue if on_cluster else dvc_queue
+    missing = report(planned, arguments.name, queue.state_and_reason)
     if missing:
         said = "; ".join(f"{name} ({why})" for name, why in missing.items())
-        raise GMMXLNetError(f"no result of {said}. See `dvc queue logs NAME`; make compare again runs only these")
+        see = f"{slurm_queue.log_of('NAME')}" if on_cluster else "`dvc queue logs NAME`"
+        raise GMMXLNetError(f"no result of {said}. See {see}; make compare again runs only these")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The second half of `make compare`: collect what is done, write the report, list the runs together in MLflow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
@@ -15,18 +15,22 @@ from pipeline.tracking import Run, comparison_run
 from pipeline.variants import DEFAULT_NAME, Planned, setting
 
 
-def report(planned: Sequence[Planned], comparison: str) -> dict[str, str]:
-    """Write the report; returns the experiments without a result, and why."""
-    states, results, missing, parent = dvc_queue.states(), [], {}, comparison_run(comparison)
+def report(
+    planned: Sequence[Planned], comparison: str, states_and_reasons: Callable[[Sequence[str]], dict[str, str]]
+) -> dict[str, str]:
+    """Write the report; returns the experiments without a result, and why: their states, as their queue tells them."""
+    results: list[Result] = []
+    unfinished: list[str] = []
+    parent = comparison_run(comparison)
     several = len({one.seed for one in planned}) > 1
     for one in planned:
         revision = dvc_queue.find_done(one)
         if revision is None:
-            state = states.get(one.name, "not run")
-            missing[one.name] = f"failed: {said(dvc_queue.why_failed(one.name))}" if state == "failed" else state
+            unfinished.append(one.name)
             continue
         name = f"{one.variant}-s{one.seed}" if several else one.variant
         results.append(collect(one, revision, parent, comparison, name))
+    missing = {name: said(why) for name, why in states_and_reasons(unfinished).items()} if unfinished else {}
     results.sort(key=lambda result: [one.variant for one in planned].index(result.variant))
     write(results, missing, planned, comparison, parent)
     return missing

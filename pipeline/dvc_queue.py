@@ -7,7 +7,7 @@ commit it started from; a commit of the report, say, makes nothing run again.
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,13 @@ def wait(names: Iterable[str], jobs: int, tell: Callable[[str, str], None]) -> N
             command("dvc", "queue", "start", "--jobs", str(jobs))
         pause = SHORTEST_WAIT if changed else min(LONGEST_WAIT, pause * 1.5)
         time.sleep(pause)
+
+
+def state_and_reason(names: Sequence[str]) -> dict[str, str]:
+    """The state of each experiment, with the reason of those that failed."""
+    now = states()
+    told = {name: now.get(name, "not run") for name in names}
+    return {name: f"failed: {why_failed(name)}" if state == "failed" else state for name, state in told.items()}
 
 
 def why_failed(name: str) -> str:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -83,3 +84,19 @@ def join(device: str) -> Processes:
         PartialState(cpu=choose_device(device).type == "cpu")
         atexit.register(torch.distributed.destroy_process_group)
     return Processes.current()
+
+
+def check_agreement(processes: Processes, parts: Mapping[str, str]) -> None:
+    """Raise GMMXLNetError in every process if one of them, on another machine, has other parts than the first.
+
+    Args:
+        parts: hashes by the names of what must be the same.
+    """
+    first, *others = processes.gather(dict(parts))
+    for index, theirs in enumerate(others, start=1):
+        for name in parts:
+            if theirs[name] != first[name]:
+                raise GMMXLNetError(
+                    f"process {index} has another {name} than process 0; on every machine, check out the same commit "
+                    "and dvc pull data/chunks"
+                )

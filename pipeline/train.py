@@ -7,12 +7,13 @@ import torch
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.messages import say
 from gmmxlnet.models.adapters import size_beside_base
+from gmmxlnet.utils.files import digest_of
 from pipeline.cost import log_cost
 from pipeline.experiment import Experiment
-from pipeline.launch import join, run_together
+from pipeline.launch import check_agreement, join, run_together
 from pipeline.params import load_params
-from pipeline.places import CHUNKS, MODEL, THROUGHPUT, TRAINING_CSV
-from pipeline.resume_key import resume_folder, training_key
+from pipeline.places import CHUNKS, MODEL, PARAMS, THROUGHPUT, TRAINING_CSV
+from pipeline.resume_key import code_hashes, resume_folder, training_key
 from pipeline.stage import run_stage
 from pipeline.tracking import MLflowCallback, no_run, start_run
 from pipeline.training import train_model
@@ -27,6 +28,8 @@ def main() -> None:
         return
     processes = join(params.device)
     experiment, documents = Experiment.of(params, CHUNKS), Documents.open(CHUNKS, "train")
+    parts = {CHUNKS.as_posix(): experiment.data, PARAMS.as_posix(): digest_of(experiment.parameters)}
+    check_agreement(processes, parts | {"pipeline/ or gmmxlnet/": digest_of(code_hashes())})
     key = training_key(experiment)
     with start_run(experiment, key) if processes.is_main else no_run() as run:
         run.log_dataset(experiment, documents)

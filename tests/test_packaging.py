@@ -73,7 +73,7 @@ BASE = set().union(*(brought_along(name) for name in names(PROJECT["project"]["d
 @pytest.mark.parametrize("extra", FOLDERS)
 def test_an_extra_names_what_its_packages_import(extra):
     nested = (
-        {name for other in EXTRAS if other not in (extra, "mutation") for name in names(EXTRAS[other])}
+        {name for other in EXTRAS if other not in (extra, "mutation", "servers") for name in names(EXTRAS[other])}
         if extra == "pipeline"
         else set()
     )
@@ -93,7 +93,7 @@ def test_all_other_packages_need_the_dependencies_alone():
 
 def test_the_pipeline_has_all_extras():
     (line,) = [line for line in EXTRAS["pipeline"] if line.startswith("gmmxlnet[")]
-    assert set(re.findall(r"\w+", line)) == {"gmmxlnet", *EXTRAS} - {"pipeline", "dev", "mutation"}
+    assert set(re.findall(r"\w+", line)) == {"gmmxlnet", *EXTRAS} - {"pipeline", "dev", "mutation", "servers"}
 
 
 def test_the_lock_has_a_version_of_everything():

@@ -1,23 +1,17 @@
 """`make compare` in a small repository of its own: queue, failure, restart, and a store that has been lost."""
 
 import csv
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from ruamel.yaml import YAML
 
 from gmmxlnet.models import GMMXLNetForQA
+from tests.small_repository import make_repository, run
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
-FEW = {"max_train_documents": 40, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}
 BREAK = """
     import os
     from pathlib import Path
@@ -27,47 +21,22 @@ BREAK = """
 pytestmark = pytest.mark.slow
 
 
-def git(folder, *words):
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-    subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     """The files of this repository with a small model, in which `token` fails until a file named `room` is there."""
-    folder = tmp_path_factory.mktemp("main")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in listed.split("\0"):
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    yaml = YAML()
-    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["profiles"]["sample"] |= FEW
-    params["profiles"]["sample"]["scratch_size"] |= SMALL
-    yaml.dump(params, folder / "params.yaml")
-    train = (folder / "pipeline" / "train.py").read_text(encoding="utf-8")
-    broken = train.replace("    params = load_params()\n", f"    params = load_params(){BREAK}", 1)
-    assert broken != train
-    (folder / "pipeline" / "train.py").write_text(broken, encoding="utf-8")
-    git(folder, "init", "--quiet")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "all")
-    return folder
+    return make_repository(
+        tmp_path_factory.mktemp("main"),
+        {
+            "pipeline/train.py": lambda text: text.replace(
+                "    params = load_params()\n", f"    params = load_params(){BREAK}", 1
+            )
+        },
+    )
 
 
 def compare(folder, *options):
     """Run the command as make does; returns status and all that it printed."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "OMP_NUM_THREADS": "1"}
-    for who in ("AUTHOR", "COMMITTER"):
-        environment |= {f"GIT_{who}_NAME": "Test", f"GIT_{who}_EMAIL": "test@example.org"}
-    environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-m", "pipeline.compare", "--variants", "none", "token", *options]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    return done.returncode, done.stdout
+    return run(folder, sys.executable, "-m", "pipeline.compare", "--variants", "none", "token", *options)
 
 
 def table(folder):

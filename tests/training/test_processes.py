@@ -61,14 +61,14 @@ def test_two_processes_find_the_gradient_of_one(sample_chunks, make_model, tmp_p
         make_model(
             **settings, memory_reconstruction_weight=0.5, memory_association_weight=0.3
         ).double().save_pretrained(folder)
-    torch.multiprocessing.spawn(compare, (str(sample_chunks), models, str(tmp_path / "store")), nprocs=2)
+    torch.multiprocessing.spawn(compare, (str(sample_chunks), models, f"file://{tmp_path}/store"), nprocs=2)
 
 
-def compare(index, folder, models, store):
+def compare(index, folder, models, meeting):
     """In each of the two processes: its share's gradient, averaged by DDP and by FSDP, against the whole batch's."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", f"file://{store}", rank=index, world_size=2, timeout=datetime.timedelta(seconds=120)
+        "gloo", meeting, rank=index, world_size=2, timeout=datetime.timedelta(seconds=120)
     )
     documents = Documents.open(folder, "dev")
     counts = documents.num_segments()[[30, 7]].tolist()
