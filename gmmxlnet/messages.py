@@ -6,7 +6,7 @@
     say(text)                   prints `said(text)` on a terminal of any encoding
     markdown(text), code_span(text), code_block(text)    the same within Markdown, where no character has a meaning
     json_for_terminals(value)   JSON whose text shows what is invisible
-    guard_output()              makes log records, warnings and tracebacks of every library pass through here
+    guard_output()              lets logs, warnings, tracebacks and progress bars of all libraries pass through here
 
 Errors of this project (`gmmxlnet.errors`) clean their messages when they are made.
 """
@@ -21,6 +21,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 from urllib.parse import quote, unquote
+
+from tqdm import tqdm
 
 HIDDEN = "***"
 SHORTEST_SECRET = 6  # characters; a shorter value of a variable would hide ordinary words
@@ -123,9 +125,10 @@ def json_for_terminals(value: Any) -> str:
 
 
 def guard_output() -> None:
-    """Cleans log records, warnings and tracebacks of all libraries in this process; called by every program's start.
+    """Cleans log records, warnings, tracebacks and progress bars of all libraries; called by every program's start.
 
-    A record of our own loggers becomes one line, one of another library keeps its line breaks and colors.
+    A record of our own loggers becomes one line, one of another library keeps its line breaks and colors. Progress bars
+    of huggingface_hub and datasets are named after files on a server.
     """
     make = logging.getLogRecordFactory()
     if getattr(make, "guards", False):
@@ -148,6 +151,14 @@ def guard_output() -> None:
     format_warning = warnings.formatwarning
     warnings.formatwarning = lambda *args, **kwargs: _lines(format_warning(*args, **kwargs))
     sys.excepthook = lambda *error: print(_lines("".join(traceback.format_exception(*error))), end="", file=sys.stderr)
+    format_meter = tqdm.format_meter
+
+    def meter(n: float, total: float, elapsed: float, **how: Any) -> str:
+        texts = {name: how[name] for name in ("prefix", "postfix", "unit") if isinstance(how.get(name), str)}
+        shown = {name: "".join(map(_escaped, without_credentials(text))) for name, text in texts.items()}
+        return format_meter(n, total, elapsed, **(how | shown))
+
+    tqdm.format_meter = staticmethod(meter)
 
 
 def _without_patterns(text: str) -> str:

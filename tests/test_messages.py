@@ -1,11 +1,14 @@
 """Nothing that is printed, logged or written for others holds a credential or acts on a terminal."""
 
 import ast
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pandas as pd
@@ -153,6 +156,38 @@ def test_every_channel_of_a_process_is_clean(end):
     assert said.count("https://***@host") >= 8
     assert "one two https://" in said
     assert "one\ntwo https://" in said
+
+
+PROGRESS = """
+import os, sys
+from huggingface_hub import hf_hub_url
+from huggingface_hub.file_download import http_get
+from gmmxlnet.messages import guard_output
+guard_output()
+with open(os.devnull, "wb") as file:
+    http_get(hf_hub_url("me/odd", "a.json"), file, displayed_filename=sys.argv[1], expected_size=1000)
+"""
+
+
+def test_progress_bars_name_files_of_a_server_as_text(hub):
+    """huggingface_hub's own bar, of a real download by a name as datasets gives it, on a real terminal."""
+    name = "a\x1b[2J\x9b\u202eb.json"
+    hub.add("me/odd", {"a.json": b"x" * 1000})
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))  # a bar on a terminal of no width is empty
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    command = [sys.executable, "-c", PROGRESS, name]
+    done = subprocess.run(command, stderr=theirs, stdout=theirs, cwd=ROOT, env=environment)
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # Linux's end of a terminal
+        while part := os.read(ours, 1 << 16):
+            printed += part
+    os.close(ours)
+    shown = printed.decode()
+    assert done.returncode == 0, shown
+    assert "a\\x1b[2J\\x9b\\u202eb.json: 100%" in shown
+    assert not any(raw in shown for raw in ("\x1b[2J", "\x9b", "\u202e"))
 
 
 def test_a_store_with_a_password_is_not_named_in_full(tmp_path):
