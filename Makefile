@@ -53,7 +53,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test mutants mutation scale-test compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text capacity clean
+.PHONY: help install repro test kill-test mutants mutation dvc-walk scale-test compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text capacity clean
 .DEFAULT_GOAL := help
 
 help:
@@ -64,6 +64,7 @@ help:
 	@echo "make mutation   make every small change to the pure functions: how many does a test see? (hours)"
 	@echo "make scale-test the tests of docs/scaling.md with real servers: Slurm, S3, SSH, two hosts (installs them as root)"
 	@echo "make compare    train all variants, report in reports/comparison.md (VARIANTS, SEEDS, JOBS, NAME, SET, LAUNCHER; see above)"
+	@echo "make dvc-walk   DVC's experiments from odd places: other paths, worktree, shallow clone, ... (ONLY=\"names\"; an hour)"
 	@echo "make reproduce  run this commit twice in empty clones; every output must be the same, bit for bit"
 	@echo "make fuzz       10,000 damaged files of every kind: read right, or refused in one line (CASES, SEED)"
 	@echo "make lint       ruff and mypy"
@@ -105,6 +106,9 @@ compare: $(STAMP)
 	python -m pipeline.compare $(if $(NAME),--name $(NAME)) $(if $(VARIANTS),--variants $(VARIANTS)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) \
 		$(if $(SET),--set $(SET))
+
+dvc-walk: $(STAMP)
+	python -m scripts.dvc_walk $(if $(ONLY),--only $(ONLY))
 
 reproduce: $(STAMP)
 	python scripts/reproduce.py

@@ -39,6 +39,8 @@ def train(planned: Sequence[Planned], jobs: int) -> None:
     """Queue what is neither done nor queued, and wait until the queue is through with it."""
     states = dvc_queue.states()
     rest = [one for one in planned if not dvc_queue.find_done(one)]
+    if rest:
+        dvc_queue.check_place()
     for one in rest:
         if states.get(one.name) not in ("queued", "running"):
             dvc_queue.enqueue(one, failed=states.get(one.name) == "failed")

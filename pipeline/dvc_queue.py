@@ -40,6 +40,18 @@ def command(*words: str) -> str:
     return printed
 
 
+def check_place() -> None:
+    """Raises QueueError where DVC cannot copy the repository, of which it says little, and late."""
+    if command("git", "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise QueueError("DVC runs no queued experiment in a shallow clone; get its history: git fetch --unshallow")
+    cache = command("dvc", "cache", "dir").strip()
+    if not cache.isascii():
+        raise QueueError(
+            f"DVC runs no queued experiment while the path of its cache has letters beyond ASCII ({cache}); move the "
+            "cache: mv .dvc/cache /another/path && dvc cache dir --local /another/path"
+        )
+
+
 def find_done(planned: Planned) -> str | None:
     """The git revision of a finished experiment that has this name, these parameters and the code that is here now."""
     listed = command(
