@@ -5,6 +5,7 @@ word with the space before it, gives the same tokens as for the whole text.
 """
 
 import re
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,18 +31,26 @@ def pieces(text: str) -> Iterator[tuple[int, int]]:
 
 
 class GrowingArray:
-    """An int32 array that grows in place; collecting parts and joining them would need twice the memory."""
+    """An int32 array that grows in a temporary file, which is then mapped as the arrays of chunks are.
+
+    A text of 100 MB in letters has tokens of more than a gigabyte.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # the mapping needs it, and it is gone with the mapping
+        self._length = 0
 
     def __len__(self) -> int:
-        return len(self._buffer) // 4
+        return self._length
 
     def extend(self, values: np.ndarray) -> None:
         """Appends the values of an array of any shape, in C order."""
-        self._buffer += np.ascontiguousarray(values, np.int32).tobytes()
+        self._file.write(np.ascontiguousarray(values, np.int32).tobytes())
+        self._length += values.size
 
     def array(self, *shape: int) -> np.ndarray:
         """The array, of this shape; the object must not grow afterwards."""
-        return np.frombuffer(self._buffer, np.int32).reshape(shape)
+        self._file.flush()
+        if not self._length:  # cannot be mapped
+            return np.empty(0, np.int32).reshape(shape)
+        return np.memmap(self._file, np.int32, "c").reshape(shape)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_only_some_unfamiliar_words_are_kept(sample_tokenizer, monkeypatch):
     assert words == ["qxazw", "qxbzw", "qxczw"]
 
 
+def test_an_array_grows_outside_of_memory():
+    grown, parts = long_texts.GrowingArray(), [np.arange(i, i + 300_000).reshape(-1, 2) for i in range(3)]
+    tracemalloc.start()
+    for part in 10 * parts:
+        grown.extend(part)
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2**20 < most < 2**24  # 36 MB are written, at most a part of them at once
+    found = grown.array(-1, 2)
+    assert (found.dtype, found.shape) == (np.int32, (4_500_000, 2))
+    del grown
+    assert np.array_equal(found, np.concatenate(10 * parts))
+    assert long_texts.GrowingArray().array(-1, 2).shape == (0, 2)
+
+
 MEASURE = """
 import resource
 from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer
@@ -78,7 +94,7 @@ print(len(text), len(found.ids), resource.getrusage(resource.RUSAGE_SELF).ru_max
 
 @pytest.mark.slow
 def test_memory_grows_by_a_few_bytes_a_character(sample_chunks):
-    """12 bytes a token are kept; whole texts took 200 bytes a character."""
+    """12 bytes a token are kept in a file that is mapped; whole texts took 200 bytes a character."""
     code = MEASURE.format(folder=str(sample_chunks / "tokenizer"), sentences=300_000)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     characters, tokens, kibibytes = map(int, done.stdout.split())
