@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 
 from benchmarks.timing import Figure
+from gmmxlnet.errors import reason_of
 from gmmxlnet.utils.files import atomic_file, read_json, write_json
 from gmmxlnet.utils.tables import markdown_table
 
@@ -56,14 +58,25 @@ def write(rows: list[dict[str, Any]], families: Sequence[str], not_taken: list[s
     `not_taken` names figures that this machine cannot give.
     """
     about, path = machine(), folder / "benchmarks.json"
-    before = read_json(path) if path.exists() else {"machine": None, "figures": []}
     taken = {row["family"] for row in rows}
-    if before["machine"] == about:
-        rows = [row for row in before["figures"] if row["family"] not in taken] + rows
+    rows = [row for row in _before(path, about, families) if row["family"] not in taken] + rows
     rows = sorted(rows, key=lambda row: families.index(row["family"]))
     write_json(path, {"machine": about, "figures": rows, "not_taken": not_taken})
     with atomic_file(folder / "benchmarks.md") as scratch:
         scratch.write_text(table(rows, not_taken, about), encoding="utf-8")
+
+
+def _before(path: Path, about: dict[str, Any], families: Sequence[str]) -> list[dict[str, Any]]:
+    """This machine's figures in the report so far; of a damaged one, which is written anew, none."""
+    try:
+        before = read_json(path)
+        of_here = before["machine"] == about
+        return [row for row in before["figures"] if row["family"] in families] if of_here else []
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        print(f"{path}: cannot be read ({reason_of(error)}) and is written anew", file=sys.stderr)
+        return []
 
 
 def table(rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any]) -> str:

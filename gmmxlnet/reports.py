@@ -80,7 +80,7 @@ class MemoryAblation(TypedDict):
 
 
 class Floor(TypedDict):
-    """Scores of always answering "no answer"."""
+    """Scores without intervals, such as those of always answering "no answer"."""
 
     exact_match: Percent
     f1: Percent
@@ -141,6 +141,8 @@ class Metrics(Scores):
     by_segments: Annotated[dict[SegmentCount, Summary], Field(min_length=1)]
     memory_ablation: MemoryAblation
     memory_ablation_note: NotRequired[str | None]
+    oracle_threshold: NotRequired[Floor]
+    always_answering: NotRequired[Summary | None]
     routing_ablation: NotRequired[dict[str, AblationRow | NotMeasured]]
 
 
@@ -269,6 +271,42 @@ class Pretraining(TypedDict):
     settings: dict[str, str | int | float | bool | None]
 
 
+class Source(TypedDict):
+    """What an encoder was converted from."""
+
+    name: str
+
+
+class Distilled(TypedDict):
+    """How long a converted encoder was distilled."""
+
+    steps: Count
+    tokens_read: Count
+
+
+class Closeness(TypedDict):
+    """How close a converted encoder is to its source."""
+
+    cosine_by_layer: Annotated[list[Number], Field(min_length=1)]
+
+
+class AfterSteps(TypedDict):
+    """The same after each step of the conversion."""
+
+    distillation: Closeness
+
+
+class Conversion(TypedDict):
+    """`conversion.json`."""
+
+    source: Source
+    parameters: Count
+    distillation: Distilled
+    after: AfterSteps
+    weights_sha256: str
+
+
+_CONVERSION = TypeAdapter(Conversion)
 _METRICS, _SCORES, _ROUTING = TypeAdapter(Metrics), TypeAdapter(CardScores), TypeAdapter(Routing)
 _N_BEST = TypeAdapter(dict[str, Annotated[list[NBestEntry], Field(min_length=1)]])
 _DETERMINISM, _DATA, _PRETRAINING = TypeAdapter(Determinism), TypeAdapter(DataReport), TypeAdapter(Pretraining)
@@ -386,9 +424,17 @@ def read_data_report(path: Path) -> dict[str, Any]:
 def read_pretraining(path: Path) -> dict[str, Any]:
     """Reads `pretraining.json`, which lies beside an encoder. Raises DataError."""
     try:
-        return _check(_PRETRAINING, read_json(path), path, "")
+        return _check(_PRETRAINING, read_json(path), path, "pretrain")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({reason_of(error)}); name a folder of gmmxlnet pretrain") from None
+
+
+def read_conversion(path: Path) -> dict[str, Any]:
+    """Reads `conversion.json`, which lies beside a converted encoder. Raises DataError."""
+    try:
+        return _check(_CONVERSION, read_json(path), path, "convert")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}); name a folder of gmmxlnet convert") from None
 
 
 def _read(path: Path, stage: str) -> Any:
@@ -416,8 +462,8 @@ def _missing(path: Path, stage: str) -> DataError:
 
 
 def _refusal(path: Path, stage: str, reason: str) -> DataError:
-    remedy = f"make it again: dvc repro --force {stage}" if stage else "make it again: gmmxlnet pretrain"
-    return DataError(f"{path}: is not what {stage or 'pretrain'} wrote: {reason}; {remedy}")
+    command = f"gmmxlnet {stage}" if stage in ("pretrain", "convert") else f"dvc repro --force {stage}"
+    return DataError(f"{path}: is not what {stage} wrote: {reason}; make it again: {command}")
 
 
 def _stands(text: str, start: int, end: int | None, words: str) -> bool:

@@ -15,6 +15,7 @@ The same command again repeats only what is not done, and continues what was kil
 """
 
 import argparse
+import json
 import math
 import shlex
 import shutil
@@ -23,9 +24,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from dvc.utils.hydra import apply_overrides
+from pydantic import Field, TypeAdapter
 
 from gmmxlnet.cli import main as gmmxlnet
 from gmmxlnet.conversion.convert import REPORT, convert
@@ -33,10 +36,11 @@ from gmmxlnet.conversion.settings import ConversionSettings
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.sources import read_split, split_file
 from gmmxlnet.data.tokenizer import load_tokenizer
-from gmmxlnet.errors import ConfigError, GMMXLNetError
+from gmmxlnet.errors import ConfigError, DataError, GMMXLNetError, reason_of
 from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import save_plain_xlnet
+from gmmxlnet.reports import read_conversion, read_data_report, read_metrics
 from gmmxlnet.training import GMMTrainer
 from gmmxlnet.utils.files import atomic_file, digest_of, read_json, write_json
 from gmmxlnet.utils.logs import add_log_level, set_log_level
@@ -66,8 +70,8 @@ class Plan:
     """What the time was turned into."""
 
     encoder: str
-    conversion_steps: int
-    max_steps: int
+    conversion_steps: Annotated[int, Field(ge=0)]
+    max_steps: Annotated[int, Field(ge=1)]
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
@@ -116,6 +120,14 @@ def plan_file(arguments: argparse.Namespace, params: Params) -> Path:
     top = params.model_dump(exclude={"profiles"})
     asked = arguments.steps or arguments.hours
     return WORK / f"plan-{digest_of([arguments.bert, *contents, top, active, asked])[:8]}.json"
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan. Raises DataError."""
+    try:
+        return TypeAdapter(Plan).validate_json(json.dumps(read_json(file)), strict=True)
+    except (OSError, ValueError) as error:  # pydantic's is a ValueError
+        raise DataError(f"{file}: is no plan of make reader ({reason_of(error)}); remove it and run again") from None
 
 
 def text_of(squad: str) -> Path:
@@ -233,14 +245,15 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments.bert, arguments.squad = find_local(arguments.bert), find_local(arguments.squad)
     params = overridden(PARAMS.read_text("utf-8"), overrides(arguments))
     file = plan_file(arguments, params)
-    plan = Plan(**read_json(file)) if file.exists() else make_plan(arguments, params, file)
+    plan = read_plan(file) if file.exists() else make_plan(arguments, params, file)
     again = f"BERT={shlex.quote(arguments.bert)} SQUAD={shlex.quote(arguments.squad)}"
     again = f'make reader {again} STEPS="{plan.conversion_steps} {plan.max_steps}"'
     say(f"reader: {plan.conversion_steps:,} steps of conversion, {plan.max_steps:,} of training; again: {again}")
     pinned: dict[str, str | int] = {"base_model": plan.encoder, "tokenizer": plan.encoder, "max_steps": plan.max_steps}
     params = set_parameters(overrides(arguments, **pinned))
     dvc_repro()
-    conversion, data, metrics = (read_json(path) for path in (Path(plan.encoder) / REPORT, DATA_REPORT, METRICS))
+    conversion = read_conversion(Path(plan.encoder) / REPORT)
+    data, metrics = read_data_report(DATA_REPORT), read_metrics(METRICS)
     with atomic_file(PAGE) as scratch:
         scratch.write_text(render_reader(params, conversion, data, metrics), encoding="utf-8")
     export()

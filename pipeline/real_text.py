@@ -25,7 +25,7 @@ from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import save_plain_xlnet
-from gmmxlnet.utils.files import atomic_file, digest_of, read_json, sha256_of
+from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of
 from pipeline.experiment import folder_hash
 from pipeline.long_documents import WORK, run_all
 from pipeline.places import REPORTS, find_local
@@ -110,7 +110,7 @@ def base_model(reader: str) -> str:
     """The reader as a base model: a model of the train stage (memory_type none) is converted to a plain XLNet, once."""
     folder = Path(find_local(reader))
     config = folder / "config.json"
-    if not config.is_file() or read_json(config).get("model_type") != "gmmxlnet":
+    if not config.is_file() or read_object(config, missing="name a folder").get("model_type") != "gmmxlnet":
         return reader
     plain = WORK / f"reader-{folder_hash(folder)[:12]}"
     if not plain.exists():

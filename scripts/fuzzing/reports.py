@@ -27,6 +27,7 @@ from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.reports import (
+    read_conversion,
     read_data_report,
     read_determinism,
     read_metrics,
@@ -39,7 +40,9 @@ from gmmxlnet.reports import (
 from gmmxlnet.sharing.model_card import model_card
 from pipeline.experiment import FILE_NAME, Experiment, canonical_parameters
 from pipeline.params import load_params
+from pipeline.reader_report import render_reader
 from pipeline.run_description import describe_run
+from pipeline.variants import overridden
 from scripts.fuzzing.chunks import make_chunks
 from scripts.fuzzing.damage import damage_bytes_of, damaged_bytes, damaged_json
 from scripts.fuzzing.models import make_model
@@ -51,6 +54,13 @@ PRETRAINING: dict[str, Any] = {
     "heldout": {"tokens": 10, "loss": 1.5, "unigram_loss": 2.5, "masked_accuracy": 0.5, "unigram_accuracy": 0.1},
     "corpus": {"train": {"tokens": 500}, "sources": ["a.txt", "b_*[x](y).json"]},
     "settings": {"steps": 3, "learning_rate": 0.1, "induction_heads": True},
+}
+CONVERSION: dict[str, Any] = {
+    "source": {"name": "me/bert"},
+    "parameters": 100,
+    "distillation": {"steps": 3, "tokens_read": 1000},
+    "after": {"distillation": {"cosine_by_layer": [0.5, 0.75]}},
+    "weights_sha256": "ab" * 32,
 }
 
 
@@ -72,6 +82,9 @@ class ReportCases:
             predictions, choice, evaluator.ablate(predictions), evaluator.ablate_routing(predictions)
         )
         self.routing = GMMAnalyzer(model).report(self.documents)
+        self.data = data
+        parameters = (ROOT / "params.yaml").read_text(encoding="utf-8")
+        self.reader = overridden(parameters, ["profile=reader", "profiles.reader.max_steps=3"])
         self.experiment = Experiment(parameters=canonical_parameters(load_params(ROOT / "params.yaml")), data="ab" * 32)
         steps = [["step", "loss", "span", "learning_rate", "utilization_0", "utilization_1"]]
         self.steps = steps + [[str(n), str(3 / n), "1.5", "0.001", "0.25", "0.75"] for n in range(1, 6)]
@@ -87,6 +100,7 @@ class ReportCases:
             "data": data,
             "experiment": {"parameters": self.experiment.parameters, "data": self.experiment.data},
             "pretraining": PRETRAINING,
+            "conversion": CONVERSION,
         }
         torch.manual_seed(0)
 
@@ -196,6 +210,9 @@ class ReportCases:
 
     def _read_pretraining(self, path: Path, draws: bool) -> None:
         encoder_card("x", {"n_layer": 1, "d_model": 8}, read_pretraining(path))
+
+    def _read_conversion(self, path: Path, draws: bool) -> None:
+        render_reader(self.reader, read_conversion(path), self.data, self.metrics)
 
     def _read_scored_documents(self, path: Path, draws: bool) -> None:
         found = ScoredDocuments.read(path)

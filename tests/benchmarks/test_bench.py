@@ -15,6 +15,7 @@ from benchmarks import run_qa
 from benchmarks.flex import attend_flex
 from benchmarks.inputs import Texts, xlnet_config
 from benchmarks.operations import matmul_operations
+from benchmarks.report import _before
 from benchmarks.timing import Bar, figure, peak_bytes
 from gmmxlnet.models.attention import attend_fused
 
@@ -109,3 +110,10 @@ def test_the_peer_finds_the_answer_that_the_logits_point_at(texts):
     for row in cut:
         null_everywhere = sum(f["example_id"] == row["id"] for f in features) == 1
         assert answered[row["id"]] == row["answers"]["text"][0] or not null_everywhere
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"machine": 1, "figures": 3}', '{"machine": 1, "figures": [3]}'])
+def test_a_damaged_report_is_written_anew(tmp_path, capsys, text):
+    (tmp_path / "benchmarks.json").write_text(text, encoding="utf-8")
+    assert _before(tmp_path / "benchmarks.json", 1, ["a"]) == []
+    assert capsys.readouterr().err.endswith(" and is written anew\n")

@@ -201,6 +201,28 @@ def test_what_cannot_be_is_refused_before_any_work(make_workplace, options, word
     assert sorted(path.name for path in folder.iterdir()) == ["dvc.yaml", "params.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[]", "dictionary or an instance of Plan|Input should be an object"),
+        ("{}", "encoder"),
+        ('{"encoder": 1, "conversion_steps": 3, "max_steps": 4}', "encoder"),
+        ('{"encoder": "x", "conversion_steps": "3", "max_steps": 4}', "conversion_steps"),
+        ('{"encoder": "x", "conversion_steps": 3, "max_steps": 0}', "max_steps"),
+    ],
+)
+def test_a_damaged_plan_is_refused_in_one_line(tmp_path, text, reason):
+    file = tmp_path / "plan-ab.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"plan-ab.json: is no plan of make reader \(.*({reason})") as caught:
+        reader.read_plan(file)
+    assert str(caught.value).endswith("; remove it and run again")
+    assert "\n" not in str(caught.value)
+    file.write_text('{"encoder": "x", "conversion_steps": 3, "max_steps": 4}', encoding="utf-8")
+    assert reader.read_plan(file) == reader.Plan("x", 3, 4)
+
+
 def test_a_dataset_that_is_not_there_is_named(make_workplace, bert_folder):
     make_workplace("one")
     with pytest.raises(DataError, match=r"^dataset '/no/where': no such folder"):
