@@ -377,7 +377,7 @@ def subfolder(origin: Path, scratch: Path) -> Place:
     """Commands from a folder below the root; those that run stages take the `dvc.yaml` of their own folder."""
     git(scratch, "clone", "--quiet", str(origin), str(scratch / "clone"))
     place = Place("subfolder", scratch / "clone", folder=scratch / "clone" / "docs")
-    place.refused("dvc.yaml' does not exist", "dvc", "exp", "run", "-S", "seed=14")
+    place.refused("dvc.yaml' does not exist", "dvc", "repro")
     place.to_run = ("dvc", "--cd", "..")
     return place
 
