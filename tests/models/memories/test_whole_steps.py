@@ -21,9 +21,10 @@ LOSS = {
     "memory_reconstruction_weight": 0.7,
 }
 # Windows of three documents; each begins with the last OVERLAP words of the one before. Words 11 and 30 are said again
-# later in their documents, 20 in every segment, 25 again, but only within the overlap.
+# later in their documents, 20 in every segment, 25 again, but only within the overlap. 11 is also within the first
+# overlap and twice within three tokens.
 DOCUMENTS = [
-    [[11, 20, 12, 13], [12, 13, 20, 11, 30, 25], [30, 25, 20, 31, 30, 11, 32]],
+    [[11, 20, 12, 11], [12, 11, 20, 11, 30, 25], [30, 25, 20, 31, 30, 11, 32]],
     [[20, 40, 41, 11, 42]],
     [[50, 51, 30, 20], [30, 20, 50, 20, 52]],
 ]
