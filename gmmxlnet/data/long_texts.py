@@ -12,19 +12,21 @@ import numpy as np
 
 from gmmxlnet.data.word_encoding import CUT
 
-LONGEST_PIECE = 2**20  # characters; no paragraph or article of a dataset is as long
+LONGEST_PIECE = 2**20  # characters that are encoded at once; no paragraph or article of a dataset is as long
+PIECE = 2**18  # characters of the pieces of a longer text; a tokenizer takes up to 300 bytes for each
 _LOOKED_BACK = 2**12  # characters before the end of a piece, where a space is looked for
 _SPACE = re.compile(r"\s")
 
 
 def pieces(text: str) -> Iterator[tuple[int, int]]:
     """Yields the character ranges (end exclusive) of a text's pieces; a short text is one piece."""
+    most = LONGEST_PIECE if len(text) <= LONGEST_PIECE else min(LONGEST_PIECE, PIECE)
     start = 0
-    while len(text) - start > LONGEST_PIECE:
-        end = start + LONGEST_PIECE
-        places = [found.start() for found in CUT.finditer(text, end - min(_LOOKED_BACK, LONGEST_PIECE - 1), end)]
+    while len(text) - start > most:
+        end = start + most
+        places = [found.start() for found in CUT.finditer(text, end - min(_LOOKED_BACK, most - 1), end)]
         if not places:  # no space between plain letters: at any white space, else within a word
-            places = [found.start() for found in _SPACE.finditer(text, end - min(_LOOKED_BACK, LONGEST_PIECE - 1), end)]
+            places = [found.start() for found in _SPACE.finditer(text, end - min(_LOOKED_BACK, most - 1), end)]
         yield start, (places or [end])[-1]
         start = (places or [end])[-1]
     yield start, len(text)
