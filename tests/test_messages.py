@@ -123,6 +123,7 @@ def test_say_prints_on_a_terminal_that_cannot(capsys, tmp_path):
 
 CHANNELS = f"""
 import logging, sys, warnings
+import transformers.utils.logging  # which has handlers of its own
 from gmmxlnet.utils.logs import set_log_level
 from pipeline.stage import errors_on_one_line
 from gmmxlnet.errors import ConfigError
