@@ -17,15 +17,16 @@ from pathlib import Path
 
 from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.comparison.capacity import Variant, plot_capacity, render_capacity, write_csv
+from gmmxlnet.comparison.long_documents import settings_of
 from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.comparison.results import Result
 from gmmxlnet.data import load as load_world
 from gmmxlnet.data import sample
 from gmmxlnet.data.load import TOWNS_ASKED, LoadWorld, write_load
-from gmmxlnet.errors import ConfigError, GMMXLNetError
+from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, digest_of, sha256_of
-from pipeline.long_documents import WORK, run_all
+from pipeline.long_documents import WORK, run_and_report
 from pipeline.places import PARAMS, REPORTS
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import Planned, overridden, quoted
@@ -85,6 +86,7 @@ SETTINGS = (
     "memory_association_weight=3.0",
     f"{PROFILE}max_seq_length={SEGMENT}",
 )
+DIFFERS_BY_VARIANT = ("memory", "encoder")  # settings
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -149,17 +151,16 @@ def documents(world: LoadWorld, steps: int, num_dev: int) -> Path:
 def report(planned: Sequence[Planned]) -> list[str]:
     """Write the report from all results that are there; returns which of the planned ones are not."""
     cells: dict[tuple[int, str], list[Result]] = {}
-    setting: dict[str, str] = {}
+    scored: list[ScoredDocuments] = []
     files = sorted((REPORTS / NAME).glob("*.safetensors"))
     for file in files:
         found = re.fullmatch(rf"{NAME}-load(\d+)-(.+)-s\d+", file.stem)
         if found is None or found[2] not in BY_NAME:
             raise ConfigError(f"{file}: is not a result of make capacity; remove it")
-        one = ScoredDocuments.read(file)
-        cells.setdefault((int(found[1]), found[2]), []).append(one.result)
-        for name, said in one.setting.items():
-            if name not in ("memory", "encoder"):  # which differ by variant
-                setting[name] = said if setting.get(name, said) == said else f"{setting[name]}; or {said}"
+        scored.append(ScoredDocuments.read(file))
+        cells.setdefault((int(found[1]), found[2]), []).append(scored[-1].result)
+    shared = settings_of(scored) if scored else {}
+    setting = {name: said for name, said in shared.items() if name not in DIFFERS_BY_VARIANT}
     for results in cells.values():
         results.sort(key=lambda result: result.seed)
     missing = [one.name for one in planned if not (REPORTS / NAME / f"{one.name}.safetensors").exists()]
@@ -176,12 +177,7 @@ def report(planned: Sequence[Planned]) -> list[str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
-    planned = plan_all(arguments)
-    if not arguments.report_only:
-        run_all(planned, REPORTS / NAME, NAME)
-    missing = report(planned)
-    if missing:
-        raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")
+    run_and_report(plan_all(arguments), REPORTS / NAME, NAME, report, report_only=arguments.report_only)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ what was killed goes on from its last checkpoint. reports/long-documents.md is m
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -170,6 +170,28 @@ def run_all(planned: Sequence[Planned], results: Path, command: str = NAME) -> N
             say(f"{command}: {one.name} failed: {said(str(error), 400)}", file=sys.stderr)
 
 
+def run_and_report(
+    planned: Sequence[Planned],
+    results: Path,
+    command: str,
+    report: Callable[[Sequence[Planned]], list[str]],
+    *,
+    report_only: bool,
+) -> None:
+    """Run what has no result, unless `report_only`, and report on all that have one.
+
+    Args:
+        report: writes the page; returns the names of the planned ones without a result.
+
+    Raises GMMXLNetError that names these.
+    """
+    if not report_only:
+        run_all(planned, results, command)
+    missing = report(planned)
+    if missing:
+        raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")
+
+
 def report(planned: Sequence[Planned], name: str) -> list[str]:
     """Write the page from all results that are there; returns which of the planned ones are not."""
     files = sorted((REPORTS / name).glob("*.safetensors"))
@@ -194,11 +216,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.prepare:
         say(f"long-documents: {', '.join(sorted({str(Job(one).chunks) for one in planned}))}")
         return
-    if not arguments.report_only:
-        run_all(planned, REPORTS / arguments.name)
-    missing = report(planned, arguments.name)
-    if missing:
-        raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")
+    written = partial(report, name=arguments.name)
+    run_and_report(planned, REPORTS / arguments.name, NAME, written, report_only=arguments.report_only)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,12 @@ from gmmxlnet.data import code_words, named_facts
 from gmmxlnet.data.code_words import CodeWordSettings, Definitions, write_code_words
 from gmmxlnet.data.sources import split_file
 from gmmxlnet.data.tokenizer import load_tokenizer
-from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import save_plain_xlnet
 from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of
 from pipeline.experiment import folder_hash
-from pipeline.long_documents import WORK, run_all
+from pipeline.long_documents import WORK, run_and_report
 from pipeline.places import REPORTS, find_local
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import Planned, plan, quoted
@@ -158,12 +157,7 @@ def _place(variant: str) -> tuple[int, str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
-    planned = plan_all(arguments)
-    if not arguments.report_only:
-        run_all(planned, REPORTS / NAME, NAME)
-    missing = report(planned)
-    if missing:
-        raise GMMXLNetError(f"no result of {', '.join(missing)}; the same command again runs only these")
+    run_and_report(plan_all(arguments), REPORTS / NAME, NAME, report, report_only=arguments.report_only)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from gmmxlnet.analysis.plots import INK, SOFT
-from gmmxlnet.comparison.results import CROSS, Result, Score
-from gmmxlnet.comparison.tables import number
+from gmmxlnet.comparison.results import CROSS, Result, Score, mean
+from gmmxlnet.comparison.tables import NOTHING, number, page_start
 from gmmxlnet.utils import tables
 
 CHANCE = 25.0  # percent: one of four flags
@@ -62,15 +61,13 @@ def render_capacity(
 
     Args:
         cells: the results of each (load, variant), one per seed.
-        setting: what all cells share, in words.
+        setting: what all cells share, as Markdown.
         missing: names of experiments without a result.
         plot: file name of the plot, in the report's folder.
     """
-    parts = ["# How much does a memory hold, and does routing matter?", "Made by `make capacity`; do not edit."]
-    if missing:
-        parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
+    parts = page_start("How much does a memory hold, and does routing matter?", "make capacity", missing)
     if not cells:
-        return "\n\n".join([*parts, "Nothing is finished yet."]) + "\n"
+        return "\n\n".join([*parts, NOTHING]) + "\n"
     parts += ["## In words", "\n".join(f"* {said}" for said in [*_solved(cells, variants), *_differences(cells)])]
     parts += [f"![Exact match by load, and what even routing costs]({plot})", "## The variants"]
     parts.append("\n".join(f"* `{variant.name}`: {variant.words}." for variant in variants))
@@ -95,9 +92,7 @@ def above(ours: Sequence[Result], theirs: Sequence[Result]) -> bool:
 
 
 def _mean(results: Sequence[Result], value: Callable[[Result], float | None]) -> float | None:
-    found = [value(result) for result in results]
-    known = [x for x in found if x is not None]
-    return float(np.mean(known)) if known and len(known) == len(found) else None
+    return mean([value(result) for result in results])
 
 
 def _cross(result: Result) -> float | None:
@@ -193,7 +188,7 @@ def write_csv(path: str | Path, cells: Cells) -> None:
             score = score_of(result)
             row: dict[str, object] = {"load": load, "variant": name, "seed": result.seed}
             row |= {"cross": score.value, "cross_low": score.low, "cross_high": score.high}
-            row |= {f"cross_memory_{name}": score_of(result, ablation=name).value for name in ("zeroed", "shuffled")}
+            row |= {f"cross_memory_{how}": score_of(result, ablation=how).value for how in ("zeroed", "shuffled")}
             row |= {"cross_routing_uniform": _uniform(result), "early": score_of(result, "early").value}
             rows.append(row | {"training_seconds": _seconds(result)})
     tables.write_csv(path, pd.DataFrame(rows, dtype=object).fillna(""))
@@ -204,9 +199,9 @@ def plot_capacity(cells: Cells, variants: Sequence[Variant]) -> Figure:
     figure = Figure(figsize=(6, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 2))
     known = loads(cells)
-    for number_, variant in enumerate(variants):
+    for place, variant in enumerate(variants):
         mine = {load: cells[load, variant.name] for load in known if (load, variant.name) in cells}
-        style = {"color": f"C{number_ % 10}", "marker": "osD^vP*X<>"[number_ % 10], "markersize": 5}
+        style = {"color": f"C{place % 10}", "marker": "osD^vP*X<>"[place % 10], "markersize": 5}
         points = [(load, value) for load, results in mine.items() if (value := _mean(results, _cross)) is not None]
         if points:
             top.plot(*zip(*points, strict=True), label=variant.name, linewidth=1, **style)

@@ -11,7 +11,16 @@ import pandas as pd
 from gmmxlnet.comparison.findings import BASELINE, describe_models, floor
 from gmmxlnet.comparison.questions import ScoredDocuments, average, difference, groups, pairs
 from gmmxlnet.comparison.results import Score, by_variant, mean
-from gmmxlnet.comparison.tables import NONE, ablation_table, cost_table, number, routing_table, score_cell
+from gmmxlnet.comparison.tables import (
+    NONE,
+    NOTHING,
+    ablation_table,
+    cost_table,
+    number,
+    page_start,
+    routing_table,
+    score_cell,
+)
 from gmmxlnet.messages import markdown
 from gmmxlnet.utils.tables import markdown_table
 
@@ -26,13 +35,10 @@ Family = Mapping[str, Sequence[ScoredDocuments]]
 
 def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[str] = ()) -> str:
     """The report as Markdown; `missing` names experiments without a result."""
-    parts = ["# Does memory help on long documents?", "Made by `make long-documents`; do not edit."]
-    if scored:
-        parts.append(setting_lines(scored))
-    if missing:
-        parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
+    shared = [setting_lines(scored)] if scored else []
+    parts = page_start("Does memory help on long documents?", "make long-documents", missing, *shared)
     if not scored:
-        return "\n\n".join([*parts, "Nothing is finished yet."]) + "\n"
+        return "\n\n".join([*parts, NOTHING]) + "\n"
     family, results = family_of(scored), [one.result for one in scored]
     sentences = [*_answer(family), *_reconstruction(family), *_cost(family), floor(results), *describe_models(results)]
     parts += ["## In words", "\n".join(f"* {sentence}" for sentence in sentences)]
@@ -52,12 +58,16 @@ def render_long_documents(scored: Sequence[ScoredDocuments], missing: Sequence[s
 
 
 def setting_lines(scored: Sequence[ScoredDocuments]) -> str:
-    """The setting of the results; where it differs among them, all values."""
-    lines = []
-    for name in scored[0].setting:
-        values = dict.fromkeys(markdown(one.setting.get(name, "not said")) for one in scored)
-        lines.append(f"* {markdown(name)}: {'; **or** '.join(values)}")
-    return "\n".join(lines)
+    """`settings_of` as a list."""
+    return "\n".join(f"* {name}: {values}" for name, values in settings_of(scored).items())
+
+
+def settings_of(scored: Sequence[ScoredDocuments]) -> dict[str, str]:
+    """The setting of the results by name, as Markdown; where it differs among them, all values."""
+    return {
+        markdown(name): "; **or** ".join(dict.fromkeys(markdown(one.setting.get(name, "not said")) for one in scored))
+        for name in scored[0].setting
+    }
 
 
 def family_of(scored: Sequence[ScoredDocuments]) -> dict[str, list[ScoredDocuments]]:

@@ -27,7 +27,7 @@ from gmmxlnet.comparison.long_documents import (
 )
 from gmmxlnet.comparison.questions import ScoredDocuments, average
 from gmmxlnet.comparison.results import Score, mean
-from gmmxlnet.comparison.tables import NONE, ablation_table, cost_table, number, score_cell
+from gmmxlnet.comparison.tables import NONE, NOTHING, ablation_table, cost_table, number, page_start, score_cell
 from gmmxlnet.data.code_words import Definitions
 from gmmxlnet.utils import tables
 
@@ -51,11 +51,9 @@ def render_real_text(tasks: Tasks, missing: Sequence[str], plot: str) -> str:
         missing: names of experiments without a result.
         plot: file name of the plot, in the report's folder.
     """
-    parts = ["# Does memory help on real text?", "Made by `make real-text`; do not edit."]
-    if missing:
-        parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
+    parts = page_start("Does memory help on real text?", "make real-text", missing)
     if not tasks:
-        return "\n\n".join([*parts, "Nothing is finished yet."]) + "\n"
+        return "\n\n".join([*parts, NOTHING]) + "\n"
     parts += ["## In words", "\n".join(f"* {said}" for task in compared(tasks) for said in describe(task, tasks))]
     parts.append(f"![Exact match by task and variant]({plot})")
     for task in compared(tasks):

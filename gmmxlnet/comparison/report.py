@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from gmmxlnet.comparison.findings import describe
 from gmmxlnet.comparison.results import ALL, Result
-from gmmxlnet.comparison.tables import ablation_table, cost_table, routing_table, scores_table
+from gmmxlnet.comparison.tables import NOTHING, ablation_table, cost_table, routing_table, scores_table
 from gmmxlnet.messages import code_span, markdown
-
-NOTHING = "Nothing is finished yet."
 
 
 def render_report(

@@ -13,6 +13,7 @@ from gmmxlnet.messages import markdown
 from gmmxlnet.utils import tables
 
 NONE = "n/a"  # no such value, or not measured
+NOTHING = "Nothing is finished yet."
 COSTS = {  # a result's costs and their headers
     "parameters": "parameters",
     "tokens_per_second": "tokens/s",
@@ -21,6 +22,14 @@ COSTS = {  # a result's costs and their headers
     "peak_gpu_memory_mib": "peak GPU memory, MiB",
 }
 Value = Score | float | str | None
+
+
+def page_start(title: str, command: str, missing: Sequence[str], *shared: str) -> list[str]:
+    """A page's first paragraphs: title, origin, what all results share, the experiments without a result."""
+    parts = [f"# {title}", f"Made by `{command}`; do not edit.", *shared]
+    if missing:
+        parts.append(f"**Not finished, hence not in here:** {', '.join(f'`{name}`' for name in missing)}.")
+    return parts
 
 
 def write_csv(path: str | Path, results: Sequence[Result]) -> None:
