@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.timing import Figure
 from gmmxlnet.errors import reason_of
+from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, read_json, write_json
 from gmmxlnet.utils.tables import markdown_table
 
@@ -75,7 +76,7 @@ def _before(path: Path, about: dict[str, Any], families: Sequence[str]) -> list[
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
-        print(f"{path}: cannot be read ({reason_of(error)}) and is written anew", file=sys.stderr)
+        say(f"{path}: cannot be read ({reason_of(error)}) and is written anew", sys.stderr)
         return []
 
 

@@ -18,10 +18,10 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict
 
 from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.options import LONGEST_SHOWN
 from gmmxlnet.utils.files import is_unusable, read_json
 
 MOST_BYTES = 4 * 2**30  # of a report: the n best of 100,000 questions have 1 GB
-MOST_SHOWN = 60  # characters of a wrong key that a message quotes
 
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e39, le=1e39)]  # beyond all that float32 can hold
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -330,13 +330,15 @@ def check_metrics(metrics: Any, path: Path) -> dict[str, Any]:
     """Returns `metrics` if they are what `metrics.json` holds; raises DataError, which names `path`."""
     _check(_METRICS, metrics, path, "evaluate")
     for name in set(metrics["memory_ablation"]) - set(MemoryAblation.__annotations__):
-        raise _refusal(path, "evaluate", f"memory_ablation has {name[:MOST_SHOWN]!r}, which is unknown")
+        raise _refusal(path, "evaluate", f"memory_ablation has {name[:LONGEST_SHOWN]!r}, which is unknown")
     ablations = {"memory_ablation": metrics["memory_ablation"], "routing_ablation": metrics.get("routing_ablation", {})}
     for table, rows in ablations.items():
         for name, row in rows.items():
             groups = row["by_question_type"]
             if groups is not None and list(groups) != list(metrics["by_question_type"]):
-                raise _refusal(path, "evaluate", f"{table}.{name[:MOST_SHOWN]} has other question types than the whole")
+                raise _refusal(
+                    path, "evaluate", f"{table}.{name[:LONGEST_SHOWN]} has other question types than the whole"
+                )
     if ablations["routing_ablation"]:
         for name in ("learned", "uniform"):
             row = ablations["routing_ablation"].get(name)
@@ -364,9 +366,9 @@ def read_n_best(path: Path, documents: Answered) -> dict[str, list[dict[str, Any
             empty += start is None
             sound = (end is None and entry["text"] == "") if start is None else _stands(text, start, end, entry["text"])
             if not sound or entry["segment"] >= count:
-                raise _refusal(path, "evaluate", f"an answer to question {question_id[:MOST_SHOWN]!r} is not in it")
+                raise _refusal(path, "evaluate", f"an answer to question {question_id[:LONGEST_SHOWN]!r} is not in it")
         if empty != 1:
-            raise _refusal(path, "evaluate", f"question {question_id[:MOST_SHOWN]!r} has {empty} empty answers")
+            raise _refusal(path, "evaluate", f"question {question_id[:LONGEST_SHOWN]!r} has {empty} empty answers")
     return found
 
 
@@ -423,18 +425,19 @@ def read_data_report(path: Path) -> dict[str, Any]:
 
 def read_pretraining(path: Path) -> dict[str, Any]:
     """Reads `pretraining.json`, which lies beside an encoder. Raises DataError."""
-    try:
-        return _check(_PRETRAINING, read_json(path), path, "pretrain")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({reason_of(error)}); name a folder of gmmxlnet pretrain") from None
+    return _read_of_command(_PRETRAINING, path, "pretrain")
 
 
 def read_conversion(path: Path) -> dict[str, Any]:
     """Reads `conversion.json`, which lies beside a converted encoder. Raises DataError."""
+    return _read_of_command(_CONVERSION, path, "convert")
+
+
+def _read_of_command(schema: TypeAdapter[Any], path: Path, command: str) -> dict[str, Any]:
     try:
-        return _check(_CONVERSION, read_json(path), path, "convert")
+        return _check(schema, read_json(path), path, command)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({reason_of(error)}); name a folder of gmmxlnet convert") from None
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}); name a folder of gmmxlnet {command}") from None
 
 
 def _read(path: Path, stage: str) -> Any:
@@ -451,10 +454,15 @@ def _check(schema: TypeAdapter[Any], value: Any, path: Path, stage: str) -> Any:
     try:
         schema.validate_python(value, strict=True)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part)[:MOST_SHOWN] for part in fault["loc"]) or "the whole"
-        raise _refusal(path, stage, f"{place}: {fault['msg']}") from None
+        raise _refusal(path, stage, first_fault(error)) from None
     return value
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where a value first differs from its schema, and how."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part)[:LONGEST_SHOWN] for part in fault["loc"]) or "the whole"
+    return f"{place}: {fault['msg']}"
 
 
 def _missing(path: Path, stage: str) -> DataError:
@@ -473,5 +481,5 @@ def _stands(text: str, start: int, end: int | None, words: str) -> bool:
 def _number(cell: str) -> float:
     value = float(cell)
     if not math.isfinite(value) or "_" in cell:
-        raise ValueError(f"holds {cell[:MOST_SHOWN]!r} in place of a number")
+        raise ValueError(f"holds {cell[:LONGEST_SHOWN]!r} in place of a number")
     return value

@@ -30,7 +30,7 @@ from gmmxlnet.conversion.windows import Batch, Windows
 from gmmxlnet.errors import CheckpointError, Interrupted, reason_of
 from gmmxlnet.interrupts import StopRequest
 from gmmxlnet.models.encoder import XLNetEncoder
-from gmmxlnet.reports import Count, Number
+from gmmxlnet.reports import Count, Number, first_fault
 from gmmxlnet.utils.files import atomic_folder, digest_of, read_json, write_json
 from gmmxlnet.utils.progress import Progress
 
@@ -219,8 +219,7 @@ class Distiller:
         except FileNotFoundError:
             return
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            self._begin_anew(f"is not what convert wrote ({'.'.join(map(str, fault['loc']))}: {fault['msg']})")
+            self._begin_anew(f"is not what convert wrote ({first_fault(error)})")
             return
         except (OSError, ValueError, SafetensorError) as error:
             self._begin_anew(f"cannot be read ({reason_of(error)})")

@@ -21,7 +21,7 @@ from gmmxlnet.data.segments import SegmentLayout
 from gmmxlnet.errors import DataError, reason_of
 from gmmxlnet.folder_files import is_inside
 from gmmxlnet.messages import said
-from gmmxlnet.options import CHUNKING, MEMORY
+from gmmxlnet.options import CHUNKING, LONGEST_SHOWN, MEMORY
 from gmmxlnet.utils.files import digest_of, read_json, sha256_of, write_json
 
 FORMAT = "gmmxlnet-chunks"
@@ -29,7 +29,6 @@ VERSION = 2  # since version 2 the manifest contains its own digest
 SPLITS = ("train", "calibration", "dev")
 MANIFEST = "manifest.json"
 MAX_TEXT_BYTES = 16 * 2**30  # of texts.json; the train split of SQuAD has 30 MB
-MAX_SHOWN = 60  # characters of a wrong value that a message quotes
 _REMEDY = "make the chunks again (dvc repro --force chunk)"
 
 
@@ -164,7 +163,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path}: is not a manifest of {FORMAT}; name a folder that the chunk stage made")
     if manifest.get("version") != VERSION:
-        version = said(str(manifest.get("version")), MAX_SHOWN)
+        version = said(str(manifest.get("version")), LONGEST_SHOWN)
         raise DataError(f"{path}: version {version}, this program reads {VERSION}; {_REMEDY}")
     layout = manifest.get("layout")
     names = {field.name for field in fields(SegmentLayout)}

@@ -24,13 +24,13 @@ from gmmxlnet.data.squad import read_squad_file
 from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer, scratch_tokenizer
 from gmmxlnet.errors import DataError, reason_of
 from gmmxlnet.folder_files import is_inside
-from gmmxlnet.reports import Count, Share
+from gmmxlnet.options import LONGEST_SHOWN
+from gmmxlnet.reports import Count, Share, first_fault
 from gmmxlnet.utils.files import atomic_folder, digest_of, read_json, sha256_of, write_json
 
 FORMAT, VERSION = "gmmxlnet-corpus", 1
 MANIFEST = "corpus.json"
 PARTS = ("train", "heldout")
-MAX_SHOWN = 60  # characters of a wrong name that a message quotes
 _REMEDY = "prepare the corpus again"
 
 
@@ -165,14 +165,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         _MANIFEST.validate_python(manifest, strict=True)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part)[:MAX_SHOWN] for part in fault["loc"])
-        raise DataError(f"{path}: is not what was written: {place}: {fault['msg']}; {_REMEDY}") from None
+        raise DataError(f"{path}: is not what was written: {first_fault(error)}; {_REMEDY}") from None
     if not {*(f"{part}.npy" for part in PARTS), "tokenizer/tokenizer.json"} <= set(manifest["files"]):
         raise DataError(f"{path}: is not what was written: files lack arrays or tokenizer; {_REMEDY}")
     for name in manifest["files"]:
         if not is_inside(name):
-            raise DataError(f"{path}: names a file outside of its folder, {name[:MAX_SHOWN]!r}; {_REMEDY}")
+            raise DataError(f"{path}: names a file outside of its folder, {name[:LONGEST_SHOWN]!r}; {_REMEDY}")
     return manifest
 
 
