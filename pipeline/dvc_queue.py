@@ -4,6 +4,7 @@ An experiment is done when a commit of its name has the parameters asked for and
 commit it started from; a commit of the report, say, makes nothing run again.
 """
 
+import re
 import subprocess
 import tempfile
 import time
@@ -22,6 +23,7 @@ SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queu
 ORDER = ("running", "queued", "failed", "success")  # of a name that went through the queue twice, the first counts
 STALLED_LOOKS = 10  # consecutive checks that find tasks but no worker
 RESTARTS = (3, 6)  # of those looks; a worker on a busy machine answers late, and a second one would work beside it
+THAT_IT_FAILED = re.compile("ERROR: failed to reproduce|experiments: .* failed; ")  # of DVC, of the batch file
 
 
 class QueueError(GMMXLNetError):
@@ -126,8 +128,13 @@ def state_and_reason(names: Sequence[str]) -> dict[str, str]:
 
 def why_failed(name: str) -> str:
     """The last line of a failed experiment's log that says something."""
-    lines = [line.strip() for line in command("dvc", "queue", "logs", name).splitlines() if line.strip()]
-    own = [line for line in lines if not line.startswith("ERROR: failed to reproduce")]
+    return telling_line(command("dvc", "queue", "logs", name))
+
+
+def telling_line(log: str) -> str:
+    """The last line of a log that says more than that an experiment failed, or else the last one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    own = [line for line in lines if not THAT_IT_FAILED.match(line)]
     return (own or lines or ["its log is empty"])[-1]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, digest_of
-from pipeline.dvc_queue import QueueError, command
+from pipeline.dvc_queue import QueueError, command, telling_line
 from pipeline.variants import Planned
 
 FOLDER = Path(".slurm")
@@ -104,12 +104,9 @@ def log_of(name: str) -> Path:
 def why_failed(name: str) -> str | None:
     """The error that an experiment's task printed, or else its last line; None if there is no log of it."""
     try:
-        lines = [line.strip() for line in log_of(name).read_text(encoding="utf-8", errors="replace").splitlines()]
+        return telling_line(log_of(name).read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return None
-    lines = [line for line in lines if line and not line.startswith("ERROR: failed to reproduce")]
-    own = [line for line in lines if not line.startswith("experiments: ") or " failed; " not in line]
-    return (own or lines or ["its log is empty"])[-1]
 
 
 def state_and_reason(names: Sequence[str]) -> dict[str, str]:
