@@ -23,14 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from scripts.mutants import copy_of
+from scripts.small_model import shrink
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = ("DVC_", "MLFLOW_", "GIT_", "GMMXLNET_", "PYTHONPATH")
-FEW = {"max_train_documents": 40, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}
-SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
 UP_TO_DATE = "Data and pipelines are up to date."
 MADE_BY_RUNS = ("params.yaml", "dvc.lock", "reports/")  # what an experiment may change in git's eyes
 QUEUE_SECONDS, LOOK_SECONDS = 7200, 3
@@ -322,11 +319,7 @@ def source(scratch: Path) -> Path:
     folder.mkdir()
     copy_of(ROOT, folder)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    yaml = YAML()
-    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["profiles"]["sample"] |= FEW
-    params["profiles"]["sample"]["scratch_size"] |= SMALL
-    yaml.dump(params, folder / "params.yaml")
+    shrink(folder / "params.yaml")
     place = Place("source", folder)
     place.need("dvc", "remote", "add", "--default", "storage", str(scratch / "storage"))
     git(folder, "add", "--all")

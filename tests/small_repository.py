@@ -6,11 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from scripts.small_model import shrink
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
-PROFILE = {"max_train_documents": 40, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}
 IDENTITY = {f"GIT_{who}_{what}": told for who in ("AUTHOR", "COMMITTER")
             for what, told in (("NAME", "Test"), ("EMAIL", "test@example.org"))}  # fmt: skip
 
@@ -49,11 +47,7 @@ def make_repository(folder, changes=None, **profile):
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    yaml = YAML()
-    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["profiles"]["sample"] |= PROFILE | profile
-    params["profiles"]["sample"]["scratch_size"] |= SIZE
-    yaml.dump(params, folder / "params.yaml")
+    shrink(folder / "params.yaml", **profile)
     for name, change in (changes or {}).items():
         text = (folder / name).read_text(encoding="utf-8")
         changed = change(text)
