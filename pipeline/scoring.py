@@ -58,7 +58,5 @@ def score(params: Params, chunks: Path, model_folder: Path) -> Scored:
     )
     choice = choose_threshold(evaluator.predict(Documents.open(chunks, "calibration")))
     normal = evaluator.predict(Documents.open(chunks, "dev"))
-    metrics = assemble_metrics(
-        normal, choice, evaluator.ablate(normal), evaluator.ablate_routing(normal), seed=params.seed
-    )
+    metrics = assemble_metrics(normal, choice, *evaluator.ablate_both(normal), seed=params.seed)
     return Scored(normal, choice.value, metrics, model)

@@ -8,7 +8,7 @@ latter, then `assemble_metrics`. With several processes (`accelerate launch`), e
 receives all answers. Shapes: B documents of a batch, S segments, L tokens, D documents of a dataset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -29,12 +29,13 @@ from gmmxlnet.evaluation.threshold import ThresholdChoice
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import MEMORY_ABLATIONS, GMMXLNetForQA
 from gmmxlnet.models.memories.routing_ablation import LEARNED, routing_ablations
+from gmmxlnet.models.outputs import GMMXLNetOutput
+from gmmxlnet.models.shared_readings import read_ablated
 from gmmxlnet.utils.processes import Processes
 from gmmxlnet.utils.progress import Progress
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "num_segments")
 SEGMENTS_AT_ONCE = 1024  # of a document; a longer one is read in portions
-BETWEEN_SEGMENTS = ("shuffled", "reset")  # ablations with no effect on single-segment documents
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class QAEvaluator:
         choice = threshold if isinstance(threshold, ThresholdChoice) else ThresholdChoice(threshold)
         if not memory_ablations:
             return assemble_metrics(normal, choice, {})
-        return assemble_metrics(normal, choice, self.ablate(normal), self.ablate_routing(normal))
+        return assemble_metrics(normal, choice, *self.ablate_both(normal))
 
     def predict(self, documents: Questions) -> Predictions:
         """Computes the n best spans and the null score of every document, over all its segments."""
@@ -181,16 +182,7 @@ class QAEvaluator:
         the ablation only affects what is passed between segments. `shuffled` is None if all documents share one
         context, since there is no other memory to use.
         """
-        ablations = [name for name in MEMORY_ABLATIONS if name != "normal"]
-        if not self.model.config.kind.carries:
-            return dict.fromkeys(ablations, normal)
-        order_D, several_D = self._orders(normal)
-        return {
-            name: self._ablated(
-                normal, several_D if name in BETWEEN_SEGMENTS else order_D, Ablation(name, memory_ablation=name)
-            )
-            for name in ablations
-        }
+        return self.ablate_both(normal, routing=False)[0]
 
     def ablate_routing(self, normal: Predictions) -> dict[str, Predictions | None]:
         """Answers the same documents with each alternative routing (`RoutingAblation`); empty without a router.
@@ -198,62 +190,109 @@ class QAEvaluator:
         Routing only affects later segments, so single-segment documents are not read again. `shuffled` is None if all
         documents share one context.
         """
-        if not self.model.config.has_router:
-            return {}
-        names = routing_ablations(self.model.config.num_memory_experts)[1:]
-        _, several_D = self._orders(normal)
-        return {name: self._ablated(normal, several_D, Ablation(name, routing_ablation=name)) for name in names}
+        return self.ablate_both(normal, memory=False)[1]
 
-    def _orders(self, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the indices of all documents in reading order, and of those with several segments."""
-        order_D = longest_first(predictions.documents)
-        return order_D, order_D[predictions.documents.num_segments()[order_D] > 1]
-
-    def _ablated(self, normal: Predictions, rows_D: np.ndarray, ablation: Ablation) -> Predictions | None:
-        """Reads documents `rows_D` again; None if the ablation needs another context and there is none."""
-        if ablation.needs_donors and len(np.unique(normal.context_indices())) == 1:
-            return None
-        return self._read(normal, rows_D, ablation)
+    def ablate_both(
+        self, normal: Predictions, *, memory: bool = True, routing: bool = True
+    ) -> tuple[dict[str, Predictions | None], dict[str, Predictions | None]]:
+        """Returns `ablate` and `ablate_routing`, the same bits in less time: what the readings share is read once."""
+        config = self.model.config
+        memories = [Ablation(name, memory_ablation=name) for name in MEMORY_ABLATIONS if memory and name != "normal"]
+        routings = []
+        if routing and config.has_router:
+            names = routing_ablations(config.num_memory_experts)[1:]
+            routings = [Ablation(name, routing_ablation=name) for name in names]
+        if not config.kind.carries:
+            return {ablation.name: normal for ablation in memories}, {}
+        found: dict[Ablation, Predictions | None] = {}
+        has_donors = len(np.unique(normal.context_indices())) > 1
+        together = [one for one in memories + routings if one.name != "zeroed" and (has_donors or not one.needs_donors)]
+        order_D = longest_first(normal.documents)
+        several_D = order_D[normal.documents.num_segments()[order_D] > 1]
+        found |= zip(together, self._read_all(normal, several_D, together), strict=True)
+        for zeroed in (one for one in memories if one.name == "zeroed"):
+            reset = next(one for one in memories if one.name == "reset")
+            found[zeroed] = found[reset] if config.kind.starts_empty else self._read(normal, order_D, zeroed)
+        return {one.name: found.get(one) for one in memories}, {one.name: found.get(one) for one in routings}
 
     def _read(self, before: Predictions, rows_D: np.ndarray, ablation: Ablation) -> Predictions:
         """Returns `before` with the documents `rows_D` read again, `batch_size` at a time."""
-        columns = {
-            field.name: getattr(before, field.name).copy() for field in fields(before) if field.name != "documents"
-        }
-        config, layout = self.model.config, before.documents.layout
-        check_fit(config, self.tokenizer, layout)
-        collate = DocumentCollator(layout=layout, memory_tokens=config.has_memory_tokens)
+        return self._read_all(before, rows_D, [ablation])[0]
+
+    def _read_all(self, before: Predictions, rows_D: np.ndarray, ablations: Sequence[Ablation]) -> list[Predictions]:
+        """Returns for each ablation `before` with the documents `rows_D` read again."""
+        if not ablations:
+            return []
+        names = [field.name for field in fields(before) if field.name != "documents"]
+        columns = [{name: getattr(before, name).copy() for name in names} for _ in ablations]
+        check_fit(self.model.config, self.tokenizer, before.documents.layout)
         order_D, context_D = longest_first(before.documents), before.context_indices()
         was_training = self.model.training
         self.model.eval()
         batches = [rows_D[first : first + self.batch_size] for first in range(0, len(rows_D), self.batch_size)]
         own = self.processes.share(batches)
-        num_own = sum(map(len, own))
-        so_far = RunningScore(replace(before, **columns), num_own, ablation.described) if self.show_progress else None
+        so_far = None
+        if self.show_progress:
+            described = ablations[0].described if len(ablations) == 1 else "ablations"
+            so_far = RunningScore(replace(before, **columns[0]), sum(map(len, own)), described)
         try:
             for rows_B in own:
-                read_B = with_donor(rows_B, order_D, context_D) if ablation.needs_donors else rows_B
-                read = [before.documents[int(i)] for i in read_B]
-                if not ablation.name and len(read[0].segments) > SEGMENTS_AT_ONCE:
-                    answers = [self._answer_in_portions(document, collate) for document in read]
-                    found = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
-                    num_tokens = int(before.documents.num_tokens()[rows_B].sum())
-                else:
-                    batch = collate(read)
-                    if ablation.needs_donors:
-                        batch["memory_permutation"] = torch.from_numpy(rows_with_other_contexts(context_D[read_B]))
-                    found, _ = self._answer(batch, ablation)
-                    num_tokens = int(batch["attention_mask"].sum())
-                for name, values in found.items():
-                    columns[name][rows_B] = values[: len(rows_B)].cpu().numpy()
+                donors_B = rows_B
+                if any(ablation.needs_donors for ablation in ablations):
+                    donors_B = with_donor(rows_B, order_D, context_D)
+                num_tokens = 0
+                for ablation, found, tokens in self._answers(before.documents, rows_B, donors_B, context_D, ablations):
+                    num_tokens += tokens
+                    for name, values in found.items():
+                        columns[ablations.index(ablation)][name][rows_B] = values[: len(rows_B)].cpu().numpy()
                 if so_far is not None:
                     so_far.add(rows_B, num_tokens)
         finally:
             if so_far is not None:
                 so_far.progress.close()
             self.model.train(was_training)
-        self._share(columns, rows_D, own)
-        return replace(before, **columns)
+        for each in columns:
+            self._share(each, rows_D, own)
+        return [replace(before, **each) for each in columns]
+
+    def _answers(
+        self,
+        documents: Questions,
+        rows_B: np.ndarray,
+        donors_B: np.ndarray,
+        context_D: np.ndarray,
+        ablations: Sequence[Ablation],
+    ) -> Iterator[tuple[Ablation, dict[str, Tensor], int]]:
+        """Yields for each ablation the columns of `Predictions` for documents `rows_B`, and how many tokens it read.
+
+        `donors_B` are the rows, with another one after them where all are about one context. Ablations that need that
+        one are read apart, so that the others' batch does not depend on it.
+        """
+        config = self.model.config
+        collate = DocumentCollator(
+            layout=documents.layout,
+            memory_tokens=config.has_memory_tokens,
+        )
+        apart = [one for one in ablations if one.needs_donors and len(donors_B) > len(rows_B)]
+        together = [one for one in ablations if one not in apart]
+        for group, read_B in [(together, rows_B), *(([one], donors_B) for one in apart)]:
+            if not group:
+                continue
+            read = [documents[int(i)] for i in read_B]
+            if not group[0].name and len(read[0].segments) > SEGMENTS_AT_ONCE:
+                answers = [self._answer_in_portions(document, collate) for document in read]
+                found = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+                yield group[0], found, int(documents.num_tokens()[rows_B].sum())
+                continue
+            batch = collate(read)
+            num_tokens = int(batch["attention_mask"].sum())
+            if any(one.needs_donors for one in group):
+                batch["memory_permutation"] = torch.from_numpy(rows_with_other_contexts(context_D[read_B]))
+            if len(group) == 1:
+                yield group[0], self._answer(batch, group[0])[0], num_tokens
+                continue
+            for one, found in zip(group, self._answer_together(batch, group), strict=True):
+                yield one, found, num_tokens
 
     def _share(self, columns: dict[str, np.ndarray], rows_D: np.ndarray, own: Sequence[np.ndarray]) -> None:
         """Combines the results of all processes by summation; each contributes zeros for rows it has not read."""
@@ -294,17 +333,40 @@ class QAEvaluator:
     @torch.inference_mode()
     def _answer(self, batch: dict[str, Tensor], ablation: Ablation, state: Any = None) -> tuple[dict[str, Tensor], Any]:
         """Computes the columns of `Predictions` for one batch, and the state of the memory after it."""
-        device = self.model.device
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        inputs = {name: batch[name] for name in MODEL_INPUTS}
-        with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        with self._autocast():
             output = self.model(
-                **inputs,
+                **{name: batch[name] for name in MODEL_INPUTS},
                 memory_ablation=ablation.memory_ablation,
                 routing_ablation=ablation.routing_ablation,
                 memory_permutation=batch.get("memory_permutation"),
                 memory_state=state,
             )
+        return self._columns(batch, output), output.memory_state
+
+    @torch.inference_mode()
+    def _answer_together(self, batch: dict[str, Tensor], ablations: Sequence[Ablation]) -> list[dict[str, Tensor]]:
+        """Computes the columns of `Predictions` for one batch and each of these ablations (`read_ablated`)."""
+        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        of_memory = [one for one in ablations if one.routing_ablation == LEARNED]
+        of_routing = [one for one in ablations if one.routing_ablation != LEARNED]
+        with self._autocast():
+            outputs = read_ablated(
+                self.model,
+                {name: batch[name] for name in MODEL_INPUTS},
+                memory=[one.memory_ablation for one in of_memory],
+                routing=[one.routing_ablation for one in of_routing],
+                memory_permutation=batch.get("memory_permutation"),
+            )
+        found = dict(zip([*of_memory, *of_routing], [*outputs[0], *outputs[1]], strict=True))
+        return [self._columns(batch, found[one]) for one in ablations]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
+
+    def _columns(self, batch: dict[str, Tensor], output: GMMXLNetOutput) -> dict[str, Tensor]:
+        assert output.start_logits is not None
+        assert output.end_logits is not None
         start_BSL, end_BSL = output.start_logits.float(), output.end_logits.float()
         active_BS = batch["attention_mask"].any(-1)
         null_start, null_end, null_segment = null_scores(start_BSL[..., -1], end_BSL[..., -1], active_BS)
@@ -317,4 +379,4 @@ class QAEvaluator:
             self.max_answer_length,
         )
         nulls = {"null_start_logit": null_start, "null_end_logit": null_end, "null_segment": null_segment}
-        return {**vars(spans), **nulls}, output.memory_state
+        return {**vars(spans), **nulls}

@@ -7,9 +7,10 @@ embeddings of the next segment's read tokens.
 Shapes: B documents, k experts, m slots, d hidden size.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -309,8 +310,18 @@ class GatedRecurrence:
         """Return the learned initial memories."""
         return self.mixture(num_documents)
 
+    def rerouted(self, reroute: RoutingAblation) -> Self:
+        """Return this recurrence with another routing; parameters and position keys are shared."""
+        other = copy.copy(self)
+        other.reroute = reroute
+        return other
+
     def read(self, segment: Segment, state: MemoryState, *, zeroed: bool = False) -> tuple[Reading, MemoryState]:
         """Read one segment; if `zeroed`, zeros are injected instead of the memory."""
+        return self.update(self.encode(segment, state, zeroed=zeroed), state)
+
+    def encode(self, segment: Segment, state: MemoryState, *, zeroed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the hidden states (n, L, d) of a segment, and those of its write and of its read tokens (n, m, d)."""
         ids = segment.input_ids_nL
         carried_nmd = self.reader.as_embeddings(state.read_Bmd)
         if zeroed:
@@ -325,7 +336,11 @@ class GatedRecurrence:
         )
         write_nmd = at_write_nLm.transpose(1, 2).to(hidden_nLd.dtype) @ hidden_nLd
         read_states_nmd = at_read_nLm.transpose(1, 2).to(hidden_nLd.dtype) @ hidden_nLd
-        return self._update(hidden_nLd, write_nmd, read_states_nmd, state)
+        return hidden_nLd, write_nmd, read_states_nmd
+
+    def update(self, encoded: tuple[Tensor, Tensor, Tensor], state: MemoryState) -> tuple[Reading, MemoryState]:
+        """Route, write and read after a segment was encoded: what routing can change of `read`."""
+        return self._update(*encoded, state)
 
     def _update(
         self, hidden_nLd: Tensor, write_nmd: Tensor, read_states_nmd: Tensor, state: MemoryState
