@@ -8,6 +8,7 @@ as if they were taken. Peers are transformers' model as it is (eager) and under 
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.flex import attend_flex, compiled
 from benchmarks.inputs import document_batch, pair, xlnet_config
@@ -81,6 +83,16 @@ class Setup:
         torch.manual_seed(0)
         config = xlnet_config(d_model=self.d_model, n_layer=self.n_layer)
         return GMMXLNetForQA(extended_config(config, **memory)).to(self.device).train()
+
+
+def check_backend(setup: Setup) -> None:
+    """On a GPU, raise RuntimeError unless a training step's attention runs in torch's memory-efficient kernel."""
+    if setup.device.type != "cuda":
+        return
+    _, ours = setup.pair()
+    step = training_step(setup, ours, setup.batch(B=2, S=1, memory_tokens=False))
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):  # torch raises where the only one allowed cannot be used
+        step()
 
 
 def training_step(setup: Setup, model: nn.Module, batch: dict[str, Tensor]) -> Callable[[], None]:
@@ -216,8 +228,13 @@ def attention_ways(setup: Setup) -> list[Figure]:
     shapes |= {name: (setup.batch_size, H, L, 64) for name in ("value", "distance_query")}
     shapes["position"] = (H, 2 * L - 1, 64)
     inputs = [torch.randn(shape, device=setup.device, dtype=dtype) for shape in shapes.values()]
+
+    def efficient(*leaves: Tensor, scale: float) -> Tensor:
+        with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION) if on_gpu else nullcontext():
+            return attend_fused(*leaves, scale=scale, dropout=0.0)
+
     attends = {
-        "fused": partial(attend_fused, dropout=0.0),
+        "fused": efficient,
         "flex": partial(attend_flex, attention=compiled()) if on_gpu else attend_flex,
     }
 
@@ -316,6 +333,7 @@ def main() -> None:
         parser.exit(1, "bench-gpu: torch sees no GPU here, no figure was taken; --quick runs a miniature on the CPU\n")
     seed_everything(0)
     torch.use_deterministic_algorithms(False)
+    check_backend(setup)
     families = (against_transformers, determinism_price, attention_ways, options, experts, segments)
     figures = [found for family in families for found in family(setup)]
     for found in figures:

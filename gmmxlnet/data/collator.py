@@ -50,6 +50,7 @@ class DocumentCollator:
     epoch: int = 0
     num_segments: int | None = None  # pad S to this; None: to the batch's most
     length: int | None = None  # pad L to this; None: to the batch's longest
+    pad_to_multiple_of: int = 1  # round L up; fused attention on a GPU wants multiples of 8
     processes: Processes = field(default_factory=Processes)  # the processes that share a batch
 
     def __call__(self, documents: Sequence[Document], max_segments: int | None = None) -> dict[str, Tensor]:
@@ -63,6 +64,7 @@ class DocumentCollator:
         widths = [int((bound[:, 1] - bound[:, 0]).max()) for bound in bounds]
         num_segments = self.num_segments or max(len(bound) for bound in bounds)
         length = self.length or max(width + len(tokens) for width, (tokens, _) in zip(widths, endings, strict=True))
+        length += -length % self.pad_to_multiple_of
         batch = self._blank(len(documents), num_segments, length)
         for row, document in enumerate(documents):
             _lay_down(batch, row, document, bounds[row], endings[row], width=widths[row])

@@ -26,6 +26,7 @@ from gmmxlnet.evaluation.predictions import Predictions, Questions
 from gmmxlnet.evaluation.running_score import RunningScore
 from gmmxlnet.evaluation.spans import BestSpans, best_spans, merge_spans, null_scores
 from gmmxlnet.evaluation.threshold import ThresholdChoice
+from gmmxlnet.models.attention import length_multiple
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import MEMORY_ABLATIONS, GMMXLNetForQA
 from gmmxlnet.models.memories.routing_ablation import LEARNED, routing_ablations
@@ -272,6 +273,7 @@ class QAEvaluator:
         collate = DocumentCollator(
             layout=documents.layout,
             memory_tokens=config.has_memory_tokens,
+            pad_to_multiple_of=length_multiple(self.model.device),
         )
         apart = [one for one in ablations if one.needs_donors and len(donors_B) > len(rows_B)]
         together = [one for one in ablations if one not in apart]

@@ -1,9 +1,10 @@
 """Attention with a relative term: softmax(scale·q·k + b)·v, where b is a score by distance for each pair of tokens.
 
 There are two implementations with the same results. `attend_fused`, used on GPUs, passes b as a bias to torch's fused
-attention. `attend_in_blocks` is used on CPUs, where this bias, twice as wide before it is shifted, would cost more than
-the attention itself: it processes one block of queries at a time, so that the scores stay in the cache, computes only
-the distances that occur in the block, and saves only the probabilities for the backward pass.
+attention, laid out as its memory-efficient kernel wants it. `attend_in_blocks` is used on CPUs, where this bias, twice
+as wide before it is shifted, would cost more than the attention itself: it processes one block of queries at a time, so
+that the scores stay in the cache, computes only the distances that occur in the block, and saves only the probabilities
+for the backward pass.
 
 Shapes: B documents, L queries, K keys, P = K + L - 1 distances, H heads, h size of a head, e that of scored queries and
 keys, n documents in a block, Q queries in a block, W = K + Q - 1 distances in a block.
@@ -20,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 from gmmxlnet.models.dropout import keep_mask
 
 QUERIES = 96  # per block: fewer make the products too small, more compute distances that do not occur
+ALIGNMENT = 8  # elements: of head sizes and of all strides of a bias but the last, for torch's memory-efficient kernel
 SCORES = 2**18  # per block, but at least one document: 1 MiB in float32, which fits into a core's cache
 
 
@@ -43,6 +45,16 @@ def scores_by_distance(distance_query_BHLh: Tensor, position_HPh: Tensor) -> Ten
     return by_distance.unflatten(1, (B, L))
 
 
+def is_fused(device: torch.device) -> bool:
+    """Whether `relative_attention` uses torch's fused attention on this device."""
+    return device.type != "cpu"
+
+
+def length_multiple(device: torch.device) -> int:
+    """Return what the padded length of a segment should be a multiple of, for `relative_attention` on this device."""
+    return ALIGNMENT if is_fused(device) else 1
+
+
 def relative_attention(
     query_BHLe: Tensor,
     key_BHKe: Tensor,
@@ -59,7 +71,7 @@ def relative_attention(
         position_HPh: keys of the distances (query position minus key position) from K - 1 down to 1 - L.
         dropout: dropout probability of the attention weights.
     """
-    attend = attend_in_blocks if query_BHLe.device.type == "cpu" else attend_fused
+    attend = attend_fused if is_fused(query_BHLe.device) else attend_in_blocks
     return attend(query_BHLe, key_BHKe, value_BHKh, distance_query_BHLh, position_HPh, scale=scale, dropout=dropout)
 
 
@@ -73,8 +85,18 @@ def attend_fused(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """`relative_attention` with `torch.nn.functional.scaled_dot_product_attention`."""
-    bias_BHLK = _bias(distance_query_BHLh, scale * position_HPh, key_BHKe.shape[2])
+    """`relative_attention` with `torch.nn.functional.scaled_dot_product_attention`.
+
+    Its memory-efficient kernel takes queries and keys whose size is a multiple of `ALIGNMENT`, and a bias whose rows,
+    heads and documents start at multiples of it; torch would copy any other bias, and compute other sizes unfused. So
+    zeros are appended to queries and keys, and one unused distance at each end makes the rows of the bias, a view,
+    K + L apart and the first one start at L: aligned if K and L are (`DocumentCollator.pad_to_multiple_of`).
+    """
+    missing = -query_BHLe.shape[-1] % ALIGNMENT
+    query_BHLe, key_BHKe = F.pad(query_BHLe, (0, missing)), F.pad(key_BHKe, (0, missing))
+    L, K = query_BHLe.shape[2], key_BHKe.shape[2]
+    by_distance_HBLP = scores_by_distance(distance_query_BHLh, F.pad(scale * position_HPh, (0, 0, 1, 1)))
+    bias_BHLK = by_distance_HBLP.flatten(-2)[..., L:].unflatten(-1, (L, K + L))[..., :K].transpose(0, 1)
     return F.scaled_dot_product_attention(
         query_BHLe, key_BHKe, value_BHKh, attn_mask=bias_BHLK, dropout_p=dropout, scale=scale
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 from transformers.activations import ACT2FN
 
-from gmmxlnet.models.attention import relative_attention
+from gmmxlnet.models.attention import is_fused, relative_attention
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.dropout import Dropout
 
@@ -76,11 +76,17 @@ class RelativeAttention(nn.Module):
         L = num_queries
         q, k, v = self.qkv(context_BKd).view(B, K, 3, self.num_heads, self.head_dim).unbind(2)  # (B,K,H,h) each
         q = q[:, K - L :]
+        biases = (self.r_w_bias, self.r_r_bias, self.r_s_bias)
+        if is_fused(q.device):  # under autocast, parameters in float32 would make float32 of all that follows
+            lowest = torch.finfo(q.dtype).min / 8
+            biases = tuple(bias.to(q.dtype) for bias in biases)
+            types_BKc, padding_BK = types_BKc.to(q.dtype), padding_BK.clamp(min=lowest).to(q.dtype)
+        w_bias, r_bias, s_bias = biases
         same, other = self.segment_embedding
-        same_minus_other_BLH = torch.einsum("blhe,he->blh", q + self.r_s_bias, same - other)
+        same_minus_other_BLH = torch.einsum("blhe,he->blh", q + s_bias, same - other)
         query_BLHe = torch.cat(
             [
-                q + self.r_w_bias,
+                q + w_bias,
                 same_minus_other_BLH[..., None] * types_BKc[:, K - L :, None],
                 q.new_ones(B, L, self.num_heads, 1),
             ],
@@ -92,7 +98,7 @@ class RelativeAttention(nn.Module):
             query_BLHe.transpose(1, 2),
             key_BKHe.transpose(1, 2),
             v.transpose(1, 2),
-            (q + self.r_r_bias).transpose(1, 2),
+            (q + r_bias).transpose(1, 2),
             position_HPh,
             scale=self.head_dim**-0.5,
             dropout=self.dropout if self.training else 0.0,

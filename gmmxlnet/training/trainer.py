@@ -27,6 +27,7 @@ from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import CheckpointError, ConfigError, Interrupted
 from gmmxlnet.interrupts import StopRequest
 from gmmxlnet.models import GMMXLNetForQA
+from gmmxlnet.models.attention import length_multiple
 from gmmxlnet.models.configuration import LOSS_SETTINGS
 from gmmxlnet.models.outputs import GMMXLNetOutput
 from gmmxlnet.training import resume
@@ -257,6 +258,7 @@ class GMMTrainer(Trainer):
             layout=documents.layout,
             memory_tokens=self.model.config.has_memory_tokens,
             seed=self.config.seed,
+            pad_to_multiple_of=length_multiple(self.args.device),
             processes=self.processes,
         )
         self._curriculum.loader = DataLoader(
