@@ -63,7 +63,8 @@ def third_party(folders):
     modules = {module for file in files for module in imported(file)}
     tools = {ROOT / f"{module.replace('.', '/')}.py" for module in modules if module.startswith("gmmxlnet.utils.")}
     modules |= {module for file in tools if file.exists() for module in imported(file)}
-    tops = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"gmmxlnet", "pipeline"}
+    tops = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names
+    tops -= {"gmmxlnet", "pipeline", "triton"}  # Triton comes with torch's builds for GPUs, and is optional
     return {canonical(distribution) for top in tops for distribution in DISTRIBUTIONS[top]}
 
 

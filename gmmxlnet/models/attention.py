@@ -10,6 +10,7 @@ Shapes: B documents, L queries, K keys, P = K + L - 1 distances, H heads, h size
 keys, n documents in a block, Q queries in a block, W = K + Q - 1 distances in a block.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,8 @@ def relative_attention(
         dropout: dropout probability of the attention weights.
     """
     attend = attend_fused if is_fused(query_BHLe.device) else attend_in_blocks
+    if os.environ.get("GMMXLNET_ATTENTION") == "triton":
+        from gmmxlnet.models.triton_attention import attend_on_the_fly as attend  # Triton is optional
     return attend(query_BHLe, key_BHKe, value_BHKh, distance_query_BHLh, position_HPh, scale=scale, dropout=dropout)
 
 
