@@ -302,6 +302,7 @@ MEMORY: dict[str, Rule] = {
     "usage_tracking": Flag(),
     "expert_init_strategies": OneOrEach(STRATEGIES),
     "memory_gate_bias": Number(least=-20, most=20),
+    "memory_lookup": Flag(),
 }
 
 # What trains a model rather than what it is: keys of `GMMXLNetConfig` that a loaded model may be given anew.

@@ -54,7 +54,8 @@ class Reading:
     """The result of reading a segment.
 
     hidden_nLd: the encoder's last hidden states. routing: None without a router.
-    read_nmd: the memory after the segment, for kinds with a speaker (`gmmxlnet.models.memories.Speaker`).
+    read_nmd: the slots that can be read after the segment, for kinds with a speaker
+        (`gmmxlnet.models.memories.Speaker`).
     """
 
     hidden_nLd: Tensor

@@ -12,6 +12,7 @@ from gmmxlnet.models.memories.routing_ablation import routing_ablations
 KINDS = [
     ("gmm", {"routing_mode": "write-based"}),
     ("gmm", {"routing_mode": "read-based"}),
+    ("gmm", {"memory_lookup": True}),
     ("token", {}),
     ("differentiable", {"memory_heads": 2}),
     ("mems", {"mem_len": 30}),

@@ -2,7 +2,7 @@
 
 In each step the segment's write states are pooled and routed, each expert is updated through its own gate and
 candidate, and the experts are read as one memory, which is projected to the space of word embeddings and replaces the
-embeddings of the next segment's read tokens.
+embeddings of the next segment's read tokens. With `memory_lookup` every token also looks up the slots of all experts.
 
 Shapes: B documents, k experts, m slots, d hidden size.
 """
@@ -21,6 +21,7 @@ from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.losses import at_least_float32
 from gmmxlnet.models.memories.interface import Memory, MemoryModule, near_identity
+from gmmxlnet.models.memories.lookup import MemoryLookup
 from gmmxlnet.models.memories.routing_ablation import RoutingAblation
 from gmmxlnet.models.recurrence import Reading, Routing, Segment, State
 from gmmxlnet.options import check_top_k
@@ -32,12 +33,13 @@ class GatedMemory(Memory):
     description = "one memory of {memory_num_tokens} slots, without a router"
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return experts, updater and reader."""
-        return {
+        """Return experts, updater and reader, and the lookup if it is asked for."""
+        modules: dict[str, nn.Module] = {
             "expert_mixture": GatedMemoryMixture(self.config),
             "expert_updater": ExpertUpdater(self.config),
             "memory_reader": AggregatedMemoryReader(self.config),
         }
+        return modules | ({"memory_lookup": MemoryLookup(self.config)} if self.config.memory_lookup else {})
 
     def recurrence(self, model: Any, num_documents: int, length: int) -> "GatedRecurrence":
         """Return the recurrence of the experts; in training, with expert dropout."""
@@ -53,6 +55,7 @@ class GatedMemory(Memory):
             model.memory_reader,
             length=length,
             kept_Bk=kept_Bk,
+            lookup=model.memory_lookup if config.memory_lookup else None,
         )
 
     def speaker(self, model: Any) -> "AggregatedMemoryReader":
@@ -279,13 +282,15 @@ class AggregatedMemoryReader(MemoryModule):
 class GatedRecurrence:
     """The recurrence of `token` (one expert, no router) and `gmm` (several experts).
 
-    For each segment: (1) the last read memory replaces the read tokens' embeddings; (2) the segment is encoded; (3) the
-    write tokens' hidden states are (4) routed and (5) written to the experts through gates; (6) the experts are read.
+    For each segment: (1) the last read memory replaces the read tokens' embeddings, and tokens look the experts up;
+    (2) the segment is encoded; (3) the write tokens' hidden states are (4) routed and (5) written to the experts through
+    gates; (6) the experts are read.
 
     Args:
         router: None for a single expert.
         reroute (attribute): a `RoutingAblation` that replaces the router's probabilities, or None.
         length: L. kept_Bk: `draw_kept_experts` of the documents in reading order, or None to keep all.
+        lookup: None if tokens look nothing up.
     """
 
     def __init__(
@@ -299,9 +304,11 @@ class GatedRecurrence:
         *,
         length: int,
         kept_Bk: Tensor | None = None,
+        lookup: MemoryLookup | None = None,
     ) -> None:
         self.config, self.encoder, self.kept_Bk = config, encoder, kept_Bk
         self.mixture, self.router, self.updater, self.reader = mixture, router, updater, reader
+        self.lookup = lookup
         self.position_keys = encoder.position_keys(length, length)
         self.stacked = updater.stacked()
         self.reroute: RoutingAblation | None = None
@@ -317,7 +324,7 @@ class GatedRecurrence:
         return other
 
     def read(self, segment: Segment, state: MemoryState, *, zeroed: bool = False) -> tuple[Reading, MemoryState]:
-        """Read one segment; if `zeroed`, zeros are injected instead of the memory."""
+        """Read one segment; if `zeroed`, zeros are injected instead of the memory, and nothing is looked up."""
         return self.update(self.encode(segment, state, zeroed=zeroed), state)
 
     def encode(self, segment: Segment, state: MemoryState, *, zeroed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -330,13 +337,34 @@ class GatedRecurrence:
         at_read_nLm = self._slots(ids, self.config.read_token_id, embedding_nLd.dtype)
         at_write_nLm = self._slots(ids, self.config.write_token_id, embedding_nLd.dtype)
         is_read_nL1 = at_read_nLm.sum(-1, keepdim=True)
+        found_nLd: Tensor | float = 0.0
+        if self.lookup is not None and not zeroed:
+            found_nLd = self._looked_up(self.lookup, embedding_nLd, segment, state)
         embedding_nLd = embedding_nLd * (1 - is_read_nL1) + at_read_nLm @ carried_nmd.to(embedding_nLd.dtype)
+        embedding_nLd = embedding_nLd + found_nLd
         hidden_nLd = self.encoder(
             embedding_nLd, segment.attention_mask_nL, segment.token_type_ids_nL, self.position_keys
         )
         write_nmd = at_write_nLm.transpose(1, 2).to(hidden_nLd.dtype) @ hidden_nLd
         read_states_nmd = at_read_nLm.transpose(1, 2).to(hidden_nLd.dtype) @ hidden_nLd
         return hidden_nLd, write_nmd, read_states_nmd
+
+    def _looked_up(self, lookup: MemoryLookup, embedding_nLd: Tensor, segment: Segment, state: MemoryState) -> Tensor:
+        """Return what the tokens (n, L, d) but those of the memory find in all experts that the document reads."""
+        n, k, m, _ = state.experts_Bkmd.shape
+        readable_nk = torch.ones(n, k, dtype=torch.bool, device=embedding_nLd.device)
+        if segment.number > 0:  # before the first segment, all experts' initial memories are read
+            if self.kept_Bk is not None:
+                readable_nk = readable_nk & self.kept_Bk[:n]
+            if self.reroute is not None:
+                readable_nk = readable_nk & self.reroute.readable_k.to(readable_nk.device)
+        found_nLd = lookup(
+            embedding_nLd,
+            self.reader.as_embeddings(state.experts_Bkmd.flatten(1, 2)),
+            self.reader.norm,
+            readable_nk.repeat_interleave(m, dim=1),
+        )
+        return found_nLd * (segment.input_ids_nL < self.config.read_token_id)[..., None]
 
     def update(self, encoded: tuple[Tensor, Tensor, Tensor], state: MemoryState) -> tuple[Reading, MemoryState]:
         """Route, write and read after a segment was encoded: what routing can change of `read`."""
@@ -358,7 +386,8 @@ class GatedRecurrence:
         if read_router is not None:
             read_probs_nk = self._rerouted(read_router(read_states_nmd, kept_nk)).probs_Bk
         read_nmd = self.reader(experts_nkmd, read_probs_nk)
-        return Reading(hidden_nLd, routing, read_nmd), MemoryState(experts_nkmd, read_nmd)
+        asked_nMd = read_nmd if self.lookup is None else experts_nkmd.flatten(1, 2)  # all that tokens can find
+        return Reading(hidden_nLd, routing, asked_nMd), MemoryState(experts_nkmd, read_nmd)
 
     def _rerouted(self, routing: Routing) -> Routing:
         """Return the router's routing, or that of an ablation if one is set."""

@@ -45,6 +45,11 @@ class RoutingAblation:
                 f"not {self.name!r}"
             )
 
+    @property
+    def readable_k(self) -> Tensor:
+        """Experts (k,) bool that may be read: all but one that is left out."""
+        return torch.tensor([self.name != f"{WITHOUT}{j}" for j in range(self.num_experts)])
+
     def __call__(self, probs_nk: Tensor) -> Tensor:
         """Map the probabilities (n, k) of one step to those that replace them."""
         n, k = probs_nk.shape

@@ -29,6 +29,7 @@ class Step:
     write_probs_k: np.ndarray
     experts_kmd: np.ndarray
     read_md: np.ndarray
+    asked_Md: np.ndarray
 
 
 class Reference:
@@ -115,14 +116,31 @@ class Reference:
         lengths = np.sqrt((projected_md**2).sum(-1, keepdims=True))
         return projected_md / lengths * self.weights["memory_reader.norm"]
 
+    def slots(self, experts, read_md):
+        """What the losses ask: what is read, or with a lookup all slots of all experts."""
+        return np.concatenate(experts) if self.config.memory_lookup else read_md
+
+    def found(self, word, slots_Md):
+        """What a word finds among slots: P · Σ w v, with the empty slot's score as the last of the softmax."""
+        vectors_Md, norm = self.injected(slots_Md), self.weights["memory_reader.norm"]
+        embedding_d = self.weights["encoder.word_embedding.weight"][word]
+        scores = [SHARPNESS / norm[0] ** 2 * (v @ embedding_d) for v in vectors_Md]
+        weight_M = softmax(np.array([*scores, self.weights["memory_lookup.empty_score"][0]]))[:-1]
+        return self.linear("memory_lookup.projection", weight_M @ vectors_Md)
+
     def read_document(self, windows, question, kept_k):
         """The steps of one document; `windows` are the ids of each segment's context."""
         experts = [self.weights[f"expert_mixture.expert_{j}"] for j in range(self.k)]
         read_md = sum(experts) / self.k
         steps = []
-        for context in windows:
+        for s, context in enumerate(windows):
             ids, types, write_at, read_at = self.layout(context, question)
             embedding_Ld = self.weights["encoder.word_embedding.weight"][ids].copy()
+            if self.config.memory_lookup:
+                readable = [expert for expert, kept in zip(experts, kept_k, strict=True) if kept or s == 0]
+                for i, word in enumerate(ids):
+                    if word < self.num_words:
+                        embedding_Ld[i] += self.found(word, np.concatenate(readable))
             embedding_Ld[read_at : read_at + self.m] = self.injected(read_md)
             hidden_Ld = self.encode(embedding_Ld, types)
             write_md = hidden_Ld[write_at : write_at + self.m]
@@ -139,7 +157,8 @@ class Reference:
                 read_states_md = hidden_Ld[read_at : read_at + self.m]
                 read_probs_k = self.route("memory_reader.read_gating_network", read_states_md, kept_k)
             read_md = sum(p * expert for p, expert in zip(read_probs_k, experts, strict=True))
-            steps.append(Step(self.linear("qa_head", hidden_Ld), write_probs_k, np.stack(experts), read_md))
+            asked_Md = self.slots(experts, read_md)
+            steps.append(Step(self.linear("qa_head", hidden_Ld), write_probs_k, np.stack(experts), read_md, asked_Md))
         return steps
 
     def span_loss(self, documents, steps, labels):
@@ -207,7 +226,7 @@ class Reference:
         losses = []
         for read, asked in zip(steps, targets, strict=True):
             for step, weight_of in zip(read, asked, strict=True):
-                probs_V = np.mean([softmax(scale * embedding_Vd @ v) for v in self.injected(step.read_md)], axis=0)
+                probs_V = np.mean([softmax(scale * embedding_Vd @ v) for v in self.injected(step.asked_Md)], axis=0)
                 total = sum(weight_of.values())
                 losses.append(-sum(w * math.log(probs_V[word]) for word, w in weight_of.items()) / (total or 1))
         return sum(losses) / len(losses)
@@ -218,7 +237,7 @@ class Reference:
         norm, rarity, losses = self.weights["memory_reader.norm"], self.rarity(fresh), []
         for windows, said, read, asked in zip(documents, fresh, steps, self.recurring(fresh), strict=True):
             for s, step in enumerate(read):
-                slots_md = self.injected(step.read_md)
+                slots_md = self.injected(step.asked_Md)
                 probs_mV = np.stack([softmax(SHARPNESS / norm**2 * embedding_Vd @ slot) for slot in slots_md])
                 loss = total = 0.0
                 for context, new in zip(windows[: s + 1], said[: s + 1], strict=True):
