@@ -22,7 +22,7 @@ from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.comparison.results import Result
 from gmmxlnet.data import load as load_world
 from gmmxlnet.data import sample
-from gmmxlnet.data.load import TOWNS_ASKED, LoadWorld, write_load
+from gmmxlnet.data.load import LoadWorld, write_load
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, digest_of, sha256_of
@@ -42,6 +42,11 @@ WIDER = (f"memory_num_tokens={WIDE}", f"{PROFILE}max_seq_length={SEGMENT + ROOM}
 VARIANTS = (
     Variant(name="none", words="no memory: each segment alone, the floor", overrides=("memory_type=none",)),
     Variant(name="token", words="one memory of 4 slots", overrides=("memory_type=token",)),
+    Variant(
+        name="token-no-lookup",
+        words="one memory of 4 slots that tokens do not look up (a control)",
+        overrides=("memory_type=token", "memory_lookup=false"),
+    ),
     Variant(
         name="token-wide",
         words="one memory of 16 slots, as many as four experts have in all",
@@ -84,6 +89,7 @@ SETTINGS = (
     "profile=sample",
     "memory_num_tokens=4",
     "memory_association_weight=3.0",
+    "memory_lookup=true",
     f"{PROFILE}max_seq_length={SEGMENT}",
 )
 DIFFERS_BY_VARIANT = ("memory", "encoder")  # settings
@@ -95,10 +101,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), metavar="VARIANT")
     parser.add_argument("--loads", nargs="+", type=int, default=[2, 4], help="towns of a document")
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 14])
-    parser.add_argument("--lag", type=int, default=1, help="segments of remarks between the flags and the town")
+    parser.add_argument("--lag", type=int, default=0, help="segments of remarks between the flags and the town")
     parser.add_argument("--town-apart", action="store_true", help="name the town in a segment before the list's")
     parser.add_argument("--updates", type=int, default=0, help="towns whose flag changes")
-    parser.add_argument("--steps", type=int, default=1600, help="of 32 questions each")
+    parser.add_argument("--steps", type=int, default=1200, help="of 32 questions each")
     parser.add_argument("--num-dev", type=int, default=100, help="documents that are scored")
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
@@ -139,7 +145,7 @@ def documents(world: LoadWorld, steps: int, num_dev: int) -> Path:
     """The documents, made now if they are not there; the name tells settings and code."""
     if steps < 1 or num_dev < 1:
         raise ConfigError("STEPS and the number of documents must be at least 1")
-    questions = 4 + min(world.num_towns, TOWNS_ASKED) + (world.num_updates < world.num_towns)
+    questions = 5 + (world.num_updates < world.num_towns)
     num_train = 32 * steps * 10 // (9 * questions) + 20  # a tenth is kept for calibration
     code = [sha256_of(Path(str(module.__file__))) for module in (load_world, sample)]
     folder = WORK / "load" / f"towns{world.num_towns}-{digest_of([str(world), num_train, num_dev, code])[:12]}"

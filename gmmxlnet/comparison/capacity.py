@@ -23,6 +23,7 @@ SOLVED = 95.0  # percent from which a training counts as solved
 MATTERS = 20.0  # points of exact match, fixed before the first run: a smaller difference is no division of work
 # Fixed before the first run: (variant, the one it is compared with, what their difference is worth).
 DIFFERENCES = (
+    ("token", "token-no-lookup", "looking the memory up by content"),
     ("gmm-read", "token-wide", "read-based mixture less one memory with as many slots in all"),
     ("gmm-write", "token-wide", "write-based mixture less one memory with as many slots in all"),
     ("gmm-write", "token-slow", "write-based mixture less one memory that is written as slowly"),
