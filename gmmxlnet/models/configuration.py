@@ -94,7 +94,7 @@ class GMMXLNetConfig(XLNetConfig):
         routing_top_k: a segment is written to, and read from, at most so many experts; None for all.
         expert_init_strategies: `learned`, `zeros`, `uniform` or `orthogonal`, one for all experts or a list.
         memory_gate_bias: initial bias b of the gates of `token` and `gmm`, which are open to about σ(b) at first.
-        memory_lookup: for `token` and `gmm`: every token also reads, by content, the slots of all experts that match it.
+        memory_lookup: for `token` and `gmm`: every token also reads, by content, all experts' slots that match it.
         expert_dropout: in training, probability of dropping an expert for a document; one is always kept.
         memory_heads: heads of the bank, each with its own slice of every slot and its own addressing; divides d_model.
         memory_sharpness: β of the bank's addressing: a slot that matches scores β nats above an unrelated one.

@@ -283,8 +283,8 @@ class GatedRecurrence:
     """The recurrence of `token` (one expert, no router) and `gmm` (several experts).
 
     For each segment: (1) the last read memory replaces the read tokens' embeddings, and tokens look the experts up;
-    (2) the segment is encoded; (3) the write tokens' hidden states are (4) routed and (5) written to the experts through
-    gates; (6) the experts are read.
+    (2) the segment is encoded; (3) the write tokens' hidden states are (4) routed and (5) written to the experts
+    through gates; (6) the experts are read.
 
     Args:
         router: None for a single expert.
