@@ -26,7 +26,6 @@ from gmmxlnet.conversion.convert import REPORT as CONVERSION
 from gmmxlnet.conversion.distillation import BETAS, RELATIONAL, RELATIONAL_RATE
 from gmmxlnet.conversion.families import Teacher, read_teacher
 from gmmxlnet.conversion.report import student_states, teacher_states
-from gmmxlnet.conversion.settings import ConversionSettings
 from gmmxlnet.conversion.windows import LONGEST_QUESTION, NUM_SPECIAL_TOKENS, Batch, collate
 from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.labels import label_documents
@@ -38,7 +37,7 @@ from gmmxlnet.evaluation.squad_metric import raw_scores
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.xlnet_weights import xlnet_tensors
-from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.devices import autocast_dtype, choose_device
 from gmmxlnet.utils.files import atomic_file, digest_of, read_json, sha256_of, write_json
 from gmmxlnet.utils.logs import set_log_level
 from gmmxlnet.utils.progress import Progress
@@ -151,7 +150,7 @@ class Run:
         teacher = reader._teacher
         self.reader, self.arguments, self.seed = reader, arguments, seed
         self.device = choose_device(arguments.device)
-        self.dtype = ConversionSettings(precision=arguments.precision).dtype(self.device)
+        self.dtype = autocast_dtype(arguments.precision, self.device)
         self.ids = (teacher.tokenizer.cls_token_id, teacher.tokenizer.sep_token_id, teacher.text_type)
         reader.to(self.device)
 

@@ -278,6 +278,7 @@ def _count(most: int) -> Integer:
     return Integer(1, most)
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")  # of what is not trained by a profile: answers, conversions
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 STRATEGIES = OneOf(("learned", "zeros", "uniform", "orthogonal"))
 MAX_MEMORY_SLOTS = 32

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gmmxlnet.data.plain_text import check_whole_characters, decode_text
 from gmmxlnet.errors import CheckpointError, ConfigError, DataError, reason_of
 from gmmxlnet.messages import json_for_terminals, printable, said
-from gmmxlnet.options import MAX_N_BEST
+from gmmxlnet.options import MAX_N_BEST, PRECISIONS
 from gmmxlnet.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="null odds above which there is no answer: a number, or a metrics.json, whose calibrated threshold is "
         "taken (default: %(default)s, whichever scores higher)",
     )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="auto: bfloat16 on a GPU, and on a CPU that has AMX, where it is faster (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gmmxlnet.evaluation.answering import answer
 
     model = load_model(arguments.model, arguments.revision)
-    answers = answer(model, arguments.question, document, threshold=threshold, n_best=n_best)
+    options = {"threshold": threshold, "n_best": n_best, "precision": arguments.precision}
+    answers = answer(model, arguments.question, document, **options)
     assert isinstance(answers, list)  # because the questions are a list
     if arguments.json:
         show(json_for_terminals([asdict(each) for each in answers]), as_json=True)

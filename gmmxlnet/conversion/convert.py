@@ -24,7 +24,7 @@ from gmmxlnet.conversion.windows import Windows, corpus_digest, hold_out
 from gmmxlnet.errors import CheckpointError, ConfigError
 from gmmxlnet.pretraining.corpus import read_paragraphs
 from gmmxlnet.pretraining.model import MaskedSpanXLNet, as_xlnet
-from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.devices import autocast_dtype, choose_device
 from gmmxlnet.utils.files import atomic_folder, write_json
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tensors import weights_hash
@@ -151,7 +151,7 @@ class _Conversion:
             tokens=settings.tokens_per_step,
             longest=settings.max_length,
             learning_rate=settings.learning_rate,
-            dtype=settings.dtype(self.device),
+            dtype=autocast_dtype(settings.precision, self.device),
         )
         return Distiller(
             self.teacher,

@@ -1,14 +1,11 @@
 """`ConversionSettings`: the options of a conversion, with their help for the command line."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.options import PRECISIONS
 
-if TYPE_CHECKING:  # the command line's help does not need it
-    import torch
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 SHORTEST = 80  # of max_length: room for a question of 40 tokens and as much text
 
 
@@ -46,13 +43,3 @@ class ConversionSettings:
             raise ConfigError(f"seed must be an integer in [0, 2**31), not {self.seed}")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-
-    def dtype(self, device: "torch.device") -> "torch.dtype | None":
-        """Return the autocast dtype on a device; None for float32."""
-        import torch
-
-        if self.precision != "auto":
-            return torch.bfloat16 if self.precision == "bfloat16" else None
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-        return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else None

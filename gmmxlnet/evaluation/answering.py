@@ -29,7 +29,8 @@ from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.messages import said
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
-from gmmxlnet.options import MAX_N_BEST
+from gmmxlnet.options import MAX_N_BEST, PRECISIONS
+from gmmxlnet.utils.devices import autocast_dtype
 
 MAX_SEQ_LENGTH, DOC_STRIDE = 384, 64  # for models whose config.json does not store the training values
 SHOWN_WORDS = 5  # maximum number of unfamiliar words listed in an answer
@@ -86,6 +87,7 @@ def answer(
     n_best: int = 5,
     max_answer_length: int = 30,
     batch_size: int = 8,
+    precision: str = "float32",
     max_seq_length: int | None = None,
     doc_stride: int | None = None,
 ) -> Answer | list[Answer]:
@@ -99,6 +101,8 @@ def answer(
         n_best: number of candidates to return, at most 10,000.
         max_answer_length: maximum answer length in tokens.
         batch_size: number of (question, document) pairs per batch.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, and on a CPU that has AMX. Logits then change in
+            the third digit (docs/running.md).
         max_seq_length, doc_stride: how to split a document into segments; by default as in training.
 
     Raises:
@@ -111,6 +115,8 @@ def answer(
     _check_counts(
         **{k: v for k, v in (("max_seq_length", max_seq_length), ("doc_stride", doc_stride)) if v is not None}
     )
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {said(str(precision), 40)!r}")
     questions, documents = _pairs(question, document)
     tokenizer = _own_tokenizer(model) if tokenizer is None else checked_tokenizer(tokenizer, "given to answer()")
     layout = _layout(model.config, tokenizer, max_seq_length, doc_stride)
@@ -120,6 +126,7 @@ def answer(
         n_best_size=max(n_best, CANDIDATES),
         max_answer_length=max_answer_length,
         batch_size=batch_size,
+        autocast_dtype=autocast_dtype(precision, model.device),
     )
     asked, contexts = encode_texts(tokenizer, questions), list(dict.fromkeys(documents))
     read = encode_texts(tokenizer, contexts)

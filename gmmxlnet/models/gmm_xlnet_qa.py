@@ -329,7 +329,7 @@ class GMMXLNetForQA(PreTrainedModel):
         Args:
             threshold: null odds above which the result is no answer. n_best: number of candidates to return.
             batch_size: (question, document) pairs per batch.
-            layout: tokenizer, max_answer_length, max_seq_length, doc_stride, as in
+            layout: tokenizer, max_answer_length, precision, max_seq_length, doc_stride, as in
                 `gmmxlnet.evaluation.answering.answer`, which this calls.
 
         Raises DataError, ConfigError, CheckpointError.

@@ -1,7 +1,4 @@
-"""Utilities: atomic files, routing analysis, plots.
-
-Names that need matplotlib or a model are imported lazily, so that `import gmmxlnet.utils` is fast.
-"""
+"""Utilities: atomic files, routing analysis, plots. What needs matplotlib or a model is imported lazily."""
 
 from importlib import import_module
 from typing import Any

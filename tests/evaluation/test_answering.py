@@ -57,6 +57,15 @@ def test_probabilities_do_not_depend_on_how_many_are_asked_for(model, texts):
     assert sum(c.probability for c in many.candidates) <= 1
 
 
+def test_in_bfloat16_the_answers_stay_and_the_scores_move_a_little(model, dev_documents):
+    rows = range(0, len(dev_documents), len(dev_documents) // 12)
+    asked = [dev_documents.question_text(i) for i in rows], [dev_documents.context_text(i) for i in rows]
+    exact, rounded = (answer(model, *asked, precision=precision) for precision in ("float32", "bfloat16"))
+    moved = [abs(a.null_odds - b.null_odds) for a, b in zip(exact, rounded, strict=True)]
+    assert 0 < max(moved) < 2
+    assert [a.candidates[0].text for a in exact] == [b.candidates[0].text for b in rounded]
+
+
 def test_lists_give_lists_and_batch_mates_change_nothing(model, texts):
     questions = [QUESTION, "Who is the host today?"]
     crossed = [model.answer(q, t, threshold=1e9) for q in questions for t in texts]
@@ -127,6 +136,7 @@ def test_what_cannot_be_answered_is_refused_in_words(model, question, document, 
         ({"threshold": float("nan")}, "threshold must be a number, not nan"),
         ({"n_best": 2.0}, r"n_best must be an integer from 1 to 10,000, not '2\.0'"),
         ({"n_best": 10**30}, "n_best must be an integer from 1 to 10,000, not '1000"),
+        ({"precision": "half"}, "precision must be one of auto, float32, bfloat16, not 'half'"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, not '0'"),
         ({"max_answer_length": True}, "max_answer_length must be an integer >= 1, not 'True'"),
         ({"max_seq_length": "48"}, "max_seq_length must be an integer >= 1"),

@@ -1,10 +1,10 @@
-"""What `device` means."""
+"""What `device` and `precision` mean."""
 
 import pytest
 import torch
 
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.devices import autocast_dtype, choose_device
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -18,3 +18,17 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="device is cuda, but torch sees no GPU here; use auto or cpu"):
         choose_device("cuda")
+
+
+def test_a_precision_is_taken_at_its_word_on_any_device():
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        assert autocast_dtype("bfloat16", device) == torch.bfloat16
+        assert autocast_dtype("float32", device) is None
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_auto_is_bfloat16_where_the_hardware_multiplies_it_faster(monkeypatch, fast):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: fast)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True} if fast else {"avx512_f": True})
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        assert autocast_dtype("auto", device) == (torch.bfloat16 if fast else None)
