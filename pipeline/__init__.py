@@ -22,5 +22,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Read by torch when it is imported: the same instructions on every x86-64 processor that has AVX2, hence the same bits.
+# MKL_CBWR alone leaves MKL's exp, tanh and matrix-vector products to MKL_ENABLE_INSTRUCTIONS, if somebody has set it.
 if os.environ.get("GMMXLNET_PORTABLE_BITS") == "1":
-    os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+    os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    os.environ |= {"MKL_CBWR": "AVX2,STRICT", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}

@@ -9,7 +9,7 @@ import torch
 from test_several_processes import run_stage_in, workspace
 from test_train import ROOT, write_params
 
-from pipeline.experiment import folder_hash
+from gmmxlnet.utils.files import sha256_of
 
 PORTABLE = {"GMMXLNET_PORTABLE_BITS": "1"}
 pytestmark = pytest.mark.skipif(
@@ -33,16 +33,40 @@ def test_it_is_set_before_torch_chooses(monkeypatch):
     assert capability(GMMXLNET_PORTABLE_BITS="0") == capability()
 
 
-@pytest.mark.slow
-def test_a_processor_without_avx512_trains_the_same_bits(tmp_path, sample_chunks):
-    """Emulated: MKL and oneDNN are told that there is AVX2 alone, and torch by its own variable."""
-    avx2_alone = {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    hashes = []
-    for name, environment in (("here", {}), ("there", avx2_alone)):
-        folder = workspace(tmp_path / name, sample_chunks, 1)
+# As near to other processors as one comes: MKL, oneDNN and torch are told which instructions to use.
+PROCESSORS = {
+    "this one": {},
+    "AVX-512 without AMX": {
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+        "DNNL_MAX_CPU_ISA": "AVX512_CORE",
+        "ATEN_CPU_CAPABILITY": "avx512",
+    },
+    "AVX2 alone": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory, sample_chunks):
+    """SHA-256 of everything that training, evaluation and analysis leave, by processor and name."""
+    found = {}
+    for name, environment in PROCESSORS.items():
+        folder = workspace(tmp_path_factory.mktemp("processor") / "work", sample_chunks, 1)
         write_params(folder, profile={"max_steps": 3})
-        done = run_stage_in(folder, "train", MLFLOW_TRACKING_URI="http://127.0.0.1:9", **PORTABLE, **environment)
-        assert done.returncode == 0, done.stderr
-        assert "train: processor AVX2, 1 threads" in done.stderr
-        hashes.append((folder_hash(folder / "models/gmm"), (folder / "reports/training.csv").read_bytes()))
-    assert hashes[0] == hashes[1]
+        for stage in ("train", "evaluate", "analyze"):
+            done = run_stage_in(folder, stage, MLFLOW_TRACKING_URI="http://127.0.0.1:9", **PORTABLE, **environment)
+            assert done.returncode == 0, done.stderr
+            assert stage != "train" or "train: processor AVX2, 1 threads" in done.stderr
+        files = [path for part in ("models", "reports") for path in (folder / part).rglob("*") if path.is_file()]
+        names = {path.relative_to(folder).as_posix(): path for path in files}
+        found[name] = {name: sha256_of(path) for name, path in names.items() if name != "reports/throughput.csv"}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", [name for name in PROCESSORS if name != "this one"])
+def test_another_processor_gives_the_same_outputs(outputs, processor):
+    named = {"models/gmm/model.safetensors", "reports/training.csv", "reports/metrics.json", "reports/predictions.json"}
+    assert named | {"reports/nbest_predictions.json", "reports/routing.json", "reports/index.html"} <= set(
+        outputs["this one"]
+    )
+    assert outputs[processor] == outputs["this one"]
