@@ -44,8 +44,14 @@ def command(*words: str) -> str:
 
 def check_place() -> None:
     """Raises QueueError where DVC cannot copy the repository, of which it says little, and late."""
-    if command("git", "rev-parse", "--is-shallow-repository").strip() == "true":
-        raise QueueError("DVC runs no queued experiment in a shallow clone; get its history: git fetch --unshallow")
+    command("git", "rev-parse", "HEAD")  # there is a repository, and a commit
+    try:
+        command("git", "rev-list", "--count", "HEAD")
+    except QueueError:
+        raise QueueError(
+            "git finds no end of this clone's history, as after dvc exp pull in a shallow clone; get all of it: "
+            "git rev-parse HEAD > .git/shallow && git fetch --unshallow"
+        ) from None
     cache = command("dvc", "cache", "dir").strip()
     if not cache.isascii():
         raise QueueError(

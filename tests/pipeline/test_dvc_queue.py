@@ -1,6 +1,7 @@
 """Where DVC cannot queue, `make compare` says so before it begins."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from pipeline.dvc_queue import QueueError, check_place, command
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository of DVC's with a commit, in a path with letters beyond ASCII."""
+    """A repository of DVC's with four commits, in a path with letters beyond ASCII."""
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
@@ -18,7 +19,7 @@ def repository(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     command("git", "init", "--quiet")
     command("dvc", "init", "--quiet")
-    for message in ("one", "two"):
+    for message in ("one", "two", "three", "four"):
         command("git", "commit", "--quiet", "--allow-empty", "--message", message)
     return folder
 
@@ -30,8 +31,26 @@ def test_a_cache_with_letters_beyond_ascii_has_to_move(repository, tmp_path):
     check_place()
 
 
-def test_a_shallow_clone_needs_its_history(repository, tmp_path, monkeypatch):
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", repository.as_uri(), tmp_path / "shallow"], check=True)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_clone_without_the_end_of_its_history_is_to_be_mended(repository, tmp_path, monkeypatch, depth):
+    clone = ["git", "clone", "--quiet", f"--depth={depth}", repository.as_uri(), tmp_path / "shallow"]
+    subprocess.run(clone, check=True)
     monkeypatch.chdir(tmp_path / "shallow")
-    with pytest.raises(QueueError, match=r"get its history: git fetch --unshallow$"):
+    Path(".git/shallow").unlink()  # as dvc exp pull does
+    with pytest.raises(QueueError, match=r"get all of it: (git rev-parse .*--unshallow)$") as caught:
+        check_place()
+    subprocess.run(str(caught.value).rpartition(": ")[2], shell=True, check=True)
+    assert len(command("git", "rev-list", "HEAD").split()) == 4
+
+
+def test_a_shallow_clone_that_knows_its_end_is_a_place_for_a_queue(repository, tmp_path, monkeypatch):
+    clone = ["git", "clone", "--quiet", "--depth=1", repository.as_uri(), tmp_path / "shallow"]
+    subprocess.run(clone, check=True)
+    monkeypatch.chdir(tmp_path / "shallow")
+    check_place()
+
+
+def test_a_folder_without_a_repository_is_not_taken_for_a_shallow_clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QueueError, match="not a git repository"):
         check_place()
