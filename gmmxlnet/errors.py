@@ -7,10 +7,14 @@ without a traceback; anything else is a bug and keeps its traceback.
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from gmmxlnet.messages import said
 
-NOWHERE_TO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOWHERE_TO_WRITE = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class GMMXLNetError(ValueError):
@@ -48,6 +52,17 @@ def cannot_write(error: BaseException) -> str | None:
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     done = "opened" if number in (errno.EACCES, errno.EPERM) else "written"
     return f"{where}cannot be {done} ({os.strerror(number)}); make room or give permission, and run it again"
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Gives an error of a write to a full disk, which names no file, the name of what was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 class ConfigError(GMMXLNetError):

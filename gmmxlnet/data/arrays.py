@@ -1,8 +1,10 @@
-"""Reads `.npy` files: the header is checked against what is expected and against the file's size before data is mapped.
+"""Writes and reads `.npy` files.
 
+When one is read, its header is checked against what is expected and against the file's size before data is mapped:
 `np.load` alone would allocate whatever a header asks for.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
 
@@ -11,6 +13,22 @@ import numpy as np
 from gmmxlnet.errors import DataError, reason_of
 
 _BAD_HEADER = (ValueError, SyntaxError, TokenError, EOFError, OverflowError, MemoryError, RecursionError, TypeError)
+
+
+class _Writer:
+    """A file as NumPy sees one that is not Python's own: NumPy hands it bytes instead of writing to the descriptor."""
+
+    def __init__(self, write: Callable[[bytes], int]) -> None:
+        self.write = write
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes what `np.save(path, array)` writes; a full disk raises an OSError that says so, with its `errno`.
+
+    NumPy's own, of a write that was cut short, has none.
+    """
+    with path.open("wb") as stream:
+        np.save(_Writer(stream.write), array, allow_pickle=False)
 
 
 def read_array(path: Path, dtype: type, columns: int | None = None, *, remedy: str) -> np.ndarray:

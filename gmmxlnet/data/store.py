@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gmmxlnet.data.arrays import read_array
+from gmmxlnet.data.arrays import read_array, write_array
 from gmmxlnet.data.segments import SegmentLayout
 from gmmxlnet.errors import DataError, reason_of
 from gmmxlnet.folder_files import is_inside
@@ -97,7 +97,7 @@ def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
     """Writes a split's files to a new folder."""
     folder.mkdir()
     for field in fields(SplitChunks):
-        np.save(folder / f"{field.name}.npy", getattr(chunks, field.name), allow_pickle=False)
+        write_array(folder / f"{field.name}.npy", getattr(chunks, field.name))
     columns = {field.name: getattr(texts, field.name) for field in fields(SplitTexts)}
     (folder / "texts.json").write_text(json.dumps(columns, ensure_ascii=False), encoding="utf-8")
 

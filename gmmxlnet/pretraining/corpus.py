@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from transformers import XLNetTokenizerFast
 from typing_extensions import TypedDict
 
-from gmmxlnet.data.arrays import read_array
+from gmmxlnet.data.arrays import read_array, write_array
 from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.squad import read_squad_file
 from gmmxlnet.data.tokenizer import encode_texts, load_tokenizer, scratch_tokenizer
@@ -77,7 +77,7 @@ def prepare_corpus(
         words.save_pretrained(str(scratch / "tokenizer"))
         for name, texts in zip(PARTS, (train, heldout), strict=True):
             tokens = encode_texts(words, texts).ids.astype(dtype)
-            np.save(scratch / f"{name}.npy", tokens, allow_pickle=False)
+            write_array(scratch / f"{name}.npy", tokens)
             sizes[name] = {"paragraphs": len(texts), "tokens": len(tokens)}
         files = {path.relative_to(scratch).as_posix(): sha256_of(path) for path in _files(scratch)}
         manifest = {

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gmmxlnet.errors import CheckpointError, reason_of
+from gmmxlnet.errors import CheckpointError, reason_of, writing_to
 
 MAX_JSON_BYTES = 16 * 2**20  # no valid configuration or index is this large
 
@@ -31,8 +31,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     try:
-        yield scratch
-        sync(scratch)
+        with writing_to(path):
+            yield scratch
+            sync(scratch)
         scratch.replace(path)
         sync(path.parent)
     finally:
@@ -48,9 +49,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
-        yield scratch
-        for inside in [*scratch.rglob("*"), scratch]:
-            sync(inside)
+        with writing_to(path):
+            yield scratch
+            for inside in [*scratch.rglob("*"), scratch]:
+                sync(inside)
         if path.exists():
             shutil.rmtree(path)
         scratch.replace(path)
@@ -71,7 +73,8 @@ def files_at_once(folder: Path, *, last: str, stale: Callable[[str], bool]) -> I
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
-        yield scratch
+        with writing_to(folder):
+            yield scratch
         names = sorted(path.name for path in scratch.iterdir())
         for name in names:
             shutil.copymode(scratch / last, scratch / name)  # safetensors writes files that only the owner can read

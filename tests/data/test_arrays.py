@@ -5,14 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmmxlnet.data.arrays import read_array
+from gmmxlnet.data.arrays import read_array, write_array
 from gmmxlnet.errors import DataError
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_an_array_comes_back_mapped(tmp_path, order):
     array = np.asarray(np.arange(6).reshape(3, 2), np.int32, order=order)
-    np.save(tmp_path / "a.npy", array)
+    write_array(tmp_path / "a.npy", array)
+    np.save(tmp_path / "b.npy", array)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
     found = read_array(tmp_path / "a.npy", np.int32, 2, remedy="again")
     assert isinstance(found, np.memmap)
     assert np.array_equal(found, array)

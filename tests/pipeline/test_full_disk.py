@@ -5,13 +5,15 @@ import resource
 import signal
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from gmmxlnet.cli import main
+from gmmxlnet.data.arrays import write_array
 from gmmxlnet.errors import cannot_write, is_out_of_memory
-from gmmxlnet.utils.files import atomic_folder
+from gmmxlnet.utils.files import atomic_file, atomic_folder, files_at_once
 from pipeline.stage import errors_on_one_line
 
 
@@ -28,6 +30,21 @@ def full_disk(room):
         signal.signal(signal.SIGXFSZ, before)
 
 
+def write_in_file(path):
+    with atomic_file(path) as scratch:
+        write_array(scratch, np.zeros(10_000))
+
+
+def write_in_folder(path):
+    with atomic_folder(path) as scratch:
+        write_array(scratch / "rows.npy", np.zeros(10_000))
+
+
+def write_in_files_at_once(path):
+    with files_at_once(path, last="rows.npy", stale=lambda name: False) as scratch:
+        write_array(scratch / "rows.npy", np.zeros(10_000))
+
+
 def test_a_tokenizer_that_cannot_be_saved_is_one_line_and_nothing_is_left(sample_tokenizer, tmp_path, capsys):
     def save():
         with errors_on_one_line("chunk"), atomic_folder(tmp_path / "chunks") as folder:
@@ -40,6 +57,18 @@ def test_a_tokenizer_that_cannot_be_saved_is_one_line_and_nothing_is_left(sample
     assert line.startswith("chunk: ")
     assert line.endswith("cannot be written (File too large); make room or give permission, and run it again")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [write_in_file, write_in_folder, write_in_files_at_once])
+def test_a_write_that_is_cut_short_names_what_was_to_be_written(write, tmp_path, capsys):
+    """NumPy, which writes arrays to the descriptor, would say how many values it wrote and nothing of the disk."""
+    with full_disk(5_000), pytest.raises(SystemExit) as ended, errors_on_one_line("chunk"):
+        write(tmp_path / "chunks")
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    path = tmp_path / "chunks"
+    assert line == f"chunk: {path}: cannot be written (File too large); make room or give permission, and run it again"
+    assert not path.exists() or not list(path.iterdir())
 
 
 def test_rust_code_says_it_in_its_own_exceptions(sample_tokenizer, tmp_path):
