@@ -81,7 +81,9 @@ help:
 
 install: $(STAMP)
 
+# First the check, since DVC itself may need minutes and gigabytes to read a params.yaml that no stage would accept.
 repro: $(STAMP)
+	python -m pipeline.check
 	dvc repro
 
 test: $(STAMP)

@@ -1,7 +1,10 @@
 """The page: whole, self-contained, safe from what stands in the data, and every figure from its own column."""
 
+import html
 import itertools
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -173,6 +176,34 @@ def test_missing_figures_are_dashes(evil_page):
     assert evil_page.table("the same model")[ABLATIONS["shuffled"]] == ["–"] * 5  # noqa: RUF001
     assert f"All share {EVIL}." in evil_page.text
     assert f"Memory_type {EVIL} has no experts" in evil_page.text
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+MEASURE = """<script>
+  const root = document.documentElement, tables = [...document.querySelectorAll(".wide")];
+  const wide = tables.filter(box => box.scrollWidth > box.clientWidth);
+  parent.document.title = [root.scrollWidth, root.clientWidth, wide.length];
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser that runs without a screen")
+@pytest.mark.parametrize(("width", "some_are_wide"), [(420, True), (1200, False)])
+def test_a_phone_scrolls_tables_and_not_the_page(tmp_path, width, some_are_wide):
+    save_figure(plot_expert_utilization([0.5, 0.5]), tmp_path / "use.png")
+    page = rendered(
+        plots={"training": tmp_path / "use.png"},
+        answers=[answer("Llanfairpwllgwyngyll" * 20 + " and Anna", (0, 20), (0, 4), num_segments=4)],
+        origin={"data (SHA-256)": "0123456789abcdef" * 4},
+    )
+    page = html.escape(page.replace("</body>", f"{MEASURE}</body>"))
+    frame = f'<iframe srcdoc="{page}" style="width: {width}px; height: 900px; border: 0"></iframe>'  # windows are wider
+    (tmp_path / "frame.html").write_text(f"<title></title>{frame}", encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    command = [BROWSER, *options, (tmp_path / "frame.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    needed, there, num_wide = map(int, re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom).groups())
+    assert needed <= there <= width
+    assert (num_wide > 0) == some_are_wide
 
 
 def shown(value):
