@@ -37,20 +37,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def train(planned: Sequence[Planned], jobs: int) -> None:
     """Queue what is neither done nor queued, and wait until the queue is through with it."""
-    states = dvc_queue.states()
     rest = [one for one in planned if not dvc_queue.find_done(one)]
-    if rest:
-        dvc_queue.check_place()
-    for one in rest:
-        if states.get(one.name) not in ("queued", "running"):
-            dvc_queue.enqueue(one, failed=states.get(one.name) == "failed")
     say(f"compare: {len(planned) - len(rest)} of {len(planned)} are done, {len(rest)} to run, {jobs} at once")
     if not rest:
         return
+    dvc_queue.check_place()
+    states = dvc_queue.states()
+    told = set()
+    for one in rest:  # seconds each, for DVC commits the working tree
+        if states.get(one.name) not in ("queued", "running"):
+            dvc_queue.enqueue(one, failed=states.get(one.name) == "failed")
+            say(f"compare: {one.name} queued")
+            told.add((one.name, "queued"))
+
+    def tell(name: str, state: str) -> None:
+        if (name, state) not in told:
+            say(f"compare: {name} {state}")
+
     # Threads of several trainings would wait for each other; a person's own setting wins.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     try:
-        dvc_queue.wait([one.name for one in rest], jobs, lambda name, state: say(f"compare: {name} {state}"))
+        dvc_queue.wait([one.name for one in rest], jobs, tell)
     except KeyboardInterrupt:
         say("compare: no longer waiting; the queue goes on. To end it: dvc queue stop --kill", file=sys.stderr)
         raise SystemExit(130) from None

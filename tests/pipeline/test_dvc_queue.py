@@ -1,11 +1,16 @@
 """Where DVC cannot queue, `make compare` says so before it begins."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from pipeline import compare, dvc_queue
 from pipeline.dvc_queue import QueueError, check_place, command
+from pipeline.variants import plan
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -54,3 +59,15 @@ def test_a_folder_without_a_repository_is_not_taken_for_a_shallow_clone(tmp_path
     monkeypatch.chdir(tmp_path)
     with pytest.raises(QueueError, match="not a git repository"):
         check_place()
+
+
+def test_what_is_to_run_is_said_before_it_is_queued(repository, tmp_path, monkeypatch, capsys):
+    """Queueing ten experiments takes DVC minutes on a busy machine."""
+    command("dvc", "cache", "dir", "--local", str(tmp_path / "cache"))
+    shutil.copy(ROOT / "params.yaml", repository)
+    heard = []
+    monkeypatch.setattr(dvc_queue, "enqueue", lambda one, failed: heard.append(capsys.readouterr().out))
+    monkeypatch.setattr(dvc_queue, "wait", lambda names, jobs, tell: [tell(name, "queued") for name in names])
+    compare.train(plan("sample", ["none", "token"], [14], []), jobs=1)
+    assert heard == ["compare: 0 of 2 are done, 2 to run, 1 at once\n", "compare: none-s14 queued\n"]
+    assert capsys.readouterr().out == "compare: token-s14 queued\n"
