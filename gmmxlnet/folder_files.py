@@ -5,6 +5,12 @@ from pathlib import Path
 
 from gmmxlnet.errors import CheckpointError
 
+TOKENIZER_JSON = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # small ones
+TOKENIZER_FILES = (  # of all kinds; that transformers reads beside config.json to make a tokenizer
+    *TOKENIZER_JSON,
+    *("tokenizer.json", "spiece.model", "vocab.txt", "vocab.json", "merges.txt"),
+)
+
 
 def regular_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     """Returns the named files of a folder; raises CheckpointError unless each is a regular file inside it, no link."""

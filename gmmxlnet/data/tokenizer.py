@@ -28,6 +28,7 @@ from gmmxlnet.data.graphemes import extend_to_graphemes, trim_spaces
 from gmmxlnet.data.long_texts import LONGEST_PIECE, GrowingArray, pieces
 from gmmxlnet.data.word_encoding import encode_by_words, encodes_words_alone, splits_at_spaces
 from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.folder_files import TOKENIZER_FILES, TOKENIZER_JSON
 from gmmxlnet.hub_files import check_sizes
 from gmmxlnet.utils.files import MAX_JSON_BYTES, is_unusable
 from gmmxlnet.utils.progress import Progress
@@ -35,11 +36,8 @@ from gmmxlnet.utils.progress import Progress
 REQUIRED_TOKENS = ("<unk>", "<sep>", "<pad>", "<cls>")
 MIN_VOCABULARY = 100  # offline, from_pretrained silently returns 9 tokens and maps every word to <unk>
 MAX_FILE_BYTES = 64 * 2**20  # size of tokenizer.json; the largest in use (260,000 tokens) have 35 MB
-SMALL_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-HUB_FILES = (  # that transformers reads to make a tokenizer
-    *SMALL_FILES,
-    *("tokenizer.json", "spiece.model", "vocab.txt", "vocab.json", "merges.txt"),
-)
+SMALL_FILES = ("config.json", *TOKENIZER_JSON)
+HUB_FILES = ("config.json", *TOKENIZER_FILES)
 MAX_TOKENS = 1_000_000  # maximum vocabulary size
 MAX_PIECE = 1_000  # characters; the trie is as deep as the longest piece and is freed recursively
 MAX_SCRATCH_WORDS = 32_000

@@ -155,7 +155,9 @@ class GMMXLNetForQA(PreTrainedModel):
         push_to_hub: bool = False,
         **hub: Any,
     ) -> None:
-        """Save config.json, the weights (safetensors) and checkpoint.json (`gmmxlnet.models.checkpoint`).
+        """Save config.json, the weights (safetensors), checkpoint.json, and the tokenizer that the model came with.
+
+        A tokenizer that lies in the folder already is left as it is. See `gmmxlnet.models.checkpoint`.
 
         Args:
             is_main_process: only the main process writes.

@@ -23,6 +23,7 @@ from gmmxlnet.models.checkpoint.manifest import CONFIG, MANIFEST, Manifest
 from gmmxlnet.models.checkpoint.plain_xlnet import load_xlnet
 from gmmxlnet.models.checkpoint.requested import apply_asked
 from gmmxlnet.models.checkpoint.source import locate
+from gmmxlnet.models.checkpoint.tokenizer_files import note_tokenizer
 from gmmxlnet.models.checkpoint.weights import (
     DTYPE_NAMES,
     DTYPES,
@@ -64,6 +65,7 @@ def load_model(
         download = {key: source[key] for key in ("cache_dir", "token", "local_files_only") if key in source}
         model = _load_own(cls, folder, asked, use_safetensors, base_model, **download)
     model.name_or_path = model.config.name_or_path = str(name)
+    note_tokenizer(model, folder)
     model.config._commit_hash = extract_commit_hash(str(folder / CONFIG), None)  # as transformers does
     if dtype not in (None, "auto"):
         model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)

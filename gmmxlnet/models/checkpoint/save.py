@@ -21,6 +21,7 @@ from gmmxlnet.models.checkpoint.load import (
     with_shared,
 )
 from gmmxlnet.models.checkpoint.manifest import CONFIG, MANIFEST, Manifest, file_record, listed_files, seal
+from gmmxlnet.models.checkpoint.tokenizer_files import copy_tokenizer
 from gmmxlnet.models.checkpoint.weights import DTYPE_NAMES, is_weights, read_headers, read_tensors, write_tensors
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.utils.files import files_at_once, read_json
@@ -31,6 +32,8 @@ def save_model(
     model: nn.Module, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, max_shard_size: int | str
 ) -> None:
     """Save a `GMMXLNetForQA`; an existing checkpoint is replaced once the new one is complete.
+
+    The tokenizer of the checkpoint that the model was loaded from is saved too, unless the folder has one.
 
     Args:
         state_dict: the tensors to save instead of the model's own, under the same names.
@@ -59,6 +62,7 @@ def save_model(
     own = {name: x.cpu().contiguous() for name, x in saved_part(config, tensors).items() if name not in shared}
     try:
         _write(folder, config, own, shared, max_shard_size)
+        copy_tokenizer(model, folder)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else reason_of(error)
         raise CheckpointError(
