@@ -193,7 +193,7 @@ def words(*command: str, then: Callable[[Place], str] | None = None) -> Callable
 
 def queue(place: Place) -> str:
     """Start a worker and wait until it has done what is queued."""
-    place.need("dvc", "queue", "start")
+    place.need(*place.to_run, "queue", "start")
     end = time.monotonic() + QUEUE_SECONDS
     while time.monotonic() < end:
         status = place.need("dvc", "queue", "status")
@@ -213,6 +213,16 @@ def apply(place: Place) -> str:
     if "num_memory_experts: 2" not in (place.root / "params.yaml").read_text(encoding="utf-8"):
         raise SurpriseError("params.yaml has not the experiment's parameters")
     return up_to_date(place)
+
+
+def pushed(place: Place) -> str:
+    """Push an experiment, over that of its name of the place before; the remote repository has it."""
+    place.need("dvc", "exp", "push", "--force", "origin", "three")
+    listed = place.need("git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/*/*/three")
+    (reference,) = listed.splitlines()
+    if "\t".join(reference.split()) not in place.need("git", "ls-remote", "origin", "refs/exps/*"):
+        raise SurpriseError(f"origin has not {reference}")
+    return reference
 
 
 def removed(place: Place) -> str:
@@ -285,7 +295,7 @@ STEPS: tuple[Step, ...] = (
         ),
     ),
     ("dvc exp rename", words("dvc", "exp", "rename", "two", "three", then=has("three"))),
-    ("dvc exp push", words("dvc", "exp", "push", "origin", "three")),
+    ("dvc exp push", pushed),
     ("dvc exp remove", removed),
     ("dvc queue remove", words("dvc", "queue", "remove", "--success")),
     ("dvc gc", collected),
