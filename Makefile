@@ -53,7 +53,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install repro test kill-test mutants mutation dvc-walk scale-test compare reproduce fuzz lint ui bench bench-gpu pretrain long-documents reader real-text capacity clean
+.PHONY: help install repro test kill-test mutants mutation dvc-walk scale-test compare reproduce fuzz lint ui track bench bench-gpu pretrain long-documents reader real-text capacity clean
 .DEFAULT_GOAL := help
 
 help:
@@ -76,6 +76,7 @@ help:
 	@echo "make real-text  every kind of memory on code words in real text, stories and articles (READER, SQUAD, STORIES; see above)"
 	@echo "make capacity   how many facts every kind of memory keeps, and whether its routing matters (VARIANTS, LOADS, SEEDS; see above)"
 	@echo "make ui         MLflow's pages on all runs"
+	@echo "make track      send MLflow what it missed while it was away; nothing is sent twice"
 	@echo "make install    only make .venv"
 	@echo "make clean      remove .venv"
 
@@ -155,6 +156,9 @@ capacity: $(STAMP)
 ui: $(STAMP)
 	@echo "Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+track: $(STAMP)
+	python -m pipeline.track
 
 clean:
 	rm -rf $(VENV)

@@ -17,8 +17,9 @@ from gmmxlnet.verification import fingerprint
 from pipeline import experiment
 from pipeline.cost import count_parameters
 from pipeline.dvc_queue import QueueError, file_at
+from pipeline.mlflow_run import Run
 from pipeline.places import METRICS, MODEL, ROUTING
-from pipeline.tracking import COMPARISON_TAG, Run, find_run
+from pipeline.tracking import COMPARISON_TAG, find_run
 from pipeline.variants import Planned
 
 SMALL = (experiment.FILE_NAME, fingerprint.FILE_NAME)  # all that is needed to find the run
@@ -35,7 +36,7 @@ def collect(planned: Planned, revision: str, parent: Run, comparison: str, name:
         run = find_run(local / "model")
         known = run.read()
         if known is not None:
-            if known.metrics.get("dev/exact_match") != metrics["exact_match"]:
+            if known.metrics.get("dev/exact_match") != metrics["exact_match"] or not run.artifact_sizes("model"):
                 complete(run, known, planned, revision, local)
             parents = {MLFLOW_PARENT_RUN_ID: parent.run_id, COMPARISON_TAG: comparison, "dvc_exp_name": planned.name}
             run.set_tags(parents)
@@ -59,7 +60,7 @@ def fetch(revision: str, folder: Path, names: tuple[str, ...] | None = None) -> 
 
 def complete(run: Run, known: RunData, planned: Planned, revision: str, local: Path) -> None:
     """Log what the run lacks of results and checkpoint."""
-    if "cost/parameters" not in known.metrics:
+    if "cost/parameters" not in known.metrics or not run.artifact_sizes("model"):
         fetch(revision, local / "model")
         run.log_metrics({"cost/parameters": count_parameters(local / "model")})
         run.log_model(local / "model", planned.variant)

@@ -10,8 +10,9 @@ from gmmxlnet.messages import said, say
 from gmmxlnet.utils.files import atomic_file
 from pipeline import dvc_queue
 from pipeline.collect import collect
+from pipeline.mlflow_run import Run
 from pipeline.places import REPORTS
-from pipeline.tracking import Run, comparison_run
+from pipeline.tracking import comparison_run
 from pipeline.variants import DEFAULT_NAME, Planned, setting
 
 

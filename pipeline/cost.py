@@ -14,7 +14,7 @@ from gmmxlnet.models.checkpoint.manifest import Manifest
 from gmmxlnet.training import GMMTrainer
 
 if TYPE_CHECKING:  # MLflow comes with it
-    from pipeline.tracking import Run
+    from pipeline.mlflow_run import Run
 
 MIB = 2**20
 # How resource.getrusage counts: bytes on macOS, KiB elsewhere.

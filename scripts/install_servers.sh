@@ -2,9 +2,9 @@
 # Installs what `make scale-test` starts, from Debian's archive, where root may; elsewhere says what is missing.
 # Nothing that it installs is started: the tests start servers of their own, on ports of their own.
 set -euo pipefail
-export PATH="$PATH:/usr/sbin:/sbin"
+export PATH="$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin | tr ' ' :)"
 declare -A packages=([slurmctld]=slurmctld [slurmd]=slurmd [sbatch]=slurm-client [munged]=munge [sshd]=openssh-server
-    [ssh-keygen]=openssh-client [ip]=iproute2)
+    [ssh-keygen]=openssh-client [ip]=iproute2 [initdb]=postgresql)
 missing=()
 for program in "${!packages[@]}"; do
     command -v "$program" > /dev/null || missing+=("${packages[$program]}")

@@ -37,7 +37,8 @@ from gmmxlnet.sharing.model_card import model_card
 from gmmxlnet.utils.files import write_json
 from gmmxlnet.utils.tables import markdown_table
 from pipeline.experiment import Experiment
-from pipeline.tracking import _numbers, start_run
+from pipeline.mlflow_run import _numbers
+from pipeline.tracking import start_run
 from tests.pipeline.test_tracking import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -34,6 +34,7 @@ WITHOUT_EFFECT = {
     "pipeline/crash.py": "what is printed",
     "pipeline/folder_lock.py": "when a stage starts",
     "pipeline/launch.py": "starts processes",
+    "pipeline/mlflow_run.py": "for MLflow",
     "pipeline/params.py": "hands on parameters, which are named one by one",
     "pipeline/params_errors.py": "what errors say",
     "pipeline/places.py": "names of dependencies and outputs, which dvc.yaml names as well",
@@ -43,6 +44,7 @@ WITHOUT_EFFECT = {
     "pipeline/stage.py": "how a stage ends",
     "pipeline/store_check.py": "for MLflow",
     "pipeline/tracking.py": "for MLflow",
+    "pipeline/unsent.py": "for MLflow",
     "pipeline/yaml_file.py": "reads parameters, which are named one by one",
 }
 OF_FINGERPRINT = "comes with the fingerprint's package; only fingerprint.json's name or the fingerprint is used"

@@ -311,6 +311,7 @@ def test_a_store_that_another_program_keeps_locked_is_left_after_seconds(
     experiment, tmp_path, monkeypatch, capsys, store
 ):
     shutil.copy(store / "mlflow.db", tmp_path / "mlflow.db")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(store_check, "LOCKED_SECONDS", 0.5)
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
@@ -320,7 +321,7 @@ def test_a_store_that_another_program_keeps_locked_is_left_after_seconds(
             pass
         assert time.perf_counter() - begin < 5
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("mlflow.db: database is locked")
+    assert line.endswith("mlflow.db: database is locked; make track sends what is missing")
 
 
 def test_a_stage_that_is_stuck_in_opening_the_store_holds_no_other_up(
@@ -346,8 +347,9 @@ def test_a_full_disk_ends_the_records_not_the_stage(experiment, tmp_path, monkey
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
             signal.signal(signal.SIGXFSZ, before)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: MLflow failed and this run goes on without it: ")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: MLflow failed and this run goes on without it: ")
+    assert second == "MLflow works again: what was missed of this run is logged"
 
 
 def test_a_store_that_fails_on_the_way_is_left_alone(client, experiment, monkeypatch, capsys):

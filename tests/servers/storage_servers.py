@@ -9,12 +9,11 @@ with S3Server(folder) as server:
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Self
 
-from waiting import free_ports, wait_until
+from waiting import answers, free_ports, wait_until
 
 from tests.small_repository import environment, must
 
@@ -55,7 +54,7 @@ class Server:
     def start(self) -> None:
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=environment())
-        wait_until(self._answers, 30)
+        wait_until(lambda: answers(self.port), 60)
 
     def stop(self) -> None:
         self.process.kill()
@@ -66,13 +65,6 @@ class Server:
         must(clone, "dvc", "remote", "add", "--quiet", "--local", "--default", "--force", "storage", self.url)
         for name, value in {"verify": "true", **self.options}.items():
             must(clone, "dvc", "remote", "modify", "--local", "storage", name, value)
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
     def prepare(self) -> None: ...
 

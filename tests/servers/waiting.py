@@ -17,6 +17,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def answers(port: int) -> bool:
+    """Whether something listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def wait_until(true: Callable[[], Answer], seconds: float = 900.0, pause: float = 0.2) -> Answer:
     """Ask until the answer is true, and return it."""
     end = time.monotonic() + seconds
