@@ -8,7 +8,7 @@ from benchmarks import run_qa
 from benchmarks.inputs import Scale, Texts
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, time_figure
 from gmmxlnet.data.chunks import build_split
-from gmmxlnet.data.store import write_split
+from gmmxlnet.data.split_writer import SplitWriter
 from gmmxlnet.windows import ContextKind
 
 MAX_QUESTION = 64
@@ -79,7 +79,8 @@ def _ours(scale: Scale, texts: Texts, folder: Path, context: ContextKind, max_qu
         file.unlink()
     if folder.is_dir():
         folder.rmdir()
-    write_split(folder, built.chunks, built.texts)
+    with SplitWriter(folder) as writer:
+        writer.append(built)
 
 
 def _bytes(folder: Path) -> int:

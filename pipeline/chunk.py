@@ -37,7 +37,7 @@ def main() -> None:
         report = pull_chunks(hub_id, CHUNKS, settings)
         say(f"chunk: prepared chunks from {hub_id}, made with the same settings")
     else:
-        report = build_chunks(settings, CHUNKS, find_local)
+        report = build_chunks(settings, CHUNKS, find_local, num_workers=params.active.num_workers)
     write_json(DATA_REPORT, report)
     if hub_id is not None and params.hub_push_chunks:
         pushed = push_chunks(CHUNKS, report, hub_id)

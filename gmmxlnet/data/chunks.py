@@ -8,20 +8,25 @@ segments are computed, not stored (`segments.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from gmmxlnet.data.blocks import MOST_DOCUMENTS, build_blocks, cut_into_blocks
+from gmmxlnet.data.faults import FaultList
 from gmmxlnet.data.labels import label_documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
-from gmmxlnet.data.selection import Asked, limit_documents, split_calibration
-from gmmxlnet.data.sources import Source, Split, read_splits
-from gmmxlnet.data.squad import as_passages
-from gmmxlnet.data.statistics import summarize
-from gmmxlnet.data.store import SPLITS, BuiltSplit, ChunkStore, SplitChunks, SplitTexts, write_manifest, write_split
+from gmmxlnet.data.selection import Asked, Choice, choose
+from gmmxlnet.data.sources import Source, Split, SplitParts, open_split
+from gmmxlnet.data.split_writer import SplitWriter, text_digest
+from gmmxlnet.data.squad import Passage, as_passages
+from gmmxlnet.data.statistics import LeftOut
+from gmmxlnet.data.store import SPLITS, BuiltSplit, ChunkStore, SplitChunks, SplitTexts, write_manifest
 from gmmxlnet.data.tokenizer import (
     encode_texts,
     load_tokenizer,
@@ -66,18 +71,25 @@ class ChunkSettings:
         return asdict(self) | {"dataset": _plain(self.dataset)}
 
 
-def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[str], str] = str) -> dict[str, Any]:
+def build_chunks(
+    settings: ChunkSettings, folder: str | Path, locate: Callable[[str], str] = str, *, num_workers: int = 0
+) -> dict[str, Any]:
     """Write the chunks of a dataset to `folder`, atomically; returns the contents of `reports/data.json`.
 
-    `locate` maps the file and folder names in the settings to local paths; the chunks store only the names.
+    A split is read part by part (`open_split`) and written block by block, so that memory use is that of the largest
+    part and of a few blocks, besides about 50 bytes a question.
+
+    Args:
+        locate: maps the file and folder names in the settings to local paths; the chunks store only the names.
+        num_workers: processes that tokenize, beside this one, a dataset of more than one block; the bytes are the same.
 
     Raises:
         DataError: the dataset or the tokenizer cannot be used.
         ConfigError: a question of full length leaves no room in a segment.
     """
-    asked, left_out, num_unasked = _select(settings, locate)
+    dataset = _Dataset(settings, locate)
     if settings.tokenizer == "scratch":
-        tokenizer = scratch_tokenizer(_all_texts(asked["train"]))
+        tokenizer = scratch_tokenizer(dataset.training_texts())
     else:
         tokenizer = load_tokenizer(locate(settings.tokenizer), settings.tokenizer_revision)
     layout = make_layout(
@@ -87,18 +99,25 @@ def build_chunks(settings: ChunkSettings, folder: str | Path, locate: Callable[[
         memory_num_tokens=settings.memory_num_tokens,
         max_question_length=settings.max_question_length,
     )
-    report: dict[str, Any] = {"settings": settings.as_json(), "vocabulary": layout.vocab_size}
-    num_documents = sum(len(asked[name]) for name in SPLITS)
-    with atomic_folder(folder) as scratch, Progress("chunk", num_documents, "documents") as progress:
+    make = partial(build_split, tokenizer=tokenizer, layout=layout, max_question_length=settings.max_question_length)
+    if dataset.num_documents <= MOST_DOCUMENTS:
+        num_workers = 0  # they would take longer to start than to work
+    with (
+        atomic_folder(folder) as scratch,
+        Progress("chunk", dataset.num_documents, "documents") as progress,
+        ExitStack() as stack,
+    ):
         tokenizer.save_pretrained(str(scratch / "tokenizer"))
-        for name in SPLITS:
-            built = build_split(
-                asked[name], tokenizer, layout, settings.max_question_length, drop_unlabeled=name == "train"
-            )
-            write_split(scratch / name, built.chunks, built.texts)
-            progress.advance(len(asked[name]), len(built.chunks.context_tokens) + len(built.chunks.question_tokens))
-            report[name] = summarize(built, left_out[name]) | {"unasked_contexts": num_unasked[name]}
+        writers = {name: stack.enter_context(SplitWriter(scratch / name)) for name in SPLITS}
+        for name, num_documents, built in build_blocks(dataset.blocks(), make, num_workers):
+            writers[name].append(built)
+            progress.advance(num_documents, len(built.chunks.context_tokens) + len(built.chunks.question_tokens))
+        stack.close()
         write_manifest(scratch, settings.as_json(), layout)
+    report: dict[str, Any] = {"settings": settings.as_json(), "vocabulary": layout.vocab_size}
+    for name in SPLITS:
+        report[name] = writers[name].counts.report(dataset.left_out[name])
+        report[name] |= {"unasked_contexts": dataset.num_unasked[name]}
     return report
 
 
@@ -110,7 +129,7 @@ def build_split(
     *,
     drop_unlabeled: bool,
 ) -> BuiltSplit:
-    """Tokenize the documents of one split and label them.
+    """Tokenize documents of one split, or a block of it, and label them.
 
     With `drop_unlabeled` (training), questions whose answers match no token span are dropped; without it
     (evaluation), they are kept without a label.
@@ -146,42 +165,69 @@ def build_split(
     return BuiltSplit(chunks=chunks, texts=texts, layout=layout, num_cut_questions=num_cut, unlabeled_ids=dropped)
 
 
-def _select(
-    settings: ChunkSettings, locate: Callable[[str], str]
-) -> tuple[dict[str, list[Asked]], dict[str, dict[str, list[str]]], dict[str, int]]:
-    """Returns each split's documents, the ids dropped by a limit (by reason), and the contexts without a question.
+class _Dataset:
+    """The documents of a dataset's two files, block by block, and which of them each split gets."""
 
-    For the train file, the last two are listed under "train".
-    """
-    kept: dict[str, list[Asked]] = {}
-    left_out: dict[str, dict[str, list[str]]] = {name: {} for name in SPLITS}
-    num_unasked = dict.fromkeys(SPLITS, 0)
-    limits: tuple[tuple[Split, str, int | None], ...] = (
-        ("train", "max_train_documents", settings.max_train_documents),
-        ("dev", "max_eval_documents", settings.max_eval_documents),
-    )
-    names = settings.dataset
-    source = (
-        {key: locate(str(file)) for key, file in names.items()} if isinstance(names, Mapping) else locate(str(names))
-    )
-    articles = read_splits(source, settings.dataset_revision)
-    for split, key, limit in limits:
-        passages = as_passages(articles[split], settings.context)
-        documents = [(passage, question) for passage in passages for question in passage.questions]
-        kept[split] = limit_documents(documents, limit, settings.seed)
-        kept_ids = {question.id for _, question in kept[split]}
-        beyond = [question.id for _, question in documents if question.id not in kept_ids]
-        if beyond:
-            left_out[split][f"beyond_{key}"] = beyond
-        num_unasked[split] = sum(not passage.questions for passage in passages)
-    kept["train"], kept["calibration"] = split_calibration(kept["train"], settings.calibration_fraction, settings.seed)
-    return kept, left_out, num_unasked
+    def __init__(self, settings: ChunkSettings, locate: Callable[[str], str]) -> None:
+        names, faults = settings.dataset, FaultList()
+        source = (
+            {key: locate(str(file)) for key, file in names.items()}
+            if isinstance(names, Mapping)
+            else locate(str(names))
+        )
+        self._context = settings.context
+        self.num_unasked = dict.fromkeys(SPLITS, 0)  # contexts without a question, by file
+        self.left_out: dict[str, dict[str, LeftOut]] = {name: {} for name in SPLITS}  # by a limit, by file
+        self._parts: dict[Split, SplitParts] = {}
+        self._choices: dict[Split, Choice] = {}
+        limits: tuple[tuple[Split, int | None, float], ...] = (
+            ("train", settings.max_train_documents, settings.calibration_fraction),
+            ("dev", settings.max_eval_documents, 0.0),
+        )
+        for file, limit, fraction in limits:
+            with faults.collecting():
+                self._parts[file] = open_split(source, file, settings.dataset_revision)
+                documents = (asked_of(passages) for passages in self._passages(file))
+                self._choices[file] = choose(documents, limit, fraction, settings.seed)
+        faults.raise_any()
+
+    @property
+    def num_documents(self) -> int:
+        return sum(choice.num_kept for choice in self._choices.values())
+
+    def training_texts(self) -> Iterator[str]:
+        """Each context of the train split once, and each question."""
+        seen: set[bytes] = set()
+        for passages in self._passages("train"):
+            train, _ = self._choices["train"].split(asked_of(passages))
+            for text in dict.fromkeys(passage.text for passage, _ in train):
+                digest = text_digest(text)
+                if digest not in seen:
+                    seen.add(digest)
+                    yield text
+            yield from (question.text for _, question in train)
+
+    def blocks(self) -> Iterator[tuple[str, list[Asked]]]:
+        """Yields each split's documents in their order, with its name, and counts what is left out."""
+        for file, choice in self._choices.items():
+            beyond = LeftOut()
+            for passages in self._passages(file):
+                documents = asked_of(passages)
+                self.num_unasked[file] += sum(not passage.questions for passage in passages)
+                beyond.add([question.id for _, question in documents if not choice.keeps(question)])
+                for name, kept in zip((file, "calibration"), choice.split(documents), strict=True):
+                    for block in cut_into_blocks(kept):
+                        yield name, block
+            self.left_out[file][f"beyond_max_{'eval' if file == 'dev' else file}_documents"] = beyond
+
+    def _passages(self, file: Split) -> Iterator[list[Passage]]:
+        for articles in self._parts[file]:
+            yield as_passages(articles, self._context)
 
 
-def _all_texts(documents: Sequence[Asked]) -> Iterator[str]:
-    """Each context once, in order of appearance, and each question."""
-    yield from dict.fromkeys(passage.text for passage, _ in documents)
-    yield from (question.text for _, question in documents)
+def asked_of(passages: Sequence[Passage]) -> list[Asked]:
+    """The documents: each question with its passage."""
+    return [(passage, question) for passage in passages for question in passage.questions]
 
 
 def _kept_rows(ids: np.ndarray, rows: np.ndarray, keep_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,17 +1,22 @@
 """Reads datasets from a folder, a pair of SQuAD JSON files, or the Hub (through `datasets`)."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, get_args
+from typing import Annotated, Any, Literal, NotRequired
 
+import numpy as np
 from huggingface_hub.errors import HTTPError
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from gmmxlnet.data.faults import FaultList
+from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.squad import Article, articles_from_records, read_squad_file
 from gmmxlnet.errors import DataError, reason_of
+from gmmxlnet.messages import said
+from gmmxlnet.options import LONGEST_SHOWN
 
 Split = Literal["train", "dev"]
 Source = str | Path | Mapping[str, str | Path]
@@ -43,38 +48,104 @@ class _Row(TypedDict):
 _ROW = TypeAdapter(_Row)
 
 
-def read_split(source: Source, split: Split, revision: str | None = None) -> list[Article]:
-    """Reads the articles of one split of {"train": file, "dev": file}, a folder, or a Hub id (at `revision`)."""
+class SplitParts:
+    """The articles of a split, part after part: of a file, or of the files of a folder, one of which is in memory.
+
+    The first reading, to its end, raises the faults of all parts together.
+    """
+
+    def __init__(self, parts: Mapping[str, Callable[[], list[Article]]]) -> None:
+        self._parts = parts  # readers, by name
+        self._is_checked = len(parts) == 1  # a file's own reader looks for repeated ids
+        self._only: list[Article] | None = None  # of a split of one part, which is read once
+
+    def __iter__(self) -> Iterator[list[Article]]:
+        faults, hashes = FaultList(), []
+        for read in self._parts.values():
+            articles = self._only
+            with faults.collecting():
+                articles = articles or read()
+            if articles is not None:
+                if len(self._parts) == 1:
+                    self._only = articles
+                if not self._is_checked:
+                    hashes.append(_id_hashes(articles))
+                yield articles
+        faults.raise_any()
+        if not self._is_checked:
+            if len(np.unique(np.concatenate(hashes))) < sum(map(len, hashes)):
+                self._find_repeated()
+            self._is_checked = True
+
+    def _find_repeated(self) -> None:
+        """Raises DataError for a question id that two parts have; equal hashes alone are no fault."""
+        hashes = np.concatenate([_id_hashes(read()) for read in self._parts.values()])
+        values, counts = np.unique(hashes, return_counts=True)
+        several, part_of = set(values[counts > 1].tolist()), dict[str, str]()
+        for name, read in self._parts.items():
+            for id_ in _ids(read()):
+                if _id_hash(id_) in several and part_of.setdefault(id_, name) != name:
+                    raise DataError(
+                        f"{name}: question {said(id_, LONGEST_SHOWN)!r}: its id was used before, in {part_of[id_]}; "
+                        "give every question an id of its own"
+                    )
+
+
+def _ids(articles: Iterable[Article]) -> Iterator[str]:
+    return (question.id for article in articles for passage in article.paragraphs for question in passage.questions)
+
+
+def _id_hash(id_: str) -> int:
+    return keyed_hash(0, "id", id_)
+
+
+def _id_hashes(articles: Iterable[Article]) -> np.ndarray:
+    return np.fromiter(map(_id_hash, _ids(articles)), np.uint64)
+
+
+def open_split(source: Source, split: Split, revision: str | None = None) -> SplitParts:
+    """The parts of one split of {"train": file, "dev": file}, a folder, or a Hub id (at `revision`).
+
+    In place of a file there may be a folder, in a dataset's folder `train` or `dev`: its `.json` files are the parts,
+    in the order of their names.
+    """
     if isinstance(source, Mapping):
         if source.get(split) is None:
             raise DataError(f"dataset {dict(source)}: no {split!r} file is named; give both 'train' and 'dev'")
-        return read_squad_file(source[split])
+        return _parts_at(Path(source[split]))
     folder = Path(source)
     if folder.is_dir():
-        return read_squad_file(split_file(folder, split))
+        return _parts_at(split_file(folder, split))
     if folder.is_file():
         raise DataError(f"{source}: is one file; a dataset is a folder, or {{train: file, dev: file}}, or a Hub id")
     if not _HUB_ID.fullmatch(str(source)):
         raise DataError(f"dataset {str(source)!r}: no such folder, and not a Hub id (owner/name); correct the path")
-    return articles_from_rows(_hub_rows(str(source), split, revision), f"{source} ({_HUB_SPLITS[split]})")
+    where = f"{source} ({_HUB_SPLITS[split]})"
+    return SplitParts({where: lambda: articles_from_rows(_hub_rows(str(source), split, revision), where)})
 
 
-def read_splits(source: Source, revision: str | None = None) -> dict[Split, list[Article]]:
-    """Reads the articles of both splits; raises the faults of both together."""
-    faults, articles = FaultList(), {}
-    for split in get_args(Split):
-        with faults.collecting():
-            articles[split] = read_split(source, split, revision)
-    faults.raise_any()
-    return articles
+def _parts_at(path: Path) -> SplitParts:
+    if not path.is_dir():
+        return SplitParts({str(path): partial(read_squad_file, path)})
+    files = sorted(file for file in path.glob("*.json") if file.is_file())
+    if not files:
+        raise DataError(f"{path}: has no .json file; put the parts of the split there")
+    return SplitParts({str(file): partial(read_squad_file, file) for file in files})
+
+
+def read_split(source: Source, split: Split, revision: str | None = None) -> list[Article]:
+    """Reads all articles of one split into memory; see `open_split`."""
+    return [article for articles in open_split(source, split, revision) for article in articles]
 
 
 def split_file(folder: Path, split: Split) -> Path:
-    """Returns the SQuAD file of a split in a folder. Raises DataError if there is none."""
+    """Returns the SQuAD file of a split in a folder, or the folder of its parts. Raises DataError if there is none."""
     names = _FILE_NAMES[split]
     for name in names:
         if (folder / name).is_file():
             return folder / name
+    if (folder / split).is_dir():
+        return folder / split
     others = sorted(path for path in folder.glob(f"{split}*.json") if path.is_file())
     if len(others) > 1:
         raise DataError(f"{folder}: {others[0].name} or {others[1].name}? name one {names[0]}, or give {{train, dev}}")

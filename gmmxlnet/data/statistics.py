@@ -1,10 +1,8 @@
 """Statistics of a split and of what was dropped from it, for `reports/data.json`."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.store import SPLITS, BuiltSplit
@@ -15,40 +13,89 @@ NOTICEABLE = 0.01  # warn if this share of a split's answers has no label
 FEW_CALIBRATION = 30  # questions: a threshold chosen on fewer is unreliable
 
 
-def summarize(built: BuiltSplit, left_out: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Counts of a split: documents, segments, positions of answers, what was truncated or dropped and why.
+class LeftOut:
+    """The questions that were dropped for one reason: their number, and the ids of the first."""
 
-    `left_out` lists the questions that were dropped before the split was built, by reason.
-    """
-    if built.unlabeled_ids:
-        left_out = {**left_out, NO_TOKEN_SPAN: built.unlabeled_ids}
-    documents = Documents(built)
-    num_segments_N = documents.num_segments()
-    impossible = [not answers for answers in built.texts.answers]
-    labeled_N, inside_N = documents.has_label(), documents.label_in_a_segment()
-    num_answerable = len(impossible) - sum(impossible)
-    return {
-        "contexts": len(built.texts.contexts),
-        "context_tokens": len(built.chunks.context_tokens),
-        "question_tokens": len(built.chunks.question_tokens),
-        "documents": len(documents),
-        "answerable": num_answerable,
-        "unanswerable": sum(impossible),
-        "segments": int(num_segments_N.sum()),
-        "segments_per_document": {
-            "mean": round(float(num_segments_N.mean()), 4) if len(documents) else None,
-            "max": int(num_segments_N.max(initial=0)),
-            "histogram": _histogram(num_segments_N.tolist()),
-        },
-        "answers": {
-            "inside_a_segment": int(inside_N.sum()),
-            "inside_no_segment": int((labeled_N & ~inside_N).sum()),  # trained on as unanswerable
-            "no_token_span": num_answerable - int(labeled_N.sum()),  # evaluated, never trained on
-        },
-        "by_question_type": _by_type(built.texts.question_types, impossible, num_segments_N),
-        "cut_questions": built.num_cut_questions,
-        "left_out": {reason: {"documents": len(ids), "first_ids": ids[:EXAMPLES]} for reason, ids in left_out.items()},
-    }
+    def __init__(self) -> None:
+        self.count, self.first_ids = 0, list[str]()
+
+    def add(self, ids: Sequence[str]) -> None:
+        """Counts questions, in the order of their file."""
+        self.count += len(ids)
+        self.first_ids += ids[: EXAMPLES - len(self.first_ids)]
+
+
+class SplitCounts:
+    """Counts of a split: documents, segments, positions of answers, what was truncated or dropped and why."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._num_segments: Counter[int] = Counter()  # number of segments -> documents
+        self._by_type: dict[str, Counter[str]] = {}
+        self._unlabeled = LeftOut()
+
+    def add(self, built: BuiltSplit, *, num_contexts: int, num_context_tokens: int) -> None:
+        """Adds a block of documents, with the number of its contexts and of their tokens that were not added before."""
+        documents = Documents(built)
+        num_segments_N = documents.num_segments()
+        impossible = [not answers for answers in built.texts.answers]
+        labeled_N, inside_N = documents.has_label(), documents.label_in_a_segment()
+        num_answerable = len(impossible) - sum(impossible)
+        self._counts += Counter(
+            contexts=num_contexts,
+            context_tokens=num_context_tokens,
+            question_tokens=len(built.chunks.question_tokens),
+            documents=len(documents),
+            answerable=num_answerable,
+            unanswerable=sum(impossible),
+            segments=int(num_segments_N.sum()),
+            inside_a_segment=int(inside_N.sum()),
+            inside_no_segment=int((labeled_N & ~inside_N).sum()),
+            no_token_span=num_answerable - int(labeled_N.sum()),
+            cut_questions=built.num_cut_questions,
+        )
+        self._num_segments.update(num_segments_N.tolist())
+        for name, is_impossible, segments in zip(
+            built.texts.question_types, impossible, num_segments_N.tolist(), strict=True
+        ):
+            if name is not None:
+                table = self._by_type.setdefault(name, Counter())
+                table.update(documents=1, unanswerable=int(is_impossible), segments=segments)
+        self._unlabeled.add(built.unlabeled_ids)
+
+    def report(self, left_out: Mapping[str, LeftOut]) -> dict[str, Any]:
+        """The entry of `reports/data.json`; `left_out`: the questions that were dropped before, by reason."""
+        counts, dropped = self._counts, {**left_out, NO_TOKEN_SPAN: self._unlabeled}
+        documents = counts["documents"]
+        return {
+            "contexts": counts["contexts"],
+            "context_tokens": counts["context_tokens"],
+            "question_tokens": counts["question_tokens"],
+            "documents": documents,
+            "answerable": counts["answerable"],
+            "unanswerable": counts["unanswerable"],
+            "segments": counts["segments"],
+            "segments_per_document": {
+                "mean": round(counts["segments"] / documents, 4) if documents else None,
+                "max": max(self._num_segments, default=0),
+                "histogram": {str(value): count for value, count in sorted(self._num_segments.items())},
+            },
+            "answers": {
+                "inside_a_segment": counts["inside_a_segment"],
+                "inside_no_segment": counts["inside_no_segment"],  # trained on as unanswerable
+                "no_token_span": counts["no_token_span"],  # evaluated, never trained on
+            },
+            "by_question_type": {
+                name: {key: table[key] for key in ("documents", "unanswerable", "segments")}
+                for name, table in sorted(self._by_type.items())
+            },
+            "cut_questions": counts["cut_questions"],
+            "left_out": {
+                reason: {"documents": questions.count, "first_ids": questions.first_ids}
+                for reason, questions in dropped.items()
+                if questions.count
+            },
+        }
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
@@ -93,21 +140,3 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
                 "tokenizer to scratch, which splits scripts without spaces letter by letter (docs/languages.md)"
             )
     return said
-
-
-def _histogram(values: Iterable[int]) -> dict[str, int]:
-    """Counts how often each value occurs, in ascending order."""
-    return {str(value): count for value, count in sorted(Counter(values).items())}
-
-
-def _by_type(types: list[str | None], impossible: list[bool], num_segments_N: np.ndarray) -> dict[str, dict[str, int]]:
-    """Counts by question type; empty if the questions have no types."""
-    table: dict[str, dict[str, int]] = {}
-    for name in sorted({name for name in types if name is not None}):
-        rows = [row for row, other in enumerate(types) if other == name]
-        table[name] = {
-            "documents": len(rows),
-            "unanswerable": sum(impossible[row] for row in rows),
-            "segments": int(num_segments_N[rows].sum()),
-        }
-    return table

@@ -8,7 +8,6 @@
 It is written atomically; opening a folder that is damaged or of another version raises an error.
 """
 
-import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gmmxlnet.data.arrays import read_array, write_array
+from gmmxlnet.data.arrays import read_array
 from gmmxlnet.data.segments import SegmentLayout
 from gmmxlnet.errors import DataError, reason_of
 from gmmxlnet.folder_files import is_inside
@@ -71,7 +70,7 @@ class SplitChunks:
         return np.diff(self.question_rows)
 
 
-_ARRAYS: dict[str, tuple[type, int | None]] = {  # type and number of columns
+ARRAYS: dict[str, tuple[type, int | None]] = {  # type and number of columns
     "context_tokens": (np.int32, None),
     "context_chars": (np.int32, 2),
     "context_rows": (np.int64, None),
@@ -84,22 +83,13 @@ _ARRAYS: dict[str, tuple[type, int | None]] = {  # type and number of columns
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltSplit:
-    """A split in memory."""
+    """A split, or a block of one, in memory."""
 
     chunks: SplitChunks
     texts: SplitTexts
     layout: SegmentLayout
     num_cut_questions: int
     unlabeled_ids: list[str]  # questions dropped because no token span matches their answer
-
-
-def write_split(folder: Path, chunks: SplitChunks, texts: SplitTexts) -> None:
-    """Writes a split's files to a new folder."""
-    folder.mkdir()
-    for field in fields(SplitChunks):
-        write_array(folder / f"{field.name}.npy", getattr(chunks, field.name))
-    columns = {field.name: getattr(texts, field.name) for field in fields(SplitTexts)}
-    (folder / "texts.json").write_text(json.dumps(columns, ensure_ascii=False), encoding="utf-8")
 
 
 def write_manifest(folder: Path, settings: dict[str, Any], layout: SegmentLayout) -> None:
@@ -134,7 +124,7 @@ class ChunkStore:
         self.chunks = SplitChunks(
             **{
                 name: read_array(self.folder / f"{name}.npy", dtype, columns, remedy=_REMEDY)
-                for name, (dtype, columns) in _ARRAYS.items()
+                for name, (dtype, columns) in ARRAYS.items()
             }
         )
         check_chunks(self.folder, self.chunks, self.layout)

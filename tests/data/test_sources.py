@@ -9,9 +9,11 @@ from pathlib import Path
 import datasets
 import pytest
 
-from gmmxlnet.data.sources import articles_from_rows, read_split, read_splits
+from gmmxlnet.data.chunks import build_chunks
+from gmmxlnet.data.sources import articles_from_rows, read_split
 from gmmxlnet.data.squad import as_passages, read_squad_file
 from gmmxlnet.errors import DataError
+from tests.data.test_chunks import settings_for
 
 
 def test_folder_and_pair_give_the_same(dataset_folder: Path) -> None:
@@ -112,11 +114,11 @@ def test_the_faults_of_both_files_are_told_in_one_run(dataset_folder: Path) -> N
         path = dataset_folder / f"{name}.json"
         path.write_text(path.read_text().replace('"question": "Who is the mayor?"', '"question": ""', 2))
     with pytest.raises(DataError) as caught:
-        read_splits(dataset_folder)
+        build_chunks(settings_for(dataset_folder), dataset_folder / "chunks")
     lines = str(caught.value).split("\n")
     assert [line.split(": ")[0].rpartition("/")[2] for line in lines] == ["train.json"] * 2 + ["dev.json"] * 2
     with pytest.raises(DataError, match=r"^dataset '/nowhere': no such folder[^\n]*$"):
-        read_splits("/nowhere")
+        build_chunks(settings_for("/nowhere"), dataset_folder / "chunks")
 
 
 def test_what_is_no_dataset_is_refused(dataset_folder: Path, tmp_path: Path) -> None:

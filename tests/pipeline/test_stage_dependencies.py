@@ -137,6 +137,7 @@ READ_BUT_NOT_NAMED = {  # they change no byte
         ("train", name): "how batches are made and checkpoints kept"
         for name in ("num_workers", "save_steps", "save_total_limit")
     },
+    ("chunk", "num_workers"): "the same bytes whatever their number",
     ("evaluate", "num_processes"): "the same bytes whatever their number",
     ("verify", "profile"): "chooses the others",
     ("verify", "adapter"): "the model's own configuration says so too",
