@@ -54,7 +54,7 @@ EXPERIMENT_TAGS = {  # what MLflow's pages show first
 KEY_TAG = "experiment_key"
 TRAINING_TAG = "training_key"  # of the experiment, its code, the libraries and the machine: decides the numbers
 COMPARISON_TAG = "comparison"
-SUMMARY = ("train_", "total_flos")  # what the Trainer says at its end; `cost/…` says it better
+SUMMARY = "train_runtime"  # is in what the Trainer says at its end, the last epoch once more; `cost/…` says it better
 PARAMS_A_BATCH = 100
 SQLITE_WAIT_SECONDS = 8  # for other processes that write to the same file
 
@@ -84,8 +84,8 @@ class MLflowCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Called by the Trainer whenever it logs, in every process; one of them tells MLflow."""
-        if state.is_world_process_zero and logs:
-            named = {f"train/{name}": value for name, value in logs.items() if not name.startswith(SUMMARY)}
+        if state.is_world_process_zero and logs and SUMMARY not in logs:
+            named = {f"train/{name}": value for name, value in logs.items()}
             self.run.log_metrics(named, step=state.global_step if step is None else step)
 
 

@@ -228,11 +228,13 @@ def test_an_exported_run_id_is_not_followed(client, experiment, monkeypatch):
 def test_the_trainers_numbers_arrive_with_their_steps(client, experiment, tmp_path):
     state, control = TrainerState(global_step=7), TrainerControl()
     with start_run(experiment, "code") as run:
-        MLflowCallback(run).on_log(None, state, control, logs={"loss": 0.5, "epoch": 1.0, "train_runtime": 3.0})
+        MLflowCallback(run).on_log(None, state, control, logs={"loss": 0.5, "epoch": 1.0})
+        MLflowCallback(run).on_log(None, state, control, logs={"train_loss": 0.6, "epoch": 1.0, "train_runtime": 3.0})
         state.is_world_process_zero = False
         MLflowCallback(run).on_log(None, state, control, logs={"loss": 9.0})
-    ((step, value),) = [(m.step, m.value) for m in client.get_metric_history(run.run_id, "train/loss")]
-    assert (step, value) == (7, 0.5)
+    for name, value in {"train/loss": 0.5, "train/epoch": 1.0}.items():
+        assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, name)] == [(7, value)]
+    assert set(client.get_run(run.run_id).data.metrics) == {"loss", "train/loss", "train/epoch"}
 
 
 def test_many_metrics_go_in_batches(client, experiment):

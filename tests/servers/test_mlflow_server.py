@@ -195,10 +195,17 @@ def test_eight_trainings_at_once(client, make_workspace):
     assert_logged_once(client, folders)
 
 
-@pytest.mark.parametrize("away", ["server", "database", "database until the end", "bucket"])
-def test_what_goes_away_while_eight_trainings_log(away, client, make_workspace, server, postgres, storage):
-    first = {"server": 200, "database": 300, "database until the end": 400, "bucket": 500}[away]
-    folders, since = [make_workspace(seed) for seed in range(first, first + 8)], int(time.time() * 1000)
+@pytest.mark.parametrize(
+    ("away", "seeds"),
+    [
+        ("server", range(200, 208)),
+        ("database", range(300, 303)),
+        ("database until the end", range(400, 403)),
+        ("bucket", range(500, 503)),
+    ],
+)
+def test_what_goes_away_while_trainings_log(away, seeds, client, make_workspace, server, postgres, storage):
+    folders, since = [make_workspace(seed) for seed in seeds], int(time.time() * 1000)
     started = [start_training(folder) for folder in folders]
     wait_for_steps(client, since)
     gone = {"server": server, "bucket": storage}.get(away, postgres)
@@ -210,7 +217,7 @@ def test_what_goes_away_while_eight_trainings_log(away, client, make_workspace, 
         process.join()
     if away not in ("server", "database"):
         gone.start()
-    assert [process.exitcode for process in started] == [0] * 8
+    assert {process.exitcode for process in started} == {0}
     said = [warnings_of(folder) for folder in folders]
     assert any(said)
     for lines in said:
