@@ -127,7 +127,7 @@ def test_a_host_that_is_lost_ends_the_training_and_it_goes_on_with_the_same_bits
     hosts.kill(started[lost])
     assert started[1 - lost].wait(600) != 0
     assert "another of its processes has ended; see what that one says" in log(hosts, 1 - lost)
-    assert not (hosts.disk(0) / "models").exists()
+    assert not (hosts.disk(0) / "models" / "gmm").exists()
     assert train_on_both(hosts, shared) == [0, 0], log(hosts, 0) + log(hosts, 1)
     assert "training goes on from" in log(hosts, 0)
     assert outputs(hosts.disk(0)) == outputs(on_one_machine)
@@ -165,4 +165,4 @@ def test_hosts_that_do_not_have_the_same_are_told_so(hosts, one_context_chunks, 
     assert 0 not in train_on_both(hosts)
     for index in range(2):
         assert f"process 1 has another {other} than process 0" in log(hosts, index)
-    assert not (hosts.disk(0) / "models").exists()
+    assert not (hosts.disk(0) / "models" / "gmm").exists()
