@@ -77,7 +77,7 @@ def build_chunks(
     """Write the chunks of a dataset to `folder`, atomically; returns the contents of `reports/data.json`.
 
     A split is read part by part (`open_split`) and written block by block, so that memory use is that of the largest
-    part and of a few blocks, besides about 50 bytes a question.
+    part and of a few blocks, besides about 25 bytes a question and 130 a context.
 
     Args:
         locate: maps the file and folder names in the settings to local paths; the chunks store only the names.

@@ -89,7 +89,7 @@ class SplitWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.counts = folder, SplitCounts()
-        self._context_of: dict[bytes, int] = {}  # digest of a text -> its index: 150 bytes a text
+        self._context_of: dict[bytes, int] = {}  # digest of a text -> its index: 130 bytes a text
         self._num_tokens = {"context": 0, "question": 0}
         self._stack = ExitStack()
 
