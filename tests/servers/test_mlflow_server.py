@@ -124,9 +124,7 @@ def start_training(folder):
 
 
 def _in_folder(folder, main):
-    with (folder / "log").open("a") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    sys.stdout = sys.stderr = (folder / "log").open("a", buffering=1)  # pytest's own until here
     os.chdir(folder)
     os.environ["DVC_ROOT"] = str(folder)
     mlflow_run.METRICS_A_BATCH = 8  # so that a training of a few seconds talks to the server all the time
