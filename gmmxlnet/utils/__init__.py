@@ -14,17 +14,7 @@ _HOMES = {
     "plot_scores_by_segments": "plots",
     "plot_training_curves": "plots",
 }
-__all__ = [
-    "GMMAnalyzer",
-    "plot_entropy_timeline",
-    "plot_expert_similarity",
-    "plot_expert_utilization",
-    "plot_memory_ablation",
-    "plot_routing_by_question_type",
-    "plot_routing_heatmap",
-    "plot_scores_by_segments",
-    "plot_training_curves",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
