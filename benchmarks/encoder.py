@@ -37,7 +37,7 @@ def _against_transformers(scale: Scale, d_model: int, n_layer: int, B: int) -> l
 
     peer, own = partial(backward_of, theirs, their_hidden), partial(backward_of, ours, our_hidden)
     taken = in_turns({"peer": peer, "ours": own}, scale.repeats)
-    memory = {"peer": peak_bytes(peer), "ours": peak_bytes(own)}
+    memory = {"peer": peak_bytes(peer, theirs), "ours": peak_bytes(own, ours)}
     what = {"d_model": d_model, "layers": n_layer, "batch": B, "tokens": L, "dropout": config.dropout}
     return [
         time_figure(
@@ -108,7 +108,7 @@ def recompute_figures(scale: Scale) -> list[Figure]:
 
     runs = {"plain": partial(run, False), "recomputed": partial(run, True)}
     taken = in_turns(runs, scale.repeats)
-    peaks = {name: peak_bytes(one) for name, one in runs.items()}
+    peaks = {name: peak_bytes(one, model) for name, one in runs.items()}
     what = {"d_model": model.config.d_model, "layers": 4, "batch": B, "segments": S, "tokens": L}
     return [
         time_figure(

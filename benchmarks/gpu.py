@@ -143,7 +143,7 @@ def against_transformers(setup: Setup) -> list[Figure]:
     ]
     operations = matmul_operations(ours.config, batch_size=setup.batch_size, length=setup.length, training=True)
     figures += _utilization(setup, [operations / span.wall for span in taken["ours"]], operations)
-    peaks = {name: peak_bytes(run) for name, run in runs.items()}
+    peaks = {name: peak_bytes(run, theirs, ours) for name, run in runs.items()}
     for peer in ("eager", "compiled"):
         figures.append(
             figure(
@@ -268,7 +268,7 @@ def options(setup: Setup) -> list[Figure]:
     models["recomputed"].gradient_checkpointing = True
     runs = {name: training_step(setup, model, batch) for name, model in models.items()}
     taken = in_turns(runs, setup.repeats, warm_up=3)
-    peaks = {name: peak_bytes(run) for name, run in runs.items()}
+    peaks = {name: peak_bytes(run, models[name]) for name, run in runs.items()}
     memory = {f"{name}_MiB": round(value / 2**20) for name, value in peaks.items()}
     return [
         figure(

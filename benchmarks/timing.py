@@ -110,12 +110,15 @@ def milliseconds(taken: dict[str, list[Span]]) -> dict[str, float]:
     return {f"{name}_ms": round(1000 * statistics.median(s.wall for s in spans), 2) for name, spans in taken.items()}
 
 
-def peak_bytes(run: Callable[[], Any]) -> int:
+def peak_bytes(run: Callable[[], Any], *models: torch.nn.Module) -> int:
     """The most memory that torch held at once during a call, beyond what it held before.
 
+    The models' gradients are dropped first: those of an earlier call, freed during this one, would make room in it.
     On a CPU the sum of torch's allocations and releases as the profiler sees them: exact, whatever else is running;
     what libraries allocate for themselves is left out. On a GPU the allocator's own count.
     """
+    for model in models:
+        model.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -411,6 +411,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         fp16=precision == "float16",
         use_cpu=device.type == "cpu",
         logging_steps=config.logging_steps,
+        logging_nan_inf_filter=precision == "float16",  # waits for the device each step; float16 may overflow at first
         save_strategy="no",  # `SaveSchedule` requests checkpoints
         report_to="none",
         remove_unused_columns=False,

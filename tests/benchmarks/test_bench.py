@@ -71,6 +71,19 @@ def test_peak_memory_counts_what_is_held_at_once():
     assert peak_bytes(hold) == 6 * 2**20
 
 
+def test_gradients_of_an_earlier_step_make_no_room_for_the_next():
+    model = torch.nn.Linear(2**10, 2**9, bias=False)  # 2 MiB of weights, and as much of gradients
+    inputs = torch.ones(1, 2**10)
+
+    def step():
+        model.zero_grad()
+        model(inputs).sum().backward()
+
+    first = peak_bytes(step, model)
+    assert first >= 2 * 2**20
+    assert peak_bytes(step, model) == first
+
+
 def test_operations_against_a_count_by_torch():
     """torch counts transformers' forward with its position keys for each document and more distances."""
     config = xlnet_config(d_model=64, n_layer=2, vocab_size=100)
