@@ -6,9 +6,9 @@
     python -m scripts.fuzz --target "SQuAD files" --seed 3 --only 421    # one case again, with its traceback
 
 Case n of a target and a seed is always the same; the seed is today's date unless one is given, and is printed. Any
-other exception, a message that is no printable line, more than 10 seconds of processor time for one case, more than
-256 MiB of memory that one case adds, the end of the process, and what is read but is not what the files say: each is a
-failure.
+other exception, a message or output that is no printable line, more than 10 seconds of processor time for one case,
+more than 256 MiB of memory that one case adds, the end of the process, and what is read but is not what the files say:
+each is a failure.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -75,8 +76,10 @@ def fuzz(cases: Any, seed: int, numbers: range, place: str | None = None) -> Out
 def _outcome(read: Callable[[], None], outcomes: Outcomes, name: str) -> str:
     before = _peak_mebibytes()
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    printed: list[str] = []
     try:
-        read()
+        with _heard(printed):
+            read()
         outcome = "read"
     except GMMXLNetError as error:
         outcome = "refused"
@@ -93,9 +96,28 @@ def _outcome(read: Callable[[], None], outcomes: Outcomes, name: str) -> str:
         outcomes.failures.append(f"{name}: {type(error).__name__} at {where.filename}:{where.lineno}: {reason}")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+    if not all(map(_is_printable, printed)):
+        outcomes.failures.append(f"{name}: printed what could steer a terminal: {printed!r:.300}")
     if _peak_mebibytes() - before > MEBIBYTES:
         outcomes.failures.append(f"{name}: took {_peak_mebibytes() - before:.0f} MiB")
     return outcome
+
+
+@contextmanager
+def _heard(lines: list[str]) -> Iterator[None]:
+    """Add to `lines` what is written to standard output, also by code that is not Python's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").split("\n")
 
 
 def _peak_mebibytes() -> float:

@@ -106,15 +106,16 @@ def copy_of(root: Path, folder: Path) -> Path:
 
 
 def run_tests(root: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """Exit status and output of pytest; the code is imported from `root`."""
+    """Exit status and output of pytest, which has `SECONDS` for each test; the code is imported from `root`."""
+    seconds = SECONDS * len(tests)
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={root / '.tests'}"]
     try:
         done = subprocess.run(
-            [*command, *tests], cwd=root, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            [*command, *tests], cwd=root, env=environment, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return -1, f"took more than {SECONDS} seconds"
+        return -1, f"took more than {seconds} seconds"
     return done.returncode, "\n".join((done.stdout + done.stderr).splitlines()[-LINES:])
 
 

@@ -38,6 +38,7 @@ MIN_VOCABULARY = 100  # offline, from_pretrained silently returns 9 tokens and m
 MAX_FILE_BYTES = 64 * 2**20  # size of tokenizer.json; the largest in use (260,000 tokens) have 35 MB
 SMALL_FILES = ("config.json", *TOKENIZER_JSON)
 HUB_FILES = ("config.json", *TOKENIZER_FILES)
+_TOKEN_KEYS = {"__type", "id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}
 MAX_TOKENS = 1_000_000  # maximum vocabulary size
 MAX_PIECE = 1_000  # characters; the trie is as deep as the longest piece and is freed recursively
 MAX_SCRATCH_WORDS = 32_000
@@ -84,6 +85,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
             raise DataError(
                 f"{file}: is no regular file, or has more than {MAX_JSON_BYTES:,} bytes; name another tokenizer"
             )
+        _check_added_tokens(file)
     _check_hub(source, revision)
     try:
         if _is_bare(Path(source)):
@@ -133,11 +135,32 @@ def _check_hub(source: str, revision: str | None) -> None:
         check_sizes(source, HUB_FILES, MAX_FILE_BYTES, revision=revision)
     except ValueError as error:
         raise DataError(f"tokenizer {source!r}: {error}; name another tokenizer") from None
+    for name, check in (("tokenizer.json", _check_file), *((name, _check_added_tokens) for name in TOKENIZER_JSON)):
+        try:
+            file = hf_hub_download(source, name, revision=revision)
+        except (OSError, ValueError, HTTPError):
+            continue
+        check(Path(file))
+
+
+def _check_added_tokens(path: Path) -> None:
+    """Raises DataError if a token has an unknown key: the Rust code of tokenizers would print it to stdout as it is."""
     try:
-        file = hf_hub_download(source, "tokenizer.json", revision=revision)
-    except (OSError, ValueError, HTTPError):
-        return
-    _check_file(Path(file))
+        rest = [("", json.loads(path.read_bytes()))]
+    except (OSError, ValueError, RecursionError):
+        return  # loading the tokenizer reports the error
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, list):
+            rest += [("_token" if name.endswith("_tokens") else name, item) for item in value]
+        elif isinstance(value, dict) and (name.endswith("_token") or not _TOKEN_KEYS.isdisjoint(value)):
+            if unknown := sorted(value.keys() - _TOKEN_KEYS):
+                raise DataError(
+                    f"{path}: a token has the unknown key {unknown[0]!r}; delete it, or name another tokenizer"
+                )
+        elif isinstance(value, dict):
+            below = "_token" if name == "added_tokens_decoder" else None
+            rest += [(below or key, item) for key, item in value.items()]
 
 
 def _unreadable(source: str, error: Exception) -> DataError:

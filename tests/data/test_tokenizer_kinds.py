@@ -246,6 +246,32 @@ def test_a_file_that_would_cost_gigabytes_is_refused(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path))
 
 
+EVIL = {"\x1b]0;pwned\x07": True}
+TOKEN = {"content": "<unk>", "lstrip": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tokenizer_config.json", {"unk_token": {"__type": "AddedToken", **TOKEN, **EVIL}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"0": EVIL}}),
+        ("tokenizer_config.json", {"extra_special_tokens": [{**TOKEN, **EVIL}]}),
+        ("special_tokens_map.json", {"unk_token": {**TOKEN, **EVIL}}),
+        ("special_tokens_map.json", {"additional_special_tokens": [EVIL]}),
+    ],
+)
+def test_keys_of_a_token_never_reach_the_terminal(tmp_path: Path, capfd, name: str, settings: dict) -> None:
+    """The Rust code of tokenizers prints unknown ones to standard output as they are, among the answers."""
+    make_tokenizer("wordpiece", CORPUS).save_pretrained(tmp_path)
+    path = tmp_path / name
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(found | settings), encoding="utf-8")
+    with pytest.raises(DataError, match=r"a token has the unknown key '.*x1b]0;pwned.*x07'; delete it") as caught:
+        load_tokenizer(str(tmp_path))
+    assert str(caught.value).isprintable()
+    assert "pwned" not in "".join(capfd.readouterr())
+
+
 def test_the_wordpiece_of_a_bert_with_its_tokens_renamed(shared_folder: Path, tmp_path: Path) -> None:
     """As a converted BERT has it; offsets point into the text as it is, although it reads lower case."""
     if not (shared_folder / "minilm").is_dir():

@@ -155,6 +155,15 @@ def test_a_huge_file_of_a_tokenizer_is_refused_unread(hub, on_the_hub, monkeypat
     assert not [request for request in hub.requests[before:] if f"resolve/main/{name}" in request]
 
 
+def test_a_tokenizer_of_the_hub_prints_none_of_its_keys(hub, on_the_hub, capfd):
+    config = json.loads(hub.repo(BASE).files()["tokenizer_config.json"])
+    config["unk_token"] = {"__type": "AddedToken", "content": "<unk>", "\x1b[31m": True}
+    hub.add(BASE, {"tokenizer_config.json": json.dumps(config).encode()})
+    with pytest.raises(DataError, match="a token has the unknown key"):
+        load_tokenizer(BASE)
+    assert "[31m" not in capfd.readouterr().out
+
+
 def test_a_tokenizer_of_the_hub_with_too_many_tokens_is_refused(hub, on_the_hub, monkeypatch):
     monkeypatch.setattr(data_tokenizer, "MAX_TOKENS", 10)
     with pytest.raises(DataError, match=r"tokenizer.json: has \d+ tokens, the longest of"):

@@ -1,5 +1,6 @@
 """Some hundred damaged files of every target (`make fuzz` runs thousands), and the fuzzing itself."""
 
+import os
 import shutil
 import time
 from importlib import import_module
@@ -104,3 +105,15 @@ def test_what_is_no_error_of_the_project_is_a_failure(tmp_path):
     assert outcomes.counts == {"kind: refused": 2, "kind: FAILED": 1}
     assert [failure.split(":")[0] for failure in outcomes.failures] == ["cases 1 (kind)", "cases 2 (kind)"]
     assert "KeyError at " in outcomes.failures[0]
+
+
+def test_what_is_printed_past_python_is_heard(capfd):
+    class Cases:
+        name = "cases"
+
+        def __call__(self, seed, number):
+            return "kind", lambda: os.write(1, (b"a line\n", b"\x1b[31m")[number])
+
+    (failure,) = fuzz(Cases(), 0, range(2)).failures
+    assert failure == "cases 1 (kind): printed what could steer a terminal: ['\\x1b[31m']"
+    assert capfd.readouterr().out == ""
