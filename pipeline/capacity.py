@@ -22,7 +22,7 @@ from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.comparison.results import Result
 from gmmxlnet.data import load as load_world
 from gmmxlnet.data import sample
-from gmmxlnet.data.load import LoadWorld, write_load
+from gmmxlnet.data.load import TOWNS_ASKED, LoadWorld, write_load
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, digest_of, sha256_of
@@ -145,7 +145,7 @@ def documents(world: LoadWorld, steps: int, num_dev: int) -> Path:
     """The documents, made now if they are not there; the name tells settings and code."""
     if steps < 1 or num_dev < 1:
         raise ConfigError("STEPS and the number of documents must be at least 1")
-    questions = 5 + (world.num_updates < world.num_towns)
+    questions = 4 + min(world.num_towns, TOWNS_ASKED) + (world.num_updates < world.num_towns)
     num_train = 32 * steps * 10 // (9 * questions) + 20  # a tenth is kept for calibration
     code = [sha256_of(Path(str(module.__file__))) for module in (load_world, sample)]
     folder = WORK / "load" / f"towns{world.num_towns}-{digest_of([str(world), num_train, num_dev, code])[:12]}"

@@ -22,7 +22,7 @@ Question types:
 
 * `cross_load4_lag1`, with updates `cross_load4_lag1_updated` or `cross_load4_lag1_untouched`, depending on whether
   the town's flag changed: "Who is on duty today?";
-* `early_load4_lag1`, and so on: "Who is on duty in Ashford?", of a town that the question itself names;
+* `early_load4_lag1`, and so on: "Who is on duty in Ashford?", of up to three towns, named by the question itself;
 * `local`: "Which flag is in Ashford?", "Who is on duty if red?" and "Who is the baker?"; the segment that
   contains the answer is enough (only flags that do not change are used);
 * `unanswerable`: a trade that the document does not mention.
@@ -49,6 +49,7 @@ from gmmxlnet.errors import ConfigError
 SPLITS = ("train", "dev")
 ALL_TOWNS = (*TOWNS, "Ilford", "Jarrow", "Kelso", "Ludlow", "Morley", "Newport", "Oakham", "Pickering")
 FACTS_PER_SEGMENT = 2
+TOWNS_ASKED = 3  # at most, by questions that name the town
 TRADES_NAMED = 2  # per document; the same number of other trades is asked about without an answer
 
 
@@ -114,11 +115,13 @@ def make_article(world: LoadWorld, name: str, rng: np.random.Generator, *, dev: 
     report.list_duties()
 
     steady = [town for town in towns if town not in changing]
-    asked_town, asked_flag = str(rng.choice(towns)), str(rng.choice(FLAGS))
-    early = world.question_type("early", updated=asked_town in changing)
+    asked_towns, asked_flag = report.some(tuple(towns), TOWNS_ASKED), str(rng.choice(FLAGS))
     asked = [
         (world.question_type("cross", updated=today in changing), "Who is on duty today?", flag_of[today]),
-        (early, f"Who is on duty in {asked_town}?", flag_of[asked_town]),
+        *(
+            (world.question_type("early", updated=town in changing), f"Who is on duty in {town}?", flag_of[town])
+            for town in asked_towns
+        ),
         *(("local", f"Which flag is in {town}?", town) for town in steady[:1]),
         ("local", f"Who is on duty if {asked_flag}?", asked_flag),
         ("local", f"Who is the {trades[0]}?", trades[0]),

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gmmxlnet.data.load import ALL_TOWNS, LoadWorld, articles, main
+from gmmxlnet.data.load import ALL_TOWNS, TOWNS_ASKED, LoadWorld, articles, main
 from gmmxlnet.data.sample import FLAGS, HELD_OUT, PEOPLE, ROLES
 from gmmxlnet.errors import ConfigError
 
@@ -37,9 +37,11 @@ def test_answers_follow_from_the_text():
         context = paragraph["context"]
         flags, duty = facts(context), dict(re.findall(r"(\w+) is (\w+)[,.]", context[context.index("On duty:") :]))
         assert sorted(duty) == sorted(FLAGS)
-        late, early, flag, if_flag, trade, unknown = paragraph["qas"]
-        town = re.fullmatch(r"Who is on duty in (\w+)\?", early["question"])[1]
-        assert early["answers"][0]["text"] == duty[flags[town][-1]]
+        late, *early, flag, if_flag, trade, unknown = paragraph["qas"]
+        towns = [re.fullmatch(r"Who is on duty in (\w+)\?", question["question"])[1] for question in early]
+        assert len(set(towns)) == TOWNS_ASKED
+        for town, question in zip(towns, early, strict=True):
+            assert question["answers"][0]["text"] == duty[flags[town][-1]]
         steady = re.fullmatch(r"Which flag is in (\w+)\?", flag["question"])[1]
         assert [flag["answers"][0]["text"]] == flags[steady]
         assert context[: flag["answers"][0]["answer_start"]].endswith(f"The flag in {steady} is ")
@@ -98,7 +100,7 @@ def test_the_town_may_be_named_with_the_list():
 
 def test_flags_that_all_change_are_not_asked_for():
     questions = [qa["question"] for qa in paragraphs(LoadWorld(num_towns=2, num_updates=2), count=1)[0]["qas"]]
-    assert len(questions) == 5
+    assert len(questions) == 6
     assert not any(question.startswith("Which flag") for question in questions)
 
 
