@@ -26,7 +26,7 @@ from gmmxlnet.utils.files import write_json
 from pipeline import mlflow_run, track, train
 from pipeline.experiment import Experiment, canonical_parameters
 from pipeline.params import load_params
-from pipeline.tracking import MLFLOW_EXPERIMENT, start_run
+from pipeline.tracking import MLFLOW_EXPERIMENT, MLflowCallback, start_run
 from pipeline.unsent import Unsent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +128,13 @@ def _in_folder(folder, main):
     os.chdir(folder)
     os.environ["DVC_ROOT"] = str(folder)
     mlflow_run.METRICS_A_BATCH = 8  # so that a training of a few seconds talks to the server all the time
+    on_log = MLflowCallback.on_log
+
+    def slowly(*arguments, **words):
+        time.sleep(1)
+        on_log(*arguments, **words)
+
+    MLflowCallback.on_log = slowly
     try:
         main()
     except BaseException:
