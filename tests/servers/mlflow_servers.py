@@ -80,11 +80,11 @@ class Postgres:
 class MLflowServer:
     """The server as docs/scaling.md starts it, on loopback and with one worker."""
 
-    def __init__(self, folder, database, bucket, storage):
+    def __init__(self, folder, database, storage):
         (self.port,) = free_ports(1)
         self.folder = folder
         self.words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "1"]
-        self.words += ["--artifacts-destination", f"s3://{bucket}/runs", "--host", "127.0.0.1", "--port", self.port]
+        self.words += ["--host", "127.0.0.1", "--port", self.port, "--artifacts-destination"]
         self.environment = storage.environment | {
             "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{storage.port}",
             "AWS_MAX_ATTEMPTS": "1",
@@ -96,12 +96,10 @@ class MLflowServer:
     def uri(self):
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, **told):
-        environment = os.environ | self.environment | told
+    def start(self, bucket="bucket", **told):
+        words, environment = [*map(str, self.words), f"s3://{bucket}/runs"], os.environ | self.environment | told
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*map(str, self.words)], stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
         wait_until(lambda: answers(self.port))
 
     def stop(self):
