@@ -27,12 +27,15 @@ class FaultList:
         try:
             yield
         except DatasetError as error:
-            self.faults = [*self.faults, *error.faults][:MOST]
-            self.count += error.count
+            self._extend(error.faults, error.count)
         except DataError as error:
-            message = str(error)
-            if message not in self.faults:  # e.g. an unreachable Hub fails for every split
-                self.add(lambda: message)
+            self._extend([str(error)], 1)
+
+    def _extend(self, faults: list[str], count: int) -> None:
+        """Adds faults that are described already, but not those that are there, as of a Hub that fails each split."""
+        new = [fault for fault in faults if fault not in self.faults]
+        self.faults = [*self.faults, *new][:MOST]
+        self.count += count - (len(faults) - len(new))
 
     def raise_any(self) -> None:
         """Raises DatasetError if there was a fault."""
