@@ -36,8 +36,10 @@ def collect(planned: Planned, revision: str, parent: Run, comparison: str, name:
         run = find_run(local / "model")
         known = run.read()
         if known is not None:
-            if known.metrics.get("dev/exact_match") != metrics["exact_match"] or not run.artifact_sizes("model"):
-                complete(run, known, planned, revision, local)
+            has_files = bool(run.artifact_sizes("model"))
+            if known.metrics.get("dev/exact_match") != metrics["exact_match"] or not has_files:
+                has_model = has_files and "cost/parameters" in known.metrics
+                complete(run, planned, revision, local, has_model=has_model)
             parents = {MLFLOW_PARENT_RUN_ID: parent.run_id, COMPARISON_TAG: comparison, "dvc_exp_name": planned.name}
             run.set_tags(parents)
             run.rename(name)
@@ -58,9 +60,9 @@ def fetch(revision: str, folder: Path, names: tuple[str, ...] | None = None) -> 
         ) from None
 
 
-def complete(run: Run, known: RunData, planned: Planned, revision: str, local: Path) -> None:
+def complete(run: Run, planned: Planned, revision: str, local: Path, *, has_model: bool) -> None:
     """Log what the run lacks of results and checkpoint."""
-    if "cost/parameters" not in known.metrics or not run.artifact_sizes("model"):
+    if not has_model:
         fetch(revision, local / "model")
         run.log_metrics({"cost/parameters": count_parameters(local / "model")})
         run.log_model(local / "model", planned.variant)

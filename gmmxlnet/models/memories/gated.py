@@ -337,11 +337,9 @@ class GatedRecurrence:
         at_read_nLm = self._slots(ids, self.config.read_token_id, embedding_nLd.dtype)
         at_write_nLm = self._slots(ids, self.config.write_token_id, embedding_nLd.dtype)
         is_read_nL1 = at_read_nLm.sum(-1, keepdim=True)
-        found_nLd: Tensor | float = 0.0
         if self.lookup is not None and not zeroed:
-            found_nLd = self._looked_up(self.lookup, embedding_nLd, segment, state)
+            embedding_nLd = embedding_nLd + self._looked_up(self.lookup, embedding_nLd, segment, state)
         embedding_nLd = embedding_nLd * (1 - is_read_nL1) + at_read_nLm @ carried_nmd.to(embedding_nLd.dtype)
-        embedding_nLd = embedding_nLd + found_nLd
         hidden_nLd = self.encoder(
             embedding_nLd, segment.attention_mask_nL, segment.token_type_ids_nL, self.position_keys
         )
