@@ -304,6 +304,7 @@ MEMORY: dict[str, Rule] = {
     "expert_init_strategies": OneOrEach(STRATEGIES),
     "memory_gate_bias": Number(least=-20, most=20),
     "memory_lookup": Flag(),
+    "memory_word_sharpness": POSITIVE,
 }
 
 # What trains a model rather than what it is: keys of `GMMXLNetConfig` that a loaded model may be given anew.

@@ -95,6 +95,8 @@ class GMMXLNetConfig(XLNetConfig):
         expert_init_strategies: `learned`, `zeros`, `uniform` or `orthogonal`, one for all experts or a list.
         memory_gate_bias: initial bias b of the gates of `token` and `gmm`, which are open to about σ(b) at first.
         memory_lookup: for `token` and `gmm`: every token also reads, by content, all experts' slots that match it.
+        memory_word_sharpness: nats by which a memory slot that is a word's embedding scores this word above an
+            unrelated one, in the lookup and in the reconstruction and association losses.
         expert_dropout: in training, probability of dropping an expert for a document; one is always kept.
         memory_heads: heads of the bank, each with its own slice of every slot and its own addressing; divides d_model.
         memory_sharpness: β of the bank's addressing: a slot that matches scores β nats above an unrelated one.
@@ -130,6 +132,7 @@ class GMMXLNetConfig(XLNetConfig):
     expert_init_strategies: list[str] | str | None = None
     memory_gate_bias: float | int = 1.0
     memory_lookup: bool = False
+    memory_word_sharpness: float | int = 8.0
     expert_dropout: float | int = 0.0
     memory_heads: int = 1
     memory_sharpness: float | int = 8.0

@@ -457,7 +457,9 @@ class GMMXLNetForQA(PreTrainedModel):
         speaker = self.memory.speaker(self)
         if targets is not None and kept[0].read_nmd is not None:
             vectors_Nmd = speaker.as_embeddings(torch.cat([one.read_nmd for one in kept]))
-            scores_NmV = losses.slot_scores(vectors_Nmd, self._word_vectors, speaker.norm)
+            scores_NmV = losses.slot_scores(
+                vectors_Nmd, self._word_vectors, speaker.norm, self.config.memory_word_sharpness
+            )
             parts |= targets.losses(segments, vectors_Nmd, scores_NmV)
         if active_documents is not None:
             parts = share_of_loss(parts, segments, active_documents, self.config.span_loss)

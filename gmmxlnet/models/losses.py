@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-SHARPNESS = 8.0  # nats by which a word's own embedding scores it above an unrelated word
-
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Cast 16-bit tensors to float32, so that sums over many values stay accurate; float64 is kept."""
@@ -76,8 +74,8 @@ def routing_entropy(probs: Tensor) -> Tensor:
     return torch.special.entr(probs.where(probs > 0, 1.0)).sum(-1)  # not entr(0): its gradient is infinite
 
 
-def slot_scores(vectors_Nmd: Tensor, embedding_Vd: Tensor, norm: Tensor) -> Tensor:
-    """Scores (N, m, V) of the words that each slot predicts: SHARPNESS · vector · embedding_v / norm², in nats.
+def slot_scores(vectors_Nmd: Tensor, embedding_Vd: Tensor, norm: Tensor, sharpness: float) -> Tensor:
+    """Scores (N, m, V) of the words that each slot predicts: sharpness · vector · embedding_v / norm², in nats.
 
     The prediction is tied to the input embeddings, which the encoder reads already.
 
@@ -85,8 +83,9 @@ def slot_scores(vectors_Nmd: Tensor, embedding_Vd: Tensor, norm: Tensor) -> Tens
         vectors_Nmd: the vectors that the next segment's read tokens would have.
         embedding_Vd: word embeddings, without those of the memory tokens; or (N, V, d), others for each row.
         norm: scalar, the length of the vectors; detached, so that only the span loss trains it.
+        sharpness: nats by which a word's own embedding scores it above an unrelated word.
     """
-    return at_least_float32(vectors_Nmd @ embedding_Vd.mT) * (SHARPNESS / norm.detach() ** 2)
+    return at_least_float32(vectors_Nmd @ embedding_Vd.mT) * (sharpness / norm.detach() ** 2)
 
 
 def reconstruction_loss(scores_NmV: Tensor, targets_NV: Tensor) -> Tensor:

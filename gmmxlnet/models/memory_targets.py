@@ -110,7 +110,8 @@ class Associations:
     new_BT: bool, tokens that count (`new_content`). neighbors_BTR: int64, the words at most NEIGHBOR_DISTANCE tokens
     away. counts_BTR: bool, which of them are part of the cue. cue_BTd: float32, the sum of their embeddings weighted by
     rarity, scaled to the length of `norm`. It has no gradient, since embeddings that move to where they are asked for
-    leave nothing for the memory to learn (`reports/experiments.md`). norm, length (L), bptt_segments: as in `of`.
+    leave nothing for the memory to learn (`reports/experiments.md`). norm, length (L), bptt_segments, sharpness
+    (`memory_word_sharpness`): as in `of`.
     """
 
     recurring: RecurringWords
@@ -122,6 +123,7 @@ class Associations:
     norm: Tensor
     length: int
     bptt_segments: int | None
+    sharpness: float
 
     @classmethod
     def of(
@@ -155,7 +157,9 @@ class Associations:
         )
         L = segments[0].input_ids_nL.shape[1]
         return cls(
-            recurring, words_BT, new_BT, neighbors_BTR, counts_BTR, cue_BTd, norm, L, bptt_segments=config.bptt_segments
+            *(recurring, words_BT, new_BT, neighbors_BTR, counts_BTR, cue_BTd, norm, L),
+            bptt_segments=config.bptt_segments,
+            sharpness=config.memory_word_sharpness,
         )
 
     def loss(self, segment: Segment, vectors_nmd: Tensor, scores_nmV: Tensor) -> Tensor:
@@ -167,7 +171,7 @@ class Associations:
         words_nT, new_nT, neighbors_nTR, counts_nTR, cue_nTd = (
             x[:n, asked] for x in (self.words_BT, self.new_BT, self.neighbors_BTR, self.counts_BTR, self.cue_BTd)
         )
-        address_nmT = slot_scores(vectors_nmd, cue_nTd.to(vectors_nmd.dtype), self.norm)
+        address_nmT = slot_scores(vectors_nmd, cue_nTd.to(vectors_nmd.dtype), self.norm, self.sharpness)
         weight_nT = self.recurring.targets(segment.number, n).gather(1, words_nT) * new_nT
         return association_loss(scores_nmV, address_nmT, words_nT, weight_nT, neighbors_nTR, counts_nTR)
 

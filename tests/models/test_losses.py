@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from gmmxlnet.models.losses import (
-    SHARPNESS,
     association_loss,
     document_span_loss,
     load_balance_loss,
@@ -144,12 +143,17 @@ def test_entropy_of_a_probability_of_zero_has_a_finite_gradient():
 
 
 V = 6
+SHARPNESS = 8.0
 NORM = torch.tensor(3.0)
 WORDS = NORM * torch.eye(V)  # embeddings of length `norm`, at right angles
 
 
 def told(vectors, ids, content):
-    return reconstruction_loss(slot_scores(torch.stack(vectors)[None], WORDS, NORM), counts([ids], [content])).item()
+    return reconstruction_loss(scores_of(torch.stack(vectors)[None]), counts([ids], [content])).item()
+
+
+def scores_of(vectors, words=WORDS):
+    return slot_scores(vectors, words, NORM, sharpness=8.0)
 
 
 def counts(ids, content):
@@ -180,7 +184,7 @@ def test_reconstruction_asks_for_content_alone_and_weighs_segments_alike():
     assert told(vectors, [5, 1, 4, 2, 63], [0, 1, 0, 1, 0]) == pytest.approx(expected)  # ids beyond V are structure
     long, short = ([1, 3, 1, 3, 1], [1] * 5), ([2, 5, 5, 5, 5], [1, 0, 0, 0, 0])
     both = reconstruction_loss(
-        slot_scores(torch.stack(vectors).expand(2, -1, -1), WORDS, NORM),
+        scores_of(torch.stack(vectors).expand(2, -1, -1)),
         counts([long[0], short[0]], [long[1], short[1]]),
     )
     assert both.item() == pytest.approx((told(vectors, *long) + told(vectors, *short)) / 2)
@@ -190,7 +194,7 @@ def test_reconstruction_asks_for_content_alone_and_weighs_segments_alike():
 def test_reconstruction_teaches_vectors_and_words_but_not_the_length():
     vectors, words, norm = torch.randn(1, 2, V, requires_grad=True), WORDS.clone().requires_grad_(), NORM.clone()
     norm.requires_grad_()
-    reconstruction_loss(slot_scores(vectors, words, norm), counts([[1, 2]], [[1, 1]])).backward()
+    reconstruction_loss(slot_scores(vectors, words, norm, sharpness=8.0), counts([[1, 2]], [[1, 1]])).backward()
     assert vectors.grad.any()
     assert words.grad.any()
     assert norm.grad is None
@@ -236,7 +240,7 @@ def test_association_asks_for_words_that_are_stored_together():
 
     def loss(*slots):
         vectors = torch.stack([sum(WORDS[v] for v in slot) / len(slot) ** 0.5 for slot in slots])[None]
-        scores, address = slot_scores(vectors, WORDS, NORM), slot_scores(vectors, WORDS[neighbors[0, :, 0]], NORM)
+        scores, address = scores_of(vectors), scores_of(vectors, WORDS[neighbors[0, :, 0]])
         return association_loss(scores, address, words, weight, neighbors, counts).item()
 
     together, apart, mixed = loss((1, 2), (3, 4)), loss((1, 4), (3, 2)), loss((1,), (2,), (3,), (4,))

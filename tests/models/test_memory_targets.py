@@ -135,7 +135,7 @@ def test_the_memory_is_asked_for_recurring_words_by_their_neighbors():
     recurring = RecurringWords.of(segments, CONFIG)
     associations = Associations.of(segments, recurring, CONFIG, EMBEDDING, NORM)
     vectors = torch.nn.functional.normalize(torch.randn(2, M, 8), dim=-1) * NORM
-    scores = slot_scores(vectors, EMBEDDING, NORM)
+    scores = slot_scores(vectors, EMBEDDING, NORM, CONFIG.memory_word_sharpness)
 
     def by_hand(row, wanted):
         """The mean over (word, neighbors) pairs of one document, addressed by the cosine with the neighbors' sum."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHARPNESS = 8.0  # nats by which the slot of a word scores this word above an unrelated one
 erf = np.vectorize(math.erf)
 
 
@@ -124,7 +123,7 @@ class Reference:
         """What a word finds among slots: P · Σ w v, with the empty slot's score as the last of the softmax."""
         vectors_Md, norm = self.injected(slots_Md), self.weights["memory_reader.norm"]
         embedding_d = self.weights["encoder.word_embedding.weight"][word]
-        scores = [SHARPNESS / norm[0] ** 2 * (v @ embedding_d) for v in vectors_Md]
+        scores = [self.config.memory_word_sharpness / norm[0] ** 2 * (v @ embedding_d) for v in vectors_Md]
         weight_M = softmax(np.array([*scores, self.weights["memory_lookup.empty_score"][0]]))[:-1]
         return self.linear("memory_lookup.projection", weight_M @ vectors_Md)
 
@@ -222,7 +221,7 @@ class Reference:
     def reconstruction(self, steps, targets):
         """Cross-entropy of the targets against the mean of the slots' distributions, over all segments alike."""
         embedding_Vd = self.weights["encoder.word_embedding.weight"][: self.num_words]
-        scale = SHARPNESS / self.weights["memory_reader.norm"] ** 2
+        scale = self.config.memory_word_sharpness / self.weights["memory_reader.norm"] ** 2
         losses = []
         for read, asked in zip(steps, targets, strict=True):
             for step, weight_of in zip(read, asked, strict=True):
@@ -235,10 +234,11 @@ class Reference:
         """Cross-entropy of recurring words that are asked for by the words at most three tokens away from them."""
         embedding_Vd = self.weights["encoder.word_embedding.weight"][: self.num_words]
         norm, rarity, losses = self.weights["memory_reader.norm"], self.rarity(fresh), []
+        scale = self.config.memory_word_sharpness / norm**2
         for windows, said, read, asked in zip(documents, fresh, steps, self.recurring(fresh), strict=True):
             for s, step in enumerate(read):
                 slots_md = self.injected(step.asked_Md)
-                probs_mV = np.stack([softmax(SHARPNESS / norm**2 * embedding_Vd @ slot) for slot in slots_md])
+                probs_mV = np.stack([softmax(scale * embedding_Vd @ slot) for slot in slots_md])
                 loss = total = 0.0
                 for context, new in zip(windows[: s + 1], said[: s + 1], strict=True):
                     for i in range(len(context) - len(new), len(context)):  # what is new stands at the window's end
@@ -247,7 +247,7 @@ class Reference:
                         cue_d = sum((rarity[w] * embedding_Vd[w] for w in around), np.zeros(embedding_Vd.shape[1]))
                         length = math.sqrt(cue_d @ cue_d)
                         cue_d = cue_d * norm / (length or 1)
-                        address_m = softmax(SHARPNESS / norm**2 * slots_md @ cue_d)
+                        address_m = softmax(scale * slots_md @ cue_d)
                         others_m = 1 - probs_mV[:, sorted(around)].sum(1)
                         loss -= weight * math.log((address_m * probs_mV[:, word] / others_m).sum())
                         total += weight

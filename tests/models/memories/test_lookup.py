@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from gmmxlnet.models.losses import SHARPNESS
 from gmmxlnet.models.memories.lookup import MemoryLookup
 
 NORM = torch.tensor(2.0)
@@ -29,8 +28,8 @@ def test_a_word_finds_the_slot_that_holds_it_and_so_the_word_that_is_stored_with
     d = lookup.projection.in_features
     slots = torch.stack([axis(d, 0, 1), axis(d, 2, 3)])[None]  # two pairs of words
     found = lookup(torch.stack([axis(d, 0), axis(d, 3), axis(d, 5)])[None], slots, NORM)[0]
-    matching, other = SHARPNESS * 0.5**0.5, 0.0
-    total = sum(torch.tensor([matching, other, SHARPNESS / 2]).exp())
+    matching, other = lookup.sharpness * 0.5**0.5, 0.0
+    total = sum(torch.tensor([matching, other, lookup.sharpness / 2]).exp())
     share, rest = torch.tensor(matching).exp() / total, torch.tensor(other).exp() / total
     torch.testing.assert_close(found[0], share * slots[0, 0] + rest * slots[0, 1])
     assert torch.nn.functional.cosine_similarity(found[1], slots[0, 1], dim=0) > 0.99

@@ -73,7 +73,7 @@ def kept_experts(dropout):
         {"memory_association_weight": 0.4},
         {"routing_top_k": 2, "routing_temperature": 0.5},
         {"router": "uniform", "expert_dropout": 0.3},
-        {"memory_lookup": True, "memory_association_weight": 0.4, "expert_dropout": 0.3},
+        {"memory_lookup": True, "memory_association_weight": 0.4, "expert_dropout": 0.3, "memory_word_sharpness": 3.5},
     ],
     ids=lambda settings: ", ".join(map(str, settings.values())),
 )
