@@ -153,7 +153,7 @@ def told(vectors, ids, content):
 
 
 def scores_of(vectors, words=WORDS):
-    return slot_scores(vectors, words, NORM, sharpness=8.0)
+    return slot_scores(vectors, words, NORM, sharpness=SHARPNESS)
 
 
 def counts(ids, content):
@@ -194,7 +194,7 @@ def test_reconstruction_asks_for_content_alone_and_weighs_segments_alike():
 def test_reconstruction_teaches_vectors_and_words_but_not_the_length():
     vectors, words, norm = torch.randn(1, 2, V, requires_grad=True), WORDS.clone().requires_grad_(), NORM.clone()
     norm.requires_grad_()
-    reconstruction_loss(slot_scores(vectors, words, norm, sharpness=8.0), counts([[1, 2]], [[1, 1]])).backward()
+    reconstruction_loss(slot_scores(vectors, words, norm, SHARPNESS), counts([[1, 2]], [[1, 1]])).backward()
     assert vectors.grad.any()
     assert words.grad.any()
     assert norm.grad is None
