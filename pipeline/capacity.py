@@ -26,7 +26,7 @@ from gmmxlnet.data.load import TOWNS_ASKED, LoadWorld, write_load
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, digest_of, sha256_of
-from pipeline.long_documents import WORK, run_and_report
+from pipeline.long_documents import WORK, make_once, run_and_report
 from pipeline.places import PARAMS, REPORTS
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import Planned, overridden, quoted
@@ -149,8 +149,8 @@ def documents(world: LoadWorld, steps: int, num_dev: int) -> Path:
     num_train = 32 * steps * 10 // (9 * questions) + 20  # a tenth is kept for calibration
     code = [sha256_of(Path(str(module.__file__))) for module in (load_world, sample)]
     folder = WORK / "load" / f"towns{world.num_towns}-{digest_of([str(world), num_train, num_dev, code])[:12]}"
-    if not (folder / "dev.json").exists():  # written last
-        write_load(world, folder, num_train=num_train, num_dev=num_dev)
+    made = folder / "dev.json"  # written last
+    make_once(made, lambda: write_load(world, folder, num_train=num_train, num_dev=num_dev))
     return folder
 
 

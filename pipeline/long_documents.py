@@ -37,6 +37,7 @@ from gmmxlnet.utils.files import atomic_file, digest_of, read_object, write_json
 from pipeline.chunk import chunk_settings
 from pipeline.cost import cost_of_training, machine
 from pipeline.experiment import Experiment, folder_hash
+from pipeline.folder_lock import folder_lock
 from pipeline.places import REPORTS, find_local
 from pipeline.resume_key import code_hashes
 from pipeline.scoring import score
@@ -51,6 +52,7 @@ EVERY = (*VARIANTS, *WITHOUT_RECONSTRUCTION)
 SEVERAL_SEEDS = ("none", "mems", "token", "gmm-k4-write", "gmm-k4-read")  # what the conclusions rest on
 COST = "cost.json"  # beside the model
 WORK = Path(".long-documents")  # token arrays, checkpoints, trained models: not small, and not for git
+WAIT_SECONDS = 3600.0  # for another process that makes something there
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -78,6 +80,18 @@ def plan_all(arguments: argparse.Namespace) -> list[Planned]:
     return planned + (plan(arguments.name, again, others, settings) if others and again else [])
 
 
+def make_once(path: Path, make: Callable[[], object]) -> None:
+    """Call `make` unless `path` is there. Of several processes that want it, one makes it and the others wait.
+
+    Raises DataError if that takes more than an hour.
+    """
+    WORK.mkdir(parents=True, exist_ok=True)
+    refusal = DataError(f"{WORK}: another process has been busy in it for {WAIT_SECONDS / 60:.0f} minutes; end it")
+    with folder_lock(WORK, WAIT_SECONDS, refusal):
+        if not path.exists():
+            make()
+
+
 @dataclass(frozen=True)
 class Job:
     """One experiment on this machine: where its parts lie, and what tells it from every other."""
@@ -95,8 +109,7 @@ class Job:
         """The token arrays, made now if they are not there. A dataset is known by its name, as everywhere."""
         settings = chunk_settings(self.planned.params)
         folder = WORK / f"chunks-{digest_of([settings.as_json(), self.encoder])[:12]}"
-        if not folder.exists():
-            build_chunks(settings, folder, find_local)
+        make_once(folder, lambda: build_chunks(settings, folder, find_local))
         return folder
 
     @cached_property

@@ -26,7 +26,7 @@ from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import save_plain_xlnet
 from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of
 from pipeline.experiment import folder_hash
-from pipeline.long_documents import WORK, run_and_report
+from pipeline.long_documents import WORK, make_once, run_and_report
 from pipeline.places import REPORTS, find_local
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import Planned, plan, quoted
@@ -112,8 +112,11 @@ def base_model(reader: str) -> str:
     if not config.is_file() or read_object(config, missing="name a folder").get("model_type") != "gmmxlnet":
         return reader
     plain = WORK / f"reader-{folder_hash(folder)[:12]}"
-    if not plain.exists():
+
+    def write() -> None:
         save_plain_xlnet(GMMXLNetForQA.from_pretrained(str(folder)), load_tokenizer(str(folder)), plain)
+
+    make_once(plain, write)
     return str(plain)
 
 
@@ -124,8 +127,11 @@ def code_word_folder(arguments: argparse.Namespace, load: int, definitions: Defi
     code = [sha256_of(Path(str(module.__file__))) for module in (code_words, named_facts)]
     made_of = [str(settings), arguments.num_train, arguments.num_dev, sha256_of(squad), code]
     folder = WORK / "code-words" / f"load{load}-{definitions}-{digest_of(made_of)[:12]}"
-    if not (folder / "dev.json").exists():  # written last
+
+    def write() -> None:
         write_code_words(squad, folder, settings, num_train=arguments.num_train, num_dev=arguments.num_dev)
+
+    make_once(folder / "dev.json", write)  # written last
     return folder
 
 

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from gmmxlnet.errors import ConfigError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.checkpoint.manifest import Manifest
 from gmmxlnet.verification import verify
-from pipeline.long_documents import EVERY, Job, main, parse, plan_all
+from pipeline.long_documents import EVERY, Job, main, make_once, parse, plan_all
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "profiles.articles."
@@ -124,3 +126,17 @@ def test_what_has_nothing_to_reconstruct_has_no_variant_without_it(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match="not mems-norec"):
         plan_all(parse(["--variants", "mems-norec"]))
+
+
+def test_of_several_that_need_the_same_chunks_one_makes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, folder = [], Path("chunks")
+
+    def make():
+        time.sleep(0.3)  # the others arrive meanwhile
+        made.append(folder.exists())
+        folder.mkdir()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: make_once(folder, make), range(4)))
+    assert made == [False]
