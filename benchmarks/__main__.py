@@ -57,7 +57,7 @@ def main() -> None:
         for found in figures:
             spread = f"{found.lowest:.3g} to {found.highest:.3g}"
             print(f"{found.name}: {found.value:.3g} ({spread}; bar {found.bar})", flush=True)
-        on_a_gpu = [f"{figure} (make bench-gpu)" for figure in GPU_FIGURES]
+        on_a_gpu = [f"{figure} (make bench-gpu)" for figure in GPU_FIGURES.values()]
         write(rows_of(name, figures), list(FAMILIES), on_a_gpu, arguments.out)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.inputs import Scale, document_batch, pair, xlnet_config
+from benchmarks.inputs import Scale
+from benchmarks.synthetic import document_batch, pair, xlnet_config
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, time_figure
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 

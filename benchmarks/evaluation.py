@@ -8,7 +8,8 @@ from unittest import mock
 import torch
 
 from benchmarks import run_qa
-from benchmarks.inputs import Scale, Texts, pair, xlnet_config
+from benchmarks.inputs import Scale, Texts
+from benchmarks.synthetic import pair, xlnet_config
 from benchmarks.timing import Bar, Figure, figure
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.documents import Documents

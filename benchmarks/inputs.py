@@ -1,20 +1,15 @@
-"""What is measured: texts, models, batches. Real paragraphs where `../shared/squad` is there, else the sample's."""
+"""What is measured: texts and their amount. Real paragraphs where `../shared/squad` is there, else the sample's."""
 
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import XLNetConfig, XLNetForQuestionAnsweringSimple, XLNetTokenizerFast
+from transformers import XLNetTokenizerFast
 
 from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.squad import Passage, as_passages, read_squad_file
 from gmmxlnet.data.tokenizer import load_tokenizer, scratch_tokenizer
-from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.models.xlnet_weights import extended_config
 from gmmxlnet.windows import ContextKind
 
 ROOT = Path(__file__).parents[1]
@@ -69,40 +64,3 @@ class Texts:
 
     def passages(self, split: str, context: ContextKind = "paragraph") -> list[Passage]:
         return as_passages(read_squad_file(getattr(self, split)), context)
-
-
-def xlnet_config(*, d_model: int, n_layer: int, vocab_size: int = 32_000) -> XLNetConfig:
-    """XLNet's proportions: heads of 64, a feed-forward network four times as wide, dropout 0.1."""
-    return XLNetConfig(
-        vocab_size=vocab_size, d_model=d_model, n_layer=n_layer, n_head=max(1, d_model // 64), d_inner=4 * d_model
-    )
-
-
-def pair(config: XLNetConfig, **memory: Any) -> tuple[XLNetForQuestionAnsweringSimple, GMMXLNetForQA]:
-    """transformers' model and ours of the same size, both training."""
-    torch.manual_seed(0)
-    theirs = XLNetForQuestionAnsweringSimple(config)
-    ours = GMMXLNetForQA(extended_config(config, **({"memory_type": "none"} | memory)))
-    return theirs.train(), ours.train()
-
-
-def document_batch(*, B: int, S: int, L: int, slots: int, vocab_size: int, memory_tokens: bool) -> dict[str, Tensor]:
-    """Random documents; `slots` memory tokens of each kind, or as many tokens of text in their places."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(10, vocab_size, (B, S, L), generator=generator)
-    types = torch.zeros_like(ids)
-    question = L // 8
-    types[..., -question - slots :], types[..., -1] = 1, 2
-    if memory_tokens:
-        reads = torch.arange(slots) + vocab_size
-        ids[..., L - question - slots : L - question] = reads
-        ids[..., L - question - 2 * slots : L - question - slots] = reads + slots
-    start = torch.randint(0, L // 2, (B, S), generator=generator)
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "token_type_ids": types,
-        "num_segments": torch.full((B,), S),
-        "start_positions": start,
-        "end_positions": start + 2,
-    }

@@ -5,7 +5,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,16 @@ def machine() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "tokenizers_parallelism": os.environ.get("TOKENIZERS_PARALLELISM", "unset"),
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: not every family needs every package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:
@@ -62,9 +70,16 @@ def write(rows: list[dict[str, Any]], families: Sequence[str], not_taken: list[s
     taken = {row["family"] for row in rows}
     rows = [row for row in _before(path, about, families) if row["family"] not in taken] + rows
     rows = sorted(rows, key=lambda row: families.index(row["family"]))
-    write_json(path, {"machine": about, "figures": rows, "not_taken": not_taken})
+    write_report(rows, not_taken, about, folder)
+
+
+def write_report(
+    rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any], folder: Path, command: str = "make bench"
+) -> None:
+    """Both files with these rows and no others."""
+    write_json(folder / "benchmarks.json", {"machine": about, "figures": rows, "not_taken": not_taken})
     with atomic_file(folder / "benchmarks.md") as scratch:
-        scratch.write_text(table(rows, not_taken, about), encoding="utf-8")
+        scratch.write_text(table(rows, not_taken, about, command), encoding="utf-8")
 
 
 def _before(path: Path, about: dict[str, Any], families: Sequence[str]) -> list[dict[str, Any]]:
@@ -80,14 +95,14 @@ def _before(path: Path, about: dict[str, Any], families: Sequence[str]) -> list[
         return []
 
 
-def table(rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any]) -> str:
+def table(rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any], command: str = "make bench") -> str:
     """The report as Markdown."""
     lines = [
         "# Benchmarks",
         "",
         "Ratios, each taken in one process, in turns with its peer; the median, and the lowest and highest of all",
         "repeats, on the clock. Beside it the median by this process's own processor time, which the machine's other",
-        "work moves less. Made by `make bench`; what is measured how stands in `benchmarks/`.",
+        f"work moves less. Made by `{command}`; what is measured how stands in `benchmarks/`.",
         "",
     ]
     cells = []
@@ -104,7 +119,7 @@ def table(rows: list[dict[str, Any]], not_taken: list[str], about: dict[str, Any
                 "by processor time": "" if of_processor is None else f"{of_processor:.3g}",
             }
         )
-    lines.append(markdown_table(pd.DataFrame(cells)))
+    lines.append(markdown_table(pd.DataFrame(cells)) if cells else "None yet.")
     lines += ["", "What they were taken with; the load is how many processes wanted a core in the last minutes:", ""]
     for row in rows:
         lines.append(f"* {row['name']}: {_listed(row['details'] | {'load': row['load_average'][1]})}")

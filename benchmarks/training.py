@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import run_qa
-from benchmarks.inputs import Scale, Texts, pair, xlnet_config
+from benchmarks.inputs import Scale, Texts
+from benchmarks.synthetic import pair, xlnet_config
 from benchmarks.timing import Bar, Figure, Span, in_turns, milliseconds, time_figure
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.collator import DocumentCollator

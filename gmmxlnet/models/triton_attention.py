@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 32  # queries, keys and distances of a block; the gathers want one size for all
+NUM_WARPS = 4  # of each program
+VARYING = ("seed", "B", "L", "K", "H")  # no kernel of their own for values that are 1 or divisible by 16
 LOG2_E = math.log2(math.e)
 
 
@@ -50,7 +52,7 @@ def _scores(q_d, q_x, k_d, k_x, dq, positions, row, scale, N: tl.constexpr):
     return (content + tl.gather(by_distance, shift, 1)) * scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def _forward(
     Q, KEY, V, DQ, R, OUT, LSE, seed, scale, dropout, L, K, H, E, C,
     D: tl.constexpr, X: tl.constexpr, HEAD: tl.constexpr, N: tl.constexpr, DROP: tl.constexpr,
@@ -96,7 +98,7 @@ def _score_gradients(scores, valid, lse, delta, d_probs, kept, dropout, DROP: tl
     return dropped, probs * (d_probs - delta[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def _backward_queries(
     Q, KEY, V, DQ, R, DOUT, LSE, DELTA, GQ, GDQ, seed, scale, dropout, L, K, H, E, C,
     D: tl.constexpr, X: tl.constexpr, HEAD: tl.constexpr, N: tl.constexpr, DROP: tl.constexpr,
@@ -134,7 +136,7 @@ def _backward_queries(
     tl.store(GDQ + queries[:, None] * C + c[None, :], g_dq, mask=inside & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def _backward_keys(
     Q, KEY, V, DQ, R, DOUT, LSE, DELTA, GK, GV, seed, scale, dropout, L, K, H, E, C,
     D: tl.constexpr, X: tl.constexpr, HEAD: tl.constexpr, N: tl.constexpr, DROP: tl.constexpr,
@@ -169,7 +171,7 @@ def _backward_keys(
     tl.store(GV + keys[:, None] * C + c[None, :], g_v, mask=inside & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def _backward_positions(
     Q, KEY, V, DQ, R, DOUT, LSE, DELTA, GR, seed, scale, dropout, B, L, K, H, E, C,
     D: tl.constexpr, X: tl.constexpr, HEAD: tl.constexpr, N: tl.constexpr, DROP: tl.constexpr,
@@ -218,8 +220,10 @@ class _OnTheFly(torch.autograd.Function):
         K, C = value.shape[2:]
         out, lse = value.new_empty(B, H, L, C), query.new_empty(B, H, L, dtype=torch.float32)
         ctx.numbers, ctx.sizes = (seed, scale, dropout), (L, K, H, E, C)
-        ctx.blocks = _block_sizes(E, C) | {"DROP": dropout > 0}
-        _forward[(triton.cdiv(L, BLOCK), B * H)](*tensors, out, lse, *ctx.numbers, *ctx.sizes, **ctx.blocks)
+        ctx.blocks = _block_sizes(E, C) | {"DROP": dropout > 0, "num_warps": NUM_WARPS}
+        num_blocks = triton.cdiv(L, ctx.blocks["N"])
+        with torch.cuda.device_of(query):  # Triton launches on the current device
+            _forward[(num_blocks, B * H)](*tensors, out, lse, *ctx.numbers, *ctx.sizes, **ctx.blocks)
         ctx.save_for_backward(*tensors, out, lse)
         return out
 
@@ -232,11 +236,11 @@ class _OnTheFly(torch.autograd.Function):
         delta = (grad.float() * out.float()).sum(-1)
         g_query, g_key, g_value, g_distance_query, g_position = (torch.empty_like(x) for x in tensors)
         given, rest = (*tensors, grad, lse, delta), ctx.numbers
-        _backward_queries[(triton.cdiv(L, BLOCK), B * H)](
-            *given, g_query, g_distance_query, *rest, *ctx.sizes, **ctx.blocks
-        )
-        _backward_keys[(triton.cdiv(K, BLOCK), B * H)](*given, g_key, g_value, *rest, *ctx.sizes, **ctx.blocks)
-        _backward_positions[(triton.cdiv(K + L - 1, BLOCK), H)](*given, g_position, *rest, B, *ctx.sizes, **ctx.blocks)
+        num_queries, num_keys, num_distances = (triton.cdiv(n, ctx.blocks["N"]) for n in (L, K, K + L - 1))
+        with torch.cuda.device_of(grad):
+            _backward_queries[(num_queries, B * H)](*given, g_query, g_distance_query, *rest, *ctx.sizes, **ctx.blocks)
+            _backward_keys[(num_keys, B * H)](*given, g_key, g_value, *rest, *ctx.sizes, **ctx.blocks)
+            _backward_positions[(num_distances, H)](*given, g_position, *rest, B, *ctx.sizes, **ctx.blocks)
         return g_query, g_key, g_value, g_distance_query, g_position, None, None, None
 
 

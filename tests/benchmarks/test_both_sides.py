@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks import chunking, encoder, evaluation, experts, gpu, run_qa, timing, training
+from benchmarks import chunking, encoder, evaluation, experts, run_qa, timing, training
+from benchmarks.gpu.setup import Setup, flat, training_step
+from benchmarks.gpu.training import _batches
 from benchmarks.inputs import Scale, Texts
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.evaluation.predictions import Predictions
@@ -195,9 +197,9 @@ def test_a_step_is_one_reading_and_one_change_of_the_weights(which, monkeypatch)
         size, shape, slots = experts.MINIATURE
         step = experts._stepper("gmm", size, shape, slots=slots, k=2)
     else:
-        setup = gpu.Setup.of(quick=True)
-        _, model = setup.pair()
-        step = gpu.training_step(setup, model, setup.batch(B=2, S=1, memory_tokens=False))
+        setup = Setup.of(quick=True)
+        models.append(setup.ours())
+        step = training_step(setup, models[-1], [setup.batch(B=2, S=1, memory_tokens=False)])
     models[-1].register_forward_pre_hook(lambda *_: calls.append(1))
     before = {name: tensor.clone() for name, tensor in models[-1].state_dict().items()}
     handle = register_optimizer_step_post_hook(lambda *_: steps.append(1))
@@ -206,3 +208,32 @@ def test_a_step_is_one_reading_and_one_change_of_the_weights(which, monkeypatch)
     handle.remove()
     assert len(calls) == len(steps) == 2
     assert any(not torch.equal(tensor, before[name]) for name, tensor in models[-1].state_dict().items())
+
+
+def test_documents_of_realistic_lengths_are_padded_to_the_longest_or_all_alike():
+    setup = Setup.of(quick=True)
+    tight, wide = list(_batches(setup)), list(_batches(setup, width=setup.length))
+    lengths = [[int(mask.sum()) for mask in batch["attention_mask"]] for batch in tight]
+    assert lengths == [[int(mask.sum()) for mask in batch["attention_mask"]] for batch in wide]
+    assert len({one for batch in lengths for one in batch}) > 1
+    for batch, own in zip(tight, lengths, strict=True):
+        L = batch["input_ids"].shape[-1]
+        assert max(own) <= L < max(own) + 8
+        assert L % 8 == 0
+    assert {batch["input_ids"].shape[-1] for batch in wide} == {setup.length}
+
+
+def test_their_model_and_ours_find_the_same_answers_in_a_padded_batch():
+    """Answers are tokens of the context, at the same places on both sides; the losses of equal weights are equal."""
+    setup = Setup.of(quick=True)
+    theirs = setup.theirs().eval()
+    ours = GMMXLNetForQA(base_model=theirs, use_gmm_memory=False).eval()
+    (batch, *_) = _batches(setup, width=setup.length)
+    for name in ("start_positions", "end_positions"):
+        at = batch[name][..., None]
+        assert (batch["token_type_ids"].gather(-1, at) == 0).all()
+        assert batch["attention_mask"].gather(-1, at).all()
+    with torch.inference_mode():
+        peer, own = theirs(**flat(batch)), ours(**batch)
+    real = batch["attention_mask"][:, 0].bool()
+    torch.testing.assert_close(peer.start_logits[real], own.start_logits[:, 0][real], rtol=1e-4, atol=1e-5)
