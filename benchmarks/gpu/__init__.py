@@ -6,11 +6,12 @@ Every family is written when it ends, and the same command again takes only thos
 """
 
 FIGURES = {  # each family, in the order in which they are taken, and what it measures
-    "correctness": "fused and Triton attention against float64 on the card",
+    "correctness": "fused attention against float64 on the card",
     "training": "training and encoder against transformers, eager and compiled, on one padded batch; peak memory",
     "lengths": "training on documents of realistic lengths against transformers' best form",
     "utilization": "model FLOPs utilization",
     "determinism": "the deterministic mode's price",
+    "triton-correctness": "the Triton kernel against float64 on the card",
     "attention": "the Triton kernel against fused attention: attention alone, a training step, memory",
     "flex": "FlexAttention against fused attention: time and memory",
     "profile": "the kernels that take most of a training step",

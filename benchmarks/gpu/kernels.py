@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.flex import attend_flex, compiled
-from benchmarks.gpu.setup import Setup, Step, training_step
+from benchmarks.gpu.setup import Setup, Step, training_step, working
 from benchmarks.gpu.training import check_backend
 from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
 from gmmxlnet.models.attention import attend_fused, relative_shift, scores_by_distance
@@ -82,34 +82,47 @@ def random_inputs(setup: Setup, *, B: int, H: int, L: int, K: int, dtype: torch.
 
 
 def correctness(setup: Setup) -> list[Figure]:
-    """Values and gradients against float64, of fresh random inputs; what torch does not initialize is NaN.
+    """Fused attention: values and gradients against float64, of fresh random inputs.
 
     First of all a training step in which torch's memory-efficient kernel is the only one allowed.
     """
     check_backend(setup)
-    attends: dict[str, tuple[torch.dtype, Attend]] = {
-        "fused bfloat16": (torch.bfloat16, by_fused),
-        "fused float32": (torch.float32, by_fused),
-    }
-    if has_triton(setup):
-        launches = LAUNCHES[:1] if setup.quick else LAUNCHES
-        for launch in launches:
-            dtype = torch.bfloat16 if setup.on_gpu else torch.float32  # the interpreter has no products in bfloat16
-            name = "Triton {}, block {}, {} warps".format(str(dtype).removeprefix("torch."), *launch)
-            attends[name] = (dtype, partial(by_triton, launch=launch))
     figures = []
+    for dtype in (torch.bfloat16, torch.float32):
+        figures += _errors(setup, "fused " + str(dtype).removeprefix("torch."), dtype, by_fused)
+    return figures
+
+
+def triton_correctness(setup: Setup) -> list[Figure]:
+    """The same of the Triton kernel."""
+    _require_triton(setup)
+    dtype = torch.bfloat16 if setup.on_gpu else torch.float32  # the interpreter has no products in bfloat16
+    figures = []
+    for launch in LAUNCHES[:1] if setup.quick else LAUNCHES:
+        name = "Triton {}, block {}, {} warps,".format(str(dtype).removeprefix("torch."), *launch)
+        figures += _errors(setup, name, dtype, partial(by_triton, launch=launch))
+    return figures
+
+
+def _require_triton(setup: Setup) -> None:
+    if not has_triton(setup):
+        raise RuntimeError("the Triton kernel needs Triton and a GPU, or TRITON_INTERPRET=1")
+
+
+@contextmanager
+def _poisoned() -> Iterator[None]:
+    """In torch's deterministic mode, what it does not initialize is NaN: a place that no kernel writes is seen."""
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     try:
-        for name, (dtype, attend) in attends.items():
-            figures += _errors(setup, name, dtype, attend)
+        yield
     finally:
         torch.use_deterministic_algorithms(False)
         torch.utils.deterministic.fill_uninitialized_memory = fill
-    return figures
 
 
+@_poisoned()
 def _errors(setup: Setup, name: str, dtype: torch.dtype, attend: Attend) -> list[Figure]:
     """Without dropout for two shapes, with it for one; then how far a second run is from the first."""
     H = max(1, setup.d_model // HEAD)
@@ -190,14 +203,14 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 def attention_ways(setup: Setup) -> list[Figure]:
     """The Triton kernel against fused attention with dropout: attention alone, then a whole training step."""
-    if not has_triton(setup):
-        raise RuntimeError("the Triton kernel needs Triton and a GPU, or TRITON_INTERPRET=1")
+    _require_triton(setup)
     launches = {"triton_{}_{}".format(*launch): launch for launch in LAUNCHES}
     attends: dict[str, Attend] = {"fused": by_fused}
     attends |= {name: partial(by_triton, launch=launch) for name, launch in launches.items()}
     runs = _attention_runs(setup, {name: partial(attend, dropout=DROPOUT) for name, attend in attends.items()})
+    runs = working(runs, list(launches)[1:])
     taken = in_turns({name: _often(run) for name, run in runs.items()}, setup.repeats, warm_up=1)
-    best = min(launches, key=lambda name: median(span.wall for span in taken[name]))
+    best = min((name for name in launches if name in taken), key=lambda name: median(span.wall for span in taken[name]))
     memory = {f"{name}_MiB": round(peak_bytes(run) / 2**20, 1) for name, run in runs.items()}
     what = {"dropout": DROPOUT, "calls": CALLS, "best": best}
     figures = [
@@ -235,8 +248,7 @@ def _steps_by_attention(setup: Setup, launch: tuple[int, int]) -> list[Figure]:
             "GPU time of a training step, fused attention against Triton's",
             ratios(taken["fused"], taken["triton"]),
             Bar(at_least=1),
-            steps=setup.steps,
-            **milliseconds(taken),
+            **setup.milliseconds_a_step(taken),
         ),
         figure(
             "GPU peak memory of a training step, Triton attention against fused",

@@ -48,7 +48,7 @@ def _profile(setup: Setup, step: Step) -> str:
         _wait(setup)
     events = list(profile.key_averages())
     on_device = [event for event in events if _is_kernel(event)] if setup.on_gpu else events
-    busy = sum(map(_seconds, on_device)) / STEPS
+    busy = max(sum(map(_seconds, on_device)) / STEPS, 1e-12)
     waits = {name: sum(e.count for e in events if e.key == name) / STEPS for name in SYNCHRONIZATIONS}
     said = ", ".join(f"{name} {count:g}" for name, count in waits.items() if count) or "none"
     launches = sum(event.count for event in on_device) / STEPS

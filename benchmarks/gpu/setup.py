@@ -4,7 +4,7 @@ Shapes: B documents, S segments, L tokens of a segment.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.synthetic import document_batch, pair, xlnet_config
+from benchmarks.timing import Span, milliseconds
+from gmmxlnet.errors import reason_of
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import extended_config
 
@@ -99,6 +101,24 @@ class Setup:
                 step()
 
         return run
+
+    def milliseconds_a_step(self, taken: dict[str, list[Span]]) -> dict[str, float]:
+        """The median of each, of what `several` made of a step."""
+        return {f"{name}_a_step": round(value / self.steps, 2) for name, value in milliseconds(taken).items()}
+
+
+def working(runs: dict[str, Step], optional: Collection[str]) -> dict[str, Step]:
+    """Those that can run; `optional` ones are tried, and left out if a compiler or a kernel refuses them."""
+    kept = {}
+    for name, run in runs.items():
+        if name in optional:
+            try:
+                run()
+            except Exception as error:  # whatever it raises, the others can be measured
+                print(f"{name} is left out: {reason_of(error)}", flush=True)
+                continue
+        kept[name] = run
+    return kept
 
 
 def flat(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu.setup import Setup, encoder_step, flat, padded_batch, training_step
+from benchmarks.gpu.setup import Setup, encoder_step, flat, padded_batch, training_step, working
 from benchmarks.operations import matmul_operations
 from benchmarks.timing import Bar, Figure, Span, figure, in_turns, milliseconds, peak_bytes, ratios, seconds
 from gmmxlnet.models import GMMXLNetForQA
 
+COMPILED = ("compiled", "ours_compiled")  # are left out where they cannot be compiled
 PEAK_OPERATIONS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 a second, by the makers' data sheets
 POOL_BATCHES = 32  # batches whose documents are sorted together, as `DocumentBatchSampler` does
 MEDIAN, SIGMA = 150 / 384, 0.45  # of the lognormal lengths; SQuAD's windows of at most 384 tokens
@@ -40,9 +41,11 @@ def against_transformers(setup: Setup) -> list[Figure]:
         name: training_step(setup, model, [batch if isinstance(model, GMMXLNetForQA) else flat(batch)])
         for name, model in models.items()
     }
+    steps = working(steps, COMPILED)
+    models = {name: models[name] for name in steps}
     taken = in_turns({name: setup.several(step) for name, step in steps.items()}, setup.repeats, warm_up=2)
     what: dict[str, float] = {"d_model": setup.d_model, "layers": setup.n_layer, "batch": setup.batch_size}
-    what |= {"tokens": setup.length, "steps": setup.steps, **milliseconds(taken)}
+    what |= {"tokens": setup.length, **setup.milliseconds_a_step(taken)}
     figures = [
         figure(
             f"GPU training, same padded batch, against transformers {peer}",
@@ -51,14 +54,16 @@ def against_transformers(setup: Setup) -> list[Figure]:
             **what,
         )
         for peer in ("eager", "compiled")
+        if peer in taken
     ]
-    figures.append(
-        figure(
-            "GPU training, same padded batch: compiled layers against plain ones of ours",
-            ratios(taken["ours_compiled"], taken["ours"]),
-            Bar(at_least=0.95),  # less, and compiling becomes an option
+    if "ours_compiled" in taken:
+        figures.append(
+            figure(
+                "GPU training, same padded batch: compiled layers against plain ones of ours",
+                ratios(taken["ours_compiled"], taken["ours"]),
+                Bar(at_least=0.95),  # less, and compiling becomes an option
+            )
         )
-    )
     peaks = {name: peak_bytes(step, *models.values()) for name, step in steps.items()}
     figures += [
         figure(
@@ -68,6 +73,7 @@ def against_transformers(setup: Setup) -> list[Figure]:
             **{f"{name}_MiB": round(value / 2**20) for name, value in peaks.items()},
         )
         for peer in ("eager", "compiled")
+        if peer in taken
     ]
     return figures + _encoder(setup, models, flat(batch))
 
@@ -88,10 +94,10 @@ def _encoder(setup: Setup, models: dict[str, nn.Module], batch: dict[str, Tensor
             f"GPU encoder against transformers {peer}",
             ratios(taken[peer], taken["ours"]),
             Bar(at_least=2),
-            steps=setup.steps,
-            **milliseconds(taken),
+            **setup.milliseconds_a_step(taken),
         )
         for peer in ("eager", "compiled")
+        if peer in taken
     ]
 
 
@@ -124,7 +130,8 @@ def lengths(setup: Setup) -> list[Figure]:
         "ours": training_step(setup, setup.ours(), ours),
         "ours_compiled": training_step(setup, setup.compile_layers(setup.ours()), ours),
     }
-    taken = in_turns(runs, setup.repeats, warm_up=2)  # the second length compiles once more, for all lengths
+    runs = working(runs, COMPILED)
+    taken = in_turns(runs, setup.repeats, warm_up=1)  # the second length compiles once more, for all lengths
     tokens = sum(int(batch["attention_mask"].sum()) for batch in ours)
     what = {
         "batches": len(ours),
@@ -141,6 +148,7 @@ def lengths(setup: Setup) -> list[Figure]:
     figures = [
         figure(name, ratios(taken[peer], taken["ours"]), Bar(at_least=bar), **what)
         for peer, (name, bar) in names.items()
+        if peer in taken
     ]
     best, own = _fastest(taken, ("sorted", "compiled")), _fastest(taken, ("ours", "ours_compiled"))
     figures.append(
@@ -156,7 +164,7 @@ def lengths(setup: Setup) -> list[Figure]:
 
 
 def _fastest(taken: dict[str, list[Span]], names: tuple[str, ...]) -> str:
-    return min(names, key=lambda name: median(span.wall for span in taken[name]))
+    return min((name for name in names if name in taken), key=lambda name: median(span.wall for span in taken[name]))
 
 
 def utilization(setup: Setup) -> list[Figure]:
@@ -224,8 +232,7 @@ def determinism_price(setup: Setup) -> list[Figure]:
             "GPU price of determinism: time of a step",
             ratios(taken["deterministic"], taken["free"]),
             Bar(at_most=1.25),
-            steps=setup.steps,
-            **milliseconds(taken),
+            **setup.milliseconds_a_step(taken),
         )
     ]
 
@@ -244,7 +251,6 @@ def whole(setup: Setup) -> list[Figure]:
             "GPU training: transformers compiled as a whole against its compiled layers",
             ratios(taken["whole"], taken["layers"]),
             Bar(at_least=0.95),
-            steps=setup.steps,
-            **milliseconds(taken),
+            **setup.milliseconds_a_step(taken),
         )
     ]

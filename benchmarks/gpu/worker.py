@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu import EXTRA, FIGURES
-from benchmarks.gpu.kernels import attention_ways, correctness, flex_ways
+from benchmarks.gpu.kernels import attention_ways, correctness, flex_ways, triton_correctness
 from benchmarks.gpu.memory import experts, options, segments
 from benchmarks.gpu.profiles import write_profile
 from benchmarks.gpu.setup import Setup
@@ -31,6 +31,7 @@ FAMILIES: dict[str, Callable[[Setup], list[Figure]]] = {
     "lengths": lengths,
     "utilization": utilization,
     "determinism": determinism_price,
+    "triton-correctness": triton_correctness,
     "attention": attention_ways,
     "flex": flex_ways,
     "options": options,
