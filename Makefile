@@ -44,6 +44,7 @@ SQUAD ?= ../shared/squad
 STORIES ?=
 TASKS ?=
 LOADS ?=
+FAMILIES ?=
 ARGS ?=
 
 VENV := .venv
@@ -69,7 +70,7 @@ help:
 	@echo "make fuzz       10,000 damaged files of every kind: read right, or refused in one line (CASES, SEED)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      speed and memory against transformers, into reports/benchmarks.md (QUICK=1: a miniature)"
-	@echo "make bench-gpu  the same on a GPU, into reports/gpu/ (QUICK=1: a miniature on a CPU)"
+	@echo "make bench-gpu  the same on a GPU, family by family, into reports/gpu/ (FAMILIES; QUICK=1: a miniature on a CPU)"
 	@echo "make pretrain   an encoder from plain text into models/encoder, on a GPU (CORPUS, TOKENIZER, PRETRAIN; see above)"
 	@echo "make long-documents  it with every kind of memory on whole articles, on a GPU; report in reports/long-documents.md"
 	@echo "make reader     a reader of real text from a BERT and SQuAD in an hour (BERT, SQUAD, HOURS, STEPS, SET; see above)"
@@ -130,7 +131,7 @@ bench: $(STAMP)
 	python -m benchmarks.memory $(if $(QUICK),--segments 1 2 4 --out .bench)
 
 bench-gpu: $(STAMP)
-	python -m benchmarks.gpu $(if $(QUICK),--quick --out .bench/gpu)
+	python -m benchmarks.gpu $(if $(QUICK),--quick --out .bench/gpu) $(if $(FAMILIES),--families $(FAMILIES))
 
 pretrain: $(STAMP)
 	gmmxlnet pretrain $(if $(CORPUS),--corpus $(CORPUS) --tokenizer $(TOKENIZER)) --num-workers 4 $(PRETRAIN)

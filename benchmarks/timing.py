@@ -84,9 +84,14 @@ def in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int =
         for run in runs.values():
             run()
     taken: dict[str, list[Span]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            taken[name].append(seconds(run))
+    gc.collect()
+    gc.freeze()  # compilers leave so much behind that collecting it again before each call would take longer than most
+    try:
+        for _ in range(repeats):
+            for name, run in runs.items():
+                taken[name].append(seconds(run))
+    finally:
+        gc.unfreeze()
     return taken
 
 
