@@ -4,19 +4,33 @@ from typing import Any
 
 from gmmxlnet.analysis.analyzer import GMMAnalyzer, no_routing_report
 from gmmxlnet.analysis.experts import expert_profiles
-from gmmxlnet.analysis.page import render_page
+from gmmxlnet.analysis.page import provenance_script, render_page
 from gmmxlnet.analysis.plots import all_figures, save_figure
 from gmmxlnet.analysis.shown_answers import choose_answers
 from gmmxlnet.analysis.summary import ablation_table, summarize_experiment
 from gmmxlnet.data.documents import Documents
-from gmmxlnet.messages import say
+from gmmxlnet.messages import said, say
 from gmmxlnet.reports import read_metrics, read_n_best, read_training
+from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tables import write_csv
 from pipeline.experiment import Experiment
 from pipeline.params import Params, load_params
-from pipeline.places import ABLATION, CHUNKS, METRICS, MODEL, N_BEST, PAGE, PLOTS, ROUTING, SUMMARY, TRAINING_CSV
+from pipeline.places import (
+    ABLATION,
+    CHUNKS,
+    METRICS,
+    MODEL,
+    N_BEST,
+    PAGE,
+    PLOTS,
+    PROVENANCE,
+    ROUTING,
+    SUMMARY,
+    TRAINING_CSV,
+)
+from pipeline.provenance import page_facts
 from pipeline.run_description import describe_training
 from pipeline.scoring import load_model
 from pipeline.stage import run_stage
@@ -54,13 +68,17 @@ def main() -> None:
         expert_profiles(documents, table) if table and routing["pattern"] != "diffuse" else [],
         choose_answers(documents, n_best, metrics["null_score_diff_threshold"], table),
         origin={
+            "dataset": said(", ".join(experiment.dataset)),
             "data (SHA-256 of the chunks)": experiment.data,
             "experiment (SHA-256 of parameters and data)": experiment.key,
         },
         comparison="comparison.md",
+        provenance=PROVENANCE.name,
     )
     with atomic_file(PAGE) as scratch:
         scratch.write_text(page, encoding="utf-8")
+    with atomic_file(PROVENANCE) as scratch:
+        scratch.write_text(provenance_script(page, page_facts(experiment, choose_device(params.device))), "utf-8")
     write_csv(ABLATION, ablation_table(metrics))
     with experiment_run(MODEL) as run:
         run.log_report(ROUTING, "routing")

@@ -72,6 +72,11 @@ class Experiment:
         name = run_name(self.parameters)
         return f"{name}-lora" if self.parameters.get("adapter") == "lora" else name
 
+    @property
+    def dataset(self) -> list[str]:
+        """The dataset as params.yaml names it: a folder, a repository on the Hub, or what holds each split."""
+        return [str(value) for name, value in self.parameters.items() if name.partition(".")[0] == "dataset"]
+
 
 def _damage(values: dict[str, Any]) -> str | None:
     """What is wrong with the contents of `experiment.json`; None if they are as written."""

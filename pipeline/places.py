@@ -14,6 +14,7 @@ REPORTS = Path("reports")
 CHECK_REPORT = REPORTS / "check.json"
 DATA_REPORT = REPORTS / "data.json"
 TRAINING_CSV = REPORTS / "training.csv"
+TRAINED = REPORTS / "trained.json"
 THROUGHPUT = REPORTS / "throughput.csv"
 DETERMINISM = REPORTS / "determinism.json"
 PREDICTIONS = REPORTS / "predictions.json"
@@ -25,6 +26,7 @@ SUMMARY = REPORTS / "summary.json"
 ABLATION = REPORTS / "ablation.csv"
 PLOTS = REPORTS / "plots"
 PAGE = REPORTS / "index.html"
+PROVENANCE = REPORTS / "provenance.js"
 PUSH_REPORT = REPORTS / "push.json"
 
 CODE_ROOT = Path(__file__).resolve().parents[1]  # of the code that runs: in a queued experiment, the copy

@@ -13,7 +13,6 @@ exported MLFLOW_RUN_ID cannot make two runs one.
 """
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +36,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from gmmxlnet.memory_kinds import KINDS
 from pipeline.experiment import Experiment, model_hash
+from pipeline.git import git_commit
 from pipeline.mlflow_run import MODEL_TAG, Opened, Run, tags_of, text_of
 from pipeline.places import main_root
 from pipeline.run_description import UNITS, describe_run
@@ -150,7 +150,7 @@ def comparison_run(name: str) -> Run:
         found = client.search_runs([mlflow_experiment], kind, ViewType.ACTIVE_ONLY, max_results=1)
         if found:
             return found[0]
-        tags = {COMPARISON_TAG: name, "kind": "comparison", MLFLOW_GIT_COMMIT: _git_commit()}
+        tags = {COMPARISON_TAG: name, "kind": "comparison", MLFLOW_GIT_COMMIT: git_commit()}
         return client.create_run(mlflow_experiment, run_name=f"comparison-{name}", tags=tags)
 
     return Run(_opener(choose, None), remedy="make compare, run again,")
@@ -226,7 +226,7 @@ def _create(
     unused = () if KINDS[experiment.parameters["memory_type"]].routes else ("num_memory_experts", "routing_mode")
     tags = {
         MLFLOW_RUN_NOTE: describe_run(experiment, {}),
-        MLFLOW_GIT_COMMIT: _git_commit(),
+        MLFLOW_GIT_COMMIT: git_commit(),
         MLFLOW_SOURCE_NAME: "pipeline/train.py",
         MLFLOW_SOURCE_TYPE: "LOCAL",
         KEY_TAG: experiment.key,
@@ -258,12 +258,3 @@ def _closed_well(run: Run) -> Iterator[Run]:
         raise
     finally:
         run.close(status)
-
-
-def _git_commit() -> str:
-    """The commit checked out here; empty outside a repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()

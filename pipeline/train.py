@@ -13,6 +13,7 @@ from pipeline.experiment import Experiment
 from pipeline.launch import check_agreement, join, run_together
 from pipeline.params import load_params
 from pipeline.places import CHUNKS, MODEL, PARAMS, THROUGHPUT, TRAINING_CSV
+from pipeline.provenance import write_trained
 from pipeline.resume_key import code_hashes, resume_folder, training_key
 from pipeline.stage import run_stage
 from pipeline.tracking import MLflowCallback, no_run, start_run
@@ -45,6 +46,7 @@ def main() -> None:
             return
         trainer.record.write_csv(TRAINING_CSV)
         trainer.record.write_throughput_csv(THROUGHPUT)
+        write_trained(trainer.args.device)
         run.log_model(MODEL, experiment.name)
         run.log_file(TRAINING_CSV, "reports")
         trainer.remove_checkpoints()

@@ -1,9 +1,12 @@
 """`reports/index.html`: one self-contained page with the result, what it is worth, and where the memory matters.
 
-This module prepares plain values; `page.html.j2` says what stands where. Pictures are inlined.
+This module prepares plain values; `page.html.j2` says what stands where. Pictures are inlined. The page is the same for
+the same inputs; commit, time and machine, which are not, are shown by a script beside it (`provenance_script`).
 """
 
 import base64
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -78,6 +81,7 @@ def render_page(
     *,
     origin: Mapping[str, str] | None = None,
     comparison: str | None = None,
+    provenance: str | None = None,
 ) -> str:
     """The page's HTML.
 
@@ -88,11 +92,8 @@ def render_page(
         profiles: of the experts, if the model has some. answers: to show in their documents.
         origin: what the page was made from (hashes of data and parameters), by name.
         comparison: relative link to a comparison of variants.
+        provenance: name of the file beside the page that holds its `provenance_script`; shown with `origin` only.
     """
-    environment = Environment(
-        loader=PackageLoader("gmmxlnet", "analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"number": number, "interval": interval, "count": "{:,}".format, "sentence": sentence}
     lost = metrics["memory_ablation"]["shuffled"].get("exact_match_loss_interval")
     note = metrics.get("memory_ablation_note")
     rerouted = metrics.get("routing_ablation", {})
@@ -109,7 +110,7 @@ def render_page(
         "Answers in their documents": answers,
         "Origin": origin,
     }
-    return environment.get_template("page.html.j2").render(
+    values = dict(
         title=title,
         about=about[:1].upper() + about[1:],
         metrics={**metrics, "memory_ablation_note": note},
@@ -125,8 +126,33 @@ def render_page(
         anchors={name: name.lower().replace(" ", "-") for name, there in sections.items() if there},
         origin=origin,
         comparison=comparison,
+        provenance=provenance,
         **LIMITS,
     )
+    template = _environment().get_template("page.html.j2")
+    content = template.render(values, key="")
+    return template.render(values, key=hashlib.sha256(content.encode()).hexdigest()) if provenance else content
+
+
+def provenance_script(page: str, facts: Mapping[str, str]) -> str:
+    """JavaScript by which a page shows facts that differ from run to run; it has no effect on any other page.
+
+    Args:
+        page: as `render_page` returned it, with `provenance`. facts: texts by name, in their order.
+    """
+    key = re.search(r'<ul id="provenance" data-page="([0-9a-f]{64})">', page)
+    if key is None:
+        raise ValueError("this page has no place for its provenance")
+    return _environment().get_template("provenance.js.j2").render(made={"page": key[1], "facts": dict(facts)})
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("gmmxlnet", "analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"number": number, "interval": interval, "count": "{:,}".format, "sentence": sentence}
+    environment.policies["json.dumps_kwargs"] = {}  # names in their order
+    return environment
 
 
 def _routing_name(name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from gmmxlnet.analysis.analyzer import no_routing_report
 from gmmxlnet.analysis.experts import ExpertProfile
-from gmmxlnet.analysis.page import ABLATIONS, ROUTINGS, render_page
+from gmmxlnet.analysis.page import ABLATIONS, ROUTINGS, provenance_script, render_page
 from gmmxlnet.analysis.plots import plot_expert_utilization, save_figure
 from gmmxlnet.analysis.shown_answers import ShownAnswer, ShownSegment
 
@@ -186,7 +186,17 @@ MEASURE = """<script>
 </script>"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no browser that runs without a screen")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no browser that runs without a screen")
+
+
+def as_shown(file):
+    """The document that a browser has made of a file, as HTML."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={file.parent}", "--dump-dom"]
+    command = [BROWSER, *options, file.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@needs_browser
 @pytest.mark.parametrize(("width", "some_are_wide"), [(420, True), (1200, False)])
 def test_a_phone_scrolls_tables_and_not_the_page(tmp_path, width, some_are_wide):
     save_figure(plot_expert_utilization([0.5, 0.5]), tmp_path / "use.png")
@@ -198,9 +208,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(tmp_path, width, some_are_wide)
     page = html.escape(page.replace("</body>", f"{MEASURE}</body>"))
     frame = f'<iframe srcdoc="{page}" style="width: {width}px; height: 900px; border: 0"></iframe>'  # windows are wider
     (tmp_path / "frame.html").write_text(f"<title></title>{frame}", encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
-    command = [BROWSER, *options, (tmp_path / "frame.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    dom = as_shown(tmp_path / "frame.html")
     needed, there, num_wide = map(int, re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom).groups())
     assert needed <= there <= width
     assert (num_wide > 0) == some_are_wide
@@ -309,5 +317,39 @@ def test_a_long_document_shows_the_segments_around_its_answers():
     assert sum(int(count) for count in re.findall(r"… (\d+) segments", text)) == 92
 
 
+OF_A_PAGE = {"origin": {"data": "abc"}, "provenance": "made.js"}
+FACTS = {"trained": f"commit 0123 {EVIL}", "analyzed": 'on "another" machine'}
+
+
 def test_the_same_page_each_time():
-    assert rendered(origin={"data": "abc"}) == rendered(origin={"data": "abc"})
+    assert rendered(**OF_A_PAGE) == rendered(**OF_A_PAGE)
+
+
+@needs_browser
+def test_commit_time_and_machine_are_shown_from_beside_the_page(tmp_path):
+    page = rendered(**OF_A_PAGE)
+    (tmp_path / "index.html").write_text(page, encoding="utf-8")
+    assert "made.js</code> of this page is not beside it" in as_shown(tmp_path / "index.html")
+    (tmp_path / "made.js").write_text(provenance_script(page, FACTS), encoding="utf-8")
+    shown_items = [f"<li>{name}: <code>{html.escape(fact, quote=False)}</code></li>" for name, fact in FACTS.items()]
+    assert f">{''.join(shown_items)}</ul>" in as_shown(tmp_path / "index.html")
+
+
+@needs_browser
+def test_facts_about_another_page_are_not_shown(tmp_path):
+    (tmp_path / "index.html").write_text(rendered(**OF_A_PAGE), encoding="utf-8")
+    other = rendered({**Figures().metrics(), "f1": 12.5}, **OF_A_PAGE)
+    (tmp_path / "made.js").write_text(provenance_script(other, FACTS), encoding="utf-8")
+    found = as_shown(tmp_path / "index.html")
+    assert "commit 0123" not in found
+    assert "made.js</code> of this page is not beside it" in found
+
+
+def test_facts_are_about_one_page():
+    scripts = {provenance_script(rendered(**{**OF_A_PAGE, "origin": {"data": data}}), FACTS) for data in ("abc", "abd")}
+    assert len(scripts) == 2
+
+
+def test_a_page_without_a_place_for_them_takes_no_facts():
+    with pytest.raises(ValueError, match="no place"):
+        provenance_script(rendered(origin={"data": "abc"}), FACTS)

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import GMMXLNetError
@@ -34,7 +36,7 @@ def make_workspace(tmp_path_factory, sample_chunks, make_model):
         trained.save_pretrained(model)
         Fingerprint.of(trained).write(model)
         parameters = canonical_parameters(load_params(ROOT / "params.yaml")) | {"memory_type": memory_type}
-        Experiment(parameters=parameters | {"num_memory_experts": 3}, data="").write(model)
+        Experiment(parameters=parameters | {"num_memory_experts": 3}, data="0123abcd").write(model)
         (workspace / "reports").mkdir()
         (workspace / "reports" / "training.csv").write_text(STEPS, encoding="utf-8")
         run_both(workspace)
@@ -84,6 +86,11 @@ def test_routing_report_has_its_keys(gmm):
     assert "Expert 2" in page
     assert "Who is the baker?" in page
     assert all(part in page for part in ('href="comparison.md"', Experiment.read(gmm / "models" / "gmm").key))
+    assert "<li>dataset: <code>data/sample</code></li>" in page
+    assert "<li>data (SHA-256 of the chunks): <code>0123abcd</code></li>" in page
+    facts = (gmm / "reports" / "provenance.js").read_text(encoding="utf-8")
+    assert re.search(r'data-page="(\w{64})"', page)[1] in facts
+    assert f"torch {torch.__version__}" in facts
 
 
 def test_even_routing_is_a_sentence_and_no_picture(make_workspace):

@@ -95,7 +95,8 @@ def test_parameters_are_accepted(section, tmp_path):
 
 MADE = (  # by a stage, or by a command that the README names beside it
     (ROOT / "dvc.yaml").read_text(encoding="utf-8"),
-    *("reports/throughput.csv", "reports/comparison.md", "reports/benchmarks.md", "reports/memory.csv"),
+    *("reports/throughput.csv", "reports/provenance.js"),
+    *("reports/comparison.md", "reports/benchmarks.md", "reports/memory.csv"),
     *("reports/gpu/benchmarks.md", "data/corpus", "models/encoder/pretraining.json", "models/.encoder.resume"),
     *("reports/long-documents.md", "reports/long-documents/", "reports/real-text.md", "reports/capacity.md"),
     *("reports/reader.md", "models/reader", "models/converted/plan-….json"),

@@ -13,7 +13,7 @@ from gmmxlnet.errors import CheckpointError, GMMXLNetError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline import train, verify
-from pipeline.experiment import Experiment, folder_hash
+from pipeline.experiment import Experiment, folder_hash, model_hash
 from pipeline.params import load_params
 from pipeline.stage import run_stage
 from pipeline.training import build_model
@@ -101,6 +101,8 @@ def test_every_step_is_recorded(trained):
     assert {*names, "utilization_0", "utilization_2"} <= set(header)
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
     assert (trained / REPORTS / "throughput.csv").exists()
+    told = json.loads((trained / REPORTS / "trained.json").read_text(encoding="utf-8"))
+    assert told["model"] == model_hash(trained / "models" / "gmm")
 
 
 def test_verify_reports_a_bit_identical_reload(trained):
