@@ -101,7 +101,7 @@ def _answer(family: Family) -> list[str]:
     """Whether memory helps, and by how much."""
     known = gains(family)
     if not known:
-        return [f"There is no result of `{BASELINE}`, so whether memory helps is unknown."]
+        return [f"No variant shares a seed with `{BASELINE}`, so whether memory helps is unknown."]
     if not any((one.result.score("exact_match").low or 0) > one.result.floor for one in family[BASELINE]):
         weak = [f"`{BASELINE}` itself is not clearly above the floor: what follows says little about memory."]
     else:
