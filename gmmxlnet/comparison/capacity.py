@@ -100,16 +100,19 @@ def _cross(result: Result) -> float | None:
     return score_of(result).value
 
 
-def _uniform(result: Result) -> float | None:
-    """Exact match of `cross` when the same model routes evenly; None without a router."""
-    if "uniform" not in (result.metrics.get("routing_ablation") or {}):
+def _routed(result: Result, how: str) -> float | None:
+    """Exact match of `cross` when the same model routes evenly (`uniform`) or as for another document (`shuffled`).
+
+    None without a router.
+    """
+    if how not in (result.metrics.get("routing_ablation") or {}):
         return None
-    return score_of(result, ablation="uniform", of="routing_ablation").value
+    return score_of(result, ablation=how, of="routing_ablation").value
 
 
-def _lost(result: Result) -> float | None:
-    uniform, learned = _uniform(result), _cross(result)
-    return None if uniform is None or learned is None else learned - uniform
+def _lost(result: Result, how: str = "uniform") -> float | None:
+    routed, learned = _routed(result, how), _cross(result)
+    return None if routed is None or learned is None else learned - routed
 
 
 def _solved(cells: Cells, variants: Sequence[Variant]) -> list[str]:
@@ -148,7 +151,11 @@ def _differences(cells: Cells) -> list[str]:
             if its != load or lost is None or name == "gmm-uniform":
                 continue
             verdict = "the experts divide the work" if lost >= MATTERS else "**the experts do not divide the work**"
-            said.append(f"Load {load}, `{name}` with even routing instead of its own: {-lost:+.1f} points; {verdict}.")
+            moved = _mean(results, lambda one: _lost(one, "shuffled"))
+            others = "" if moved is None else f", with another document's {-moved:+.1f}"
+            said.append(
+                f"Load {load}, `{name}` with even routing instead of its own: {-lost:+.1f} points{others}; {verdict}."
+            )
     return said
 
 
@@ -165,7 +172,8 @@ def _table(cells: Cells, variants: Sequence[Variant], load: int) -> str:
                 "EM of cross by seed": each,
                 "mean": number(_mean(results, _cross)),
                 "memory zeroed": number(_mean(results, lambda one: score_of(one, ablation="zeroed").value)),
-                "routing even": number(_mean(results, _uniform)),
+                "routing even": number(_mean(results, lambda one: _routed(one, "uniform"))),
+                "routing of another": number(_mean(results, lambda one: _routed(one, "shuffled"))),
                 "early": number(_mean(results, lambda one: score_of(one, "early").value)),
                 "local": number(_mean(results, lambda one: score_of(one, "local").value)),
                 "solved": f"{sum((_cross(one) or 0.0) >= SOLVED for one in results)} of {len(results)}",
@@ -190,7 +198,8 @@ def write_csv(path: str | Path, cells: Cells) -> None:
             row: dict[str, object] = {"load": load, "variant": name, "seed": result.seed}
             row |= {"cross": score.value, "cross_low": score.low, "cross_high": score.high}
             row |= {f"cross_memory_{how}": score_of(result, ablation=how).value for how in ("zeroed", "shuffled")}
-            row |= {"cross_routing_uniform": _uniform(result), "early": score_of(result, "early").value}
+            row |= {f"cross_routing_{how}": _routed(result, how) for how in ("uniform", "shuffled")}
+            row |= {"early": score_of(result, "early").value}
             rows.append(row | {"training_seconds": _seconds(result)})
     tables.write_csv(path, pd.DataFrame(rows, dtype=object).fillna(""))
 

@@ -38,7 +38,9 @@ def make_cell():
                 "zeroed": types(zeroed, 21.0),
                 "shuffled": types(zeroed + 1.5, 22.0),
             },
-            "routing_ablation": None if uniform is None else {"uniform": types(uniform, 33.0)},
+            "routing_ablation": None
+            if uniform is None
+            else {"uniform": types(uniform, 33.0), "shuffled": types(uniform + 1.0, 34.0)},
         }
         return Result(variant=variant, seed=seed, metrics=metrics, routing={}, cost={"training_seconds": 321.0})
 
@@ -68,9 +70,13 @@ def test_words_follow_from_the_numbers(cells):
     wide = "write-based mixture less one memory with as many slots in all"
     assert f"Load 2, {wide}: +20.0 points of EM (intervals of all seeds apart; 2 and 2 seeds)." in page
     assert "Load 4, learned routing less routing that is always even: +45.0 points of EM" in page
-    assert "Load 2, `gmm-write` with even routing instead of its own: -1.8 points; **the experts do not" in page
     assert (
-        "Load 4, `gmm-write` with even routing instead of its own: -40.0 points; the experts divide the work." in page
+        "Load 2, `gmm-write` with even routing instead of its own: -1.8 points, with another document's -0.8; **the"
+        in page
+    )
+    assert (
+        "Load 4, `gmm-write` with even routing instead of its own: -40.0 points, with another document's -39.0; "
+        "the experts divide the work." in page
     )
     assert "`gmm-uniform` with even routing" not in page
     assert "read-based mixture" not in page  # was not run
@@ -78,7 +84,7 @@ def test_words_follow_from_the_numbers(cells):
     assert "* budget: 9 steps" in page
     line = next(line for line in page.splitlines() if line.startswith("| token "))
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        *("token", "13: 97.0, 14: 61.0", "79.0", "24.0", "n/a", "88.0", "99.0", "1 of 2", "321"),
+        *("token", "13: 97.0, 14: 61.0", "79.0", "24.0", "n/a", "n/a", "88.0", "99.0", "1 of 2", "321"),
     ]
 
 
