@@ -75,9 +75,16 @@ def test_no_smaller_span_covers_as_much(case: tuple[list[tuple[int, int]], int, 
 def test_the_first_gold_answer_that_tokens_can_express_is_the_label() -> None:
     text = "the halfway house"
     tokens = encoded([(0, 3), (4, 11), (12, 17)])
-    golds = [[("half", 4), ("halfway house", 4), ("house", 12)], [("half", 4)], [], [("the halfway", 0)]]
-    labels = label_documents(tokens, [text], [0, 0, 0, 0], golds)
-    assert labels.tolist() == [[1, 2], [-1, -1], [-1, -1], [0, 1]]
+    golds = [
+        [("half", 4), ("halfway house", 4), ("house", 12)],
+        [("half", 4)],
+        [],
+        [("the halfway", 0)],
+        [("halfway house", 4)],
+    ]
+    labels = label_documents(tokens, [text], [0] * len(golds), golds)
+    assert labels.dtype == np.int32
+    assert labels.tolist() == [[1, 2], [-1, -1], [-1, -1], [0, 1], [1, 2]]
 
 
 def test_articles_and_marks_do_not_make_a_label_wrong() -> None:

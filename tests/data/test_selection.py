@@ -54,6 +54,23 @@ def test_a_limit_keeps_so_many_in_their_order_and_grows_by_adding() -> None:
     assert limit_documents(asked, 10, 4) != fewer
 
 
+@given(TEXTS, st.sampled_from([None, 0, 3, 10, 50]), st.sampled_from([0.0, 0.4]), st.integers(1, 9))
+def test_parts_have_the_choice_of_the_whole(texts: list[str], limit: int | None, fraction: float, size: int) -> None:
+    asked = documents(texts)
+    parts = [asked[first : first + size] for first in range(0, len(asked), size)]
+    choice, whole = choose(parts, limit, fraction, 3), choose([asked], limit, fraction, 3)
+    assert choice == whole
+    assert choice.num_kept == len([question for _, question in asked if choice.keeps(question)])
+    train, calibration = zip(*map(choice.split, parts), strict=True) if parts else ((), ())
+    assert (sum(train, []), sum(calibration, [])) == whole.split(asked)  # noqa: RUF017
+    kept = sorted(asked, key=lambda document: keyed_hash(3, "document", document[1].id))[:limit]
+    assert choice.kept_ids == (None if limit is None else {question.id for _, question in kept})
+    hashes = sorted({keyed_hash(3, "calibration", passage.text) for passage, _ in kept})
+    if fraction and len(hashes) > 1:  # of what is kept, not of all
+        held_out = sum(hash_ < fraction * 2**64 for hash_ in hashes)
+        assert choice.bound == hashes[min(max(held_out, 1), len(hashes) - 1) - 1]
+
+
 def test_about_the_fraction_is_held_out() -> None:
     _, calibration = split_calibration(documents([f"text {number}" for number in range(2000)]), 0.1, 13)
     assert 150 < len(calibration) < 250

@@ -65,3 +65,39 @@ def test_last_bits_are_no_difference():
 def test_one_context_has_no_interval():
     bootstrap = ContextBootstrap(np.array([4, 4, 9]))
     assert bootstrap.interval(np.ones(3), np.array([True, True, False])) is None
+
+
+def test_limits_are_the_percentiles_of_the_drawn_contexts_means():
+    """In plain Python, from the same draws: contexts of unequal size, of which a small group is in few resamples."""
+    context = np.repeat([7, 3, 5, 9], [1, 4, 2, 3])
+    scores = np.array([90.0, 10, 20, 30, 0, 55, 65, 40, 100, 70])
+    group = np.isin(np.arange(10), [0, 1, 5, 6])  # contexts 7, 3 and 5
+    bootstrap = ContextBootstrap(context, num_resamples=300, seed=4)
+    means = []
+    for times in bootstrap.times_drawn_RC:  # in the order of the contexts: 3, 5, 7, 9
+        drawn = dict(zip((3, 5, 7, 9), times.tolist(), strict=True))
+        chosen = [scores[i] for i in range(10) if group[i] for _ in range(drawn[context[i]])]
+        if chosen:
+            means.append(sum(chosen) / len(chosen))
+    assert 0 < 300 - len(means) < 30
+    assert bootstrap.interval(scores, group) == pytest.approx(np.quantile(means, [0.025, 0.975]).tolist())
+
+
+def test_contexts_of_one_mean_agree_however_many_questions_they_have():
+    context, scores = np.array([0, 0, 1]), np.array([40.0, 60.0, 50.0])
+    low, high = ContextBootstrap(context).interval(scores)
+    assert low < 50 < high
+    assert ContextBootstrap(context).interval(np.array([40.0, 60.0, 100.0]))[1] == 100
+
+
+def test_two_thousand_resamples_are_drawn_by_default():
+    drawn = ContextBootstrap(np.arange(3)).times_drawn_RC
+    assert drawn.shape == (2000, 3)
+    assert np.array_equal(drawn, ContextBootstrap(np.arange(3), 2000, 0).times_drawn_RC)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 100.0), (-100.0, 100.0)])
+def test_what_counts_as_equal_grows_with_the_scale(bounds):
+    scores = np.array([0.0, 2e-8, 0.0])
+    low, high = ContextBootstrap(np.arange(3)).interval(scores, bounds=bounds)
+    assert high - low > 10

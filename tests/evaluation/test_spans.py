@@ -1,10 +1,13 @@
 """The vectorised span search against a plain enumeration of every span of every segment."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from gmmxlnet.evaluation.spans import best_spans, null_scores
+from gmmxlnet.evaluation.spans import best_spans, merge_spans, null_scores
 
 
 def enumerate_spans(start_SL, end_SL, mask_SL, offsets, n_best, max_answer_length):
@@ -85,3 +88,27 @@ def test_no_context_token_gives_no_span():
     start = torch.zeros(1, 1, 4)
     found = best_spans(start, start, torch.zeros(1, 1, 4, dtype=torch.bool), torch.tensor([[0]]))
     assert found.scores.max() == -torch.inf
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_portions_have_the_spans_of_the_whole(seed):
+    """Ties abound, and windows overlap where the document is cut: the earlier portion's span is the one that stays."""
+    generator = np.random.default_rng(seed)
+    start, end, mask, offsets = map(torch.from_numpy, random_batch(generator, levels=[2, 40][seed % 2]))
+    n_best, longest = int(generator.integers(1, 25)), int(generator.integers(1, 9))
+    inputs = [x.repeat_interleave(2, dim=1) for x in (start, end, mask, offsets)]  # two segments or more
+    cut = int(generator.integers(1, inputs[0].shape[1]))
+    one, other = (best_spans(*(x[:, part] for x in inputs), n_best, longest) for part in (slice(cut), slice(cut, None)))
+    merged = merge_spans(one, replace(other, segment=other.segment + cut), n_best, longest)
+    whole = best_spans(*inputs, n_best, longest)
+    kept = whole.scores > -torch.inf
+    assert torch.equal(merged.scores > -torch.inf, kept)
+    for name, column in vars(whole).items():
+        assert torch.equal(getattr(merged, name)[kept], column[kept]), name
+
+
+def test_where_there_are_fewer_spans_than_asked_for_the_rest_is_missing():
+    start, mask = torch.tensor([[[3.0, 1.0]]]), torch.ones(1, 1, 2, dtype=torch.bool)
+    found = best_spans(start, start, mask, torch.tensor([[5]]), n_best=4, max_answer_length=1)
+    assert found.first_token.tolist() == found.last_token.tolist() == [[5, 6, 0, 0]]
+    assert found.start_logit.tolist() == found.end_logit.tolist() == [[3, 1, -math.inf, -math.inf]]

@@ -103,6 +103,14 @@ def test_ties_are_searched_in_the_order_of_the_odds_file():
     assert find_best_threshold(predictions, exact, {"wrong": 3.0, "right": 3.0}, golds) == (50.0, 0.0)
 
 
+def test_the_official_default_answers_up_to_null_odds_of_1_and_odds_of_other_questions_are_skipped():
+    golds, predictions = {"a": ["x"], "b": ["y"]}, {"a": "x", "b": "y"}
+    odds = {"a": 1.0, "of another file": 1.25, "b": 1.5}
+    metrics = squad_v2_metrics(golds, predictions, odds)
+    assert metrics["exact"] == 50.0
+    assert (metrics["best_exact"], metrics["best_exact_thresh"]) == (100.0, 1.5)
+
+
 WORDS = st.lists(st.sampled_from(["the", "red", "fox", "Fox,", "a", "½"]), max_size=4).map(" ".join)
 QUESTION = st.tuples(st.lists(WORDS, max_size=3), WORDS, st.floats(-10, 10))
 

@@ -69,8 +69,9 @@ def test_without_calibration_documents_it_is_zero_and_says_so():
 def test_the_report_says_how_it_was_chosen():
     rows = [(["red"], "red", -4.0), (["red"], "red", 1.0), ([], "blue", 2.0), (["green"], "blue", 7.0)]
     described = choose_threshold(predictions(rows), "exact_match").describe()
-    assert described.pop("method").startswith(
-        "maximizes the metric on the calibration split, which is never trained on"
+    assert described.pop("method") == (
+        "maximizes the metric on the calibration split, which is never trained on nor reported; "
+        "midpoint of the widest of equally good gaps between neighboring null odds"
     )
     assert described == {"split": "calibration", "metric": "exact_match", "questions": 4, "score": 75.0}
     assert ThresholdChoice(2.5).describe() == {"method": "not chosen from data"}
@@ -78,3 +79,15 @@ def test_the_report_says_how_it_was_chosen():
 
 def test_without_predictions_it_is_0():
     assert choose_threshold(predictions([])) == ThresholdChoice(0.0)
+
+
+def test_an_inner_gap_is_preferred_to_an_equally_good_outer_one():
+    """Whatever the width: what is chosen beyond all odds holds for these questions alone."""
+    wrong, none = ["red"], []
+    assert choose_threshold(predictions([(wrong, "blue", 0.0), (none, "blue", 0.5)])).value == 0.25
+    assert choose_threshold(predictions([(wrong, "red", 0.0), (wrong, "blue", 0.5)])).value == 0.25
+
+
+def test_f1_decides_by_default():
+    choice = choose_threshold(predictions([(["red fox"], "fox", 0.0), ([], "fox", 1.0)]))
+    assert (choice.metric, choice.score) == ("f1", pytest.approx(100 * (2 / 3 + 1) / 2))

@@ -246,3 +246,13 @@ def test_association_asks_for_words_that_are_stored_together():
     together, apart, mixed = loss((1, 2), (3, 4)), loss((1, 4), (3, 2)), loss((1,), (2,), (3,), (4,))
     assert together < 0.1
     assert min(apart, mixed) > 1.5
+
+
+def test_association_of_a_word_that_only_neighbors_leave_no_room_for_is_finite():
+    """All probability is the neighbors', to float's precision."""
+    scores = torch.tensor([[[-60.0, 0.0, -60.0, -60.0]]], requires_grad=True)
+    words, neighbors, counts = torch.tensor([[0]]), torch.tensor([[[1]]]), torch.ones(1, 1, 1).bool()
+    loss = association_loss(scores, torch.zeros(1, 1, 1), words, torch.ones(1, 1), neighbors, counts)
+    loss.sum().backward()
+    assert 0 < loss.item() < 100
+    assert scores.grad.isfinite().all()

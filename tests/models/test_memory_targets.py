@@ -1,6 +1,7 @@
 """What the memory is asked for: words that recur, and the words around them, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from gmmxlnet.models.losses import slot_scores
 from gmmxlnet.models.memory_targets import (
     NEIGHBOR_DISTANCE,
     Associations,
+    MemoryTargets,
     RecurringWords,
     neighbors_of,
     new_content,
@@ -158,6 +160,52 @@ def test_the_memory_is_asked_for_recurring_words_by_their_neighbors():
     assert second[0].item() == pytest.approx(by_hand(0, wanted), rel=1e-4)
     assert second[1].item() == 0
     assert associations.loss(segments[2], vectors[:1], scores[:1]).tolist() == [0]
+
+
+@pytest.mark.parametrize(("bptt_segments", "first"), [(None, 0), (1, 2), (2, 2), (3, 0)])
+def test_only_what_gradients_can_reach_is_asked_for(bptt_segments, first):
+    """After segment 2 of four: the words of the segments since gradients were last cut."""
+    contexts = [[2, 3, 4], [5, 6, 7], [3, 8, 9], [2, 3, 5, 8]]
+    segments = [segment(context + [10] * (4 - len(context)), number=s) for s, context in enumerate(contexts)]
+    recurring = RecurringWords.of(segments, CONFIG)
+    config = GMMXLNetConfig(**SETTINGS, bptt_segments=bptt_segments)
+    associations = Associations.of(segments, recurring, config, EMBEDDING, NORM)
+    vectors = torch.nn.functional.normalize(torch.randn(1, M, 8), dim=-1) * NORM
+    scores = slot_scores(vectors, EMBEDDING, NORM, CONFIG.memory_word_sharpness)
+    given = associations.loss(segments[2], vectors, scores)
+    length = segments[0].input_ids_nL.shape[1]
+    before = torch.arange(associations.new_BT.shape[1])[None] < first * length
+    all_asked = Associations.of(segments, recurring, CONFIG, EMBEDDING, NORM)
+    by_hand = replace(all_asked, new_BT=all_asked.new_BT & ~before).loss(segments[2], vectors, scores)
+    assert given.item() == pytest.approx(by_hand.item(), rel=1e-6)
+    if first:
+        assert given.item() != pytest.approx(all_asked.loss(segments[2], vectors, scores).item(), rel=1e-3)
+
+
+def test_each_loss_has_its_own_targets():
+    """Associations ask for what recurs; reconstruction beside them for what was just read if that is its target."""
+    segments = [segment([2, 3, 4]), segment([3, 5, 6], number=1), segment([7, 8, 9], number=2)]
+    vectors = torch.nn.functional.normalize(torch.randn(3, M, 8), dim=-1) * NORM
+    scores = slot_scores(vectors, EMBEDDING, NORM, CONFIG.memory_word_sharpness)
+
+    def losses(**settings):
+        config = GMMXLNetConfig(**SETTINGS | {"memory_reconstruction_weight": 1.0} | settings)
+        targets = MemoryTargets.of(segments, config, EMBEDDING, NORM)
+        return {name: loss.item() for name, loss in targets.losses(segments, vectors, scores).items()}
+
+    read, recurring = (losses(memory_reconstruction_target=target) for target in ("segment", "recurring"))
+    assert read["reconstruction"] != pytest.approx(recurring["reconstruction"], rel=1e-3)
+    for target, alone in (("segment", read), ("recurring", recurring)):
+        both = losses(memory_reconstruction_target=target, memory_association_weight=1.0)
+        assert both["reconstruction"] == alone["reconstruction"]
+        assert both["association"] > 0
+
+
+def test_targets_are_of_all_processes():
+    elsewhere = torch.tensor([0.0] * 2 + [9.0] + [0.0] * (WORDS - 3) + [9.0])  # word 2, in all of 9 segments
+    segments = [segment([2, 3]), segment([2, 4], number=1), segment([5, 6], number=2)]
+    targets = MemoryTargets.of(segments, CONFIG, EMBEDDING, NORM, lambda own: own + elsewhere)
+    assert targets.recurring.weight_V[2].item() == pytest.approx(math.log(12 / 11))
 
 
 def test_the_cue_has_no_gradient():

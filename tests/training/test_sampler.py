@@ -42,6 +42,9 @@ def test_seed_and_epoch_decide_the_order():
     assert list(sampler(200, seed=1)) != first
     made.set_epoch(1)
     assert list(made) == list(sampler(200, epoch=1))
+    made = DocumentBatchSampler(made.num_segments, made.num_tokens, 4, seed=0)
+    assert list(made) == first  # the first epoch is 0
+    assert made.drop_last is False  # or accelerate would drop documents
 
 
 def test_neither_mates_nor_places_are_fixed():

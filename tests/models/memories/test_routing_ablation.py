@@ -40,6 +40,11 @@ def test_probabilities(name, rows):
     torch.testing.assert_close(ablation(PROBS), torch.tensor(rows, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("name", routing_ablations(3))
+def test_probabilities_keep_their_dtype(name):
+    assert RoutingAblation(name, 3, donor_B=torch.tensor([2, 0, 1]))(PROBS.bfloat16()).dtype == torch.bfloat16
+
+
 def test_a_donor_that_has_ended_is_replaced_by_one_still_read():
     given = RoutingAblation("shuffled", 3, donor_B=torch.tensor([3, 2, 1, 0]))(PROBS[:2])
     torch.testing.assert_close(given, PROBS[[1, 0]])
