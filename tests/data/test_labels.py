@@ -87,6 +87,10 @@ def test_the_first_gold_answer_that_tokens_can_express_is_the_label() -> None:
     assert labels.tolist() == [[1, 2], [-1, -1], [-1, -1], [0, 1], [1, 2]]
 
 
+def test_questions_without_any_answer_have_no_label() -> None:
+    assert label_documents(encoded([(0, 3)]), ["the"], [0, 0], [[], []]).tolist() == [[-1, -1], [-1, -1]]
+
+
 def test_articles_and_marks_do_not_make_a_label_wrong() -> None:
     labels = label_documents(encoded([(0, 3), (4, 9)]), ['the "cat"'], [0], [[("cat", 5)]])
     assert labels.tolist() == [[1, 1]]
