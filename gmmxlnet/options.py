@@ -350,6 +350,18 @@ CHUNKING: dict[str, Rule] = {
     "calibration_fraction": Number(above=0, below=1),
 }
 
+# A dataset that is made rather than read: the settings of `gmmxlnet.data.load.LoadWorld`, and how many documents.
+MAX_TOWNS = 16
+LOAD: dict[str, Rule] = {
+    "num_towns": _count(MAX_TOWNS),
+    "num_updates": Integer(0, MAX_TOWNS),
+    "lag": Integer(0, 10**4),
+    "town_with_list": Flag(),
+    "segment_tokens": Integer(30, 2**16, says=f"an integer in [30, {2**16}]: the list of duties takes 30"),
+    "num_train": _count(10**9),
+    "num_dev": _count(10**9),
+}
+
 # How to train: keys of `TrainingConfig`.
 RUN: dict[str, Rule] = {
     "seed": Integer(0, 2**32 - 1),
@@ -437,6 +449,12 @@ def check_schedule(
             f"decay_fraction must be at most {1 - warmup_fraction:g}, which is what warmup_fraction {warmup_fraction} "
             f"leaves, not {decay_fraction}"
         )
+
+
+def check_updates(num_updates: int, num_towns: int) -> None:
+    """Raise ConfigError where more towns are to change than a load world has."""
+    if num_updates > num_towns:
+        raise ConfigError(f"num_updates must be at most num_towns, which is {num_towns}, not {num_updates}")
 
 
 def check_heads(name: str, heads: int, d_model: int) -> None:

@@ -8,6 +8,7 @@ from gmmxlnet.analysis.page import provenance_script, render_page
 from gmmxlnet.analysis.plots import all_figures, save_figure
 from gmmxlnet.analysis.shown_answers import choose_answers
 from gmmxlnet.analysis.summary import ablation_table, summarize_experiment
+from gmmxlnet.data.dataset_names import described
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.messages import said, say
 from gmmxlnet.reports import read_metrics, read_n_best, read_training
@@ -68,7 +69,7 @@ def main() -> None:
         expert_profiles(documents, table) if table and routing["pattern"] != "diffuse" else [],
         choose_answers(documents, n_best, metrics["null_score_diff_threshold"], table),
         origin={
-            "dataset": said(", ".join(experiment.dataset)),
+            "dataset": said(described(experiment.dataset)),
             "data (SHA-256 of the chunks)": experiment.data,
             "experiment (SHA-256 of parameters and data)": experiment.key,
         },

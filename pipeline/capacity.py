@@ -3,33 +3,35 @@
     python -m pipeline.capacity                                            # phase 1: all variants, two loads, two seeds
     python -m pipeline.capacity --loads 2 --variants gmm-write --seeds 13  # one cell
     python -m pipeline.capacity --report-only
+    python -m pipeline.capacity --commands                                 # each cell as an experiment of DVC
 
-The documents are those of `gmmxlnet.data.load`, enough that none is read twice. As in `make long-documents`, whose jobs
+The documents are those of `gmmxlnet.data.load` (`dataset: {load: …}`), enough that none is read twice. A cell is the
+sample's profile with other parameters, so that `dvc exp run` can repeat it. As in `make long-documents`, whose jobs
 these are, each experiment leaves one small file, here in reports/capacity/; run again, only what has no file of the
 same parameters, code and data is done, and what was killed goes on from its last checkpoint. reports/capacity.md, .csv
 and .png are made from all files that are there.
 """
 
 import argparse
+import json
 import re
+import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
 
 from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.comparison.capacity import Variant, plot_capacity, render_capacity, write_csv
 from gmmxlnet.comparison.long_documents import settings_of
 from gmmxlnet.comparison.questions import ScoredDocuments
 from gmmxlnet.comparison.results import Result
-from gmmxlnet.data import load as load_world
-from gmmxlnet.data import sample
-from gmmxlnet.data.load import TOWNS_ASKED, LoadWorld, write_load
+from gmmxlnet.data.load import LoadWorld
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
-from gmmxlnet.utils.files import atomic_file, digest_of, sha256_of
-from pipeline.long_documents import WORK, make_once, run_and_report
+from gmmxlnet.utils.files import atomic_file
+from pipeline.long_documents import run_and_report
 from pipeline.places import PARAMS, REPORTS
 from pipeline.stage import errors_on_one_line
-from pipeline.variants import Planned, overridden, quoted
+from pipeline.variants import Planned, overridden
 
 NAME = "capacity"
 PROFILE = "profiles.sample."
@@ -108,11 +110,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-dev", type=int, default=100, help="documents that are scored")
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
+    parser.add_argument("--commands", action="store_true", help="print the command of each cell for DVC and stop")
     return parser.parse_args(arguments)
 
 
 def plan_all(arguments: argparse.Namespace) -> list[Planned]:
-    """All experiments, checked before any of them runs; makes the documents. Raises ConfigError."""
+    """All experiments, checked before any of them runs. Raises ConfigError."""
     text, planned = PARAMS.read_text("utf-8"), []
     for load in arguments.loads:
         world = LoadWorld(
@@ -122,12 +125,8 @@ def plan_all(arguments: argparse.Namespace) -> list[Planned]:
             town_with_list=not arguments.town_apart,
             segment_tokens=NEW_TOKENS,
         )
-        folder = documents(world, arguments.steps, arguments.num_dev)
-        shared = (
-            *SETTINGS,
-            f"{PROFILE}max_steps={arguments.steps}",
-            f"{PROFILE}dataset={quoted(folder.as_posix())}",
-        )
+        dataset = dataset_override(world, arguments.steps, arguments.num_dev)
+        shared = (*SETTINGS, f"{PROFILE}max_steps={arguments.steps}", dataset)
         for seed in arguments.seeds:
             for name in arguments.variants:
                 own = (*BY_NAME[name].overrides, f"seed={seed}")
@@ -141,17 +140,17 @@ def _name_of(load: int, variant: str, seed: int) -> str:
     return f"{NAME}-load{load}-{variant}-s{seed}"
 
 
-def documents(world: LoadWorld, steps: int, num_dev: int) -> Path:
-    """The documents, made now if they are not there; the name tells settings and code."""
-    if steps < 1 or num_dev < 1:
-        raise ConfigError("STEPS and the number of documents must be at least 1")
-    questions = 4 + min(world.num_towns, TOWNS_ASKED) + (world.num_updates < world.num_towns)
-    num_train = 32 * steps * 10 // (9 * questions) + 20  # a tenth is kept for calibration
-    code = [sha256_of(Path(str(module.__file__))) for module in (load_world, sample)]
-    folder = WORK / "load" / f"towns{world.num_towns}-{digest_of([str(world), num_train, num_dev, code])[:12]}"
-    made = folder / "dev.json"  # written last
-    make_once(made, lambda: write_load(world, folder, num_train=num_train, num_dev=num_dev))
-    return folder
+def dataset_override(world: LoadWorld, steps: int, num_dev: int) -> str:
+    """The dataset as an override: enough training documents that no question is read twice."""
+    num_train = 32 * steps * 10 // (9 * world.num_questions) + 20  # a tenth is kept for calibration
+    settings = asdict(world) | {"num_train": num_train, "num_dev": num_dev}
+    values = ",".join(f"{name}:{json.dumps(value)}" for name, value in settings.items())
+    return f"{PROFILE}dataset={{load:{{{values}}}}}"
+
+
+def command_of(planned: Planned) -> str:
+    """The cell as one command for a shell: the same parameters, through DVC's stages."""
+    return shlex.join(["dvc", "exp", "run", *(part for text in planned.overrides for part in ("-S", text))])
 
 
 def report(planned: Sequence[Planned]) -> list[str]:
@@ -183,7 +182,12 @@ def report(planned: Sequence[Planned]) -> list[str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
-    run_and_report(plan_all(arguments), REPORTS / NAME, NAME, report, report_only=arguments.report_only)
+    planned = plan_all(arguments)
+    if arguments.commands:
+        for one in planned:
+            say(command_of(one))
+        return
+    run_and_report(planned, REPORTS / NAME, NAME, report, report_only=arguments.report_only)
 
 
 if __name__ == "__main__":

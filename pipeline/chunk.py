@@ -19,7 +19,7 @@ def chunk_settings(params: Params) -> ChunkSettings:
     """The part of the parameters that decides the chunks."""
     active = params.active
     return ChunkSettings(
-        dataset=active.dataset if isinstance(active.dataset, str) else dict(active.dataset),
+        dataset=params.dataset,
         dataset_revision=active.dataset_revision,
         tokenizer=active.tokenizer,
         tokenizer_revision=active.base_model_revision if active.tokenizer == active.base_model else None,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet import options
+from gmmxlnet.data.dataset_names import Source
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.memory_kinds import run_name
 from gmmxlnet.messages import said
@@ -32,7 +33,8 @@ DESCRIBED_BY = (
     *("routing_mode", "routing_temperature"),
 )
 RULES = options.RUN | options.MEMORY | options.LOSS | options.ADAPTER | options.CHUNKING | options.TRAINING
-RULES |= {"profile": options.Text("a name")}
+LOAD_RULES = {f"dataset.load.{name}": rule for name, rule in options.LOAD.items()}
+RULES |= LOAD_RULES | {"profile": options.Text("a name")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +75,13 @@ class Experiment:
         return f"{name}-lora" if self.parameters.get("adapter") == "lora" else name
 
     @property
-    def dataset(self) -> list[str]:
-        """The dataset as params.yaml names it: a folder, a repository on the Hub, or what holds each split."""
-        return [str(value) for name, value in self.parameters.items() if name.partition(".")[0] == "dataset"]
+    def dataset(self) -> Source:
+        """The dataset as params.yaml has it: a name, what holds each split, or a generator's settings."""
+        values = self.parameters
+        if LOAD_RULES.keys() & values.keys():
+            return {"load": {name: values[f"dataset.load.{name}"] for name in options.LOAD}}
+        files = {split: values[f"dataset.{split}"] for split in ("train", "dev") if f"dataset.{split}" in values}
+        return files or str(values.get("dataset", ""))
 
 
 def _damage(values: dict[str, Any]) -> str | None:
@@ -83,7 +89,8 @@ def _damage(values: dict[str, Any]) -> str | None:
     parameters = values.get("parameters")
     if not isinstance(parameters, dict) or not isinstance(values.get("data"), str):
         return "it must hold parameters by name, and data, a hash"
-    missing = [name for name in DESCRIBED_BY if name not in parameters]
+    needed = (*DESCRIBED_BY, *(LOAD_RULES if LOAD_RULES.keys() & parameters.keys() else ()))
+    missing = [name for name in needed if name not in parameters]
     if missing:
         return f"parameters lack {missing[0]}"
     for name, value in parameters.items():

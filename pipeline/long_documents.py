@@ -25,7 +25,9 @@ from gmmxlnet.analysis.analyzer import GMMAnalyzer, no_routing_report
 from gmmxlnet.comparison import Result
 from gmmxlnet.comparison.long_documents import render_long_documents
 from gmmxlnet.comparison.questions import ScoredDocuments
+from gmmxlnet.data import load
 from gmmxlnet.data.chunks import build_chunks
+from gmmxlnet.data.dataset_names import load_settings
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import ConfigError, DataError, GMMXLNetError, is_out_of_memory
 from gmmxlnet.messages import said, say
@@ -33,7 +35,7 @@ from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer
 from gmmxlnet.training.resume import surroundings
 from gmmxlnet.utils.devices import choose_device
-from gmmxlnet.utils.files import atomic_file, digest_of, read_object, write_json
+from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of, write_json
 from pipeline.chunk import chunk_settings
 from pipeline.cost import cost_of_training, machine
 from pipeline.experiment import Experiment, folder_hash
@@ -106,9 +108,14 @@ class Job:
 
     @cached_property
     def chunks(self) -> Path:
-        """The token arrays, made now if they are not there. A dataset is known by its name, as everywhere."""
+        """The token arrays, made now if they are not there. A dataset is known by its name, as everywhere, or by its
+        settings and the code that generates it.
+        """
         settings = chunk_settings(self.planned.params)
-        folder = WORK / f"chunks-{digest_of([settings.as_json(), self.encoder])[:12]}"
+        made_of = [settings.as_json(), self.encoder]
+        if load_settings(settings.dataset) is not None:
+            made_of += [sha256_of(file) for file in load.CODE]
+        folder = WORK / f"chunks-{digest_of(made_of)[:12]}"
         make_once(folder, lambda: build_chunks(settings, folder, find_local))
         return folder
 

@@ -33,6 +33,7 @@ from mlflow.entities import (
 from mlflow.exceptions import RestException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_RUN_NOTE
 
+from gmmxlnet.data.dataset_names import held_by, load_settings
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.errors import GMMXLNetError, reason_of
 from gmmxlnet.messages import say, without_credentials
@@ -182,15 +183,15 @@ class Run:
 
     def log_dataset(self, experiment: Experiment, documents: Documents) -> None:
         """Name the data that a run trains on, with the hash of its chunks and its size."""
-        names = [
-            text_of(experiment.parameters[key]) for key in ("dataset", "dataset.train") if key in experiment.parameters
-        ]
+        held = text_of(held_by(experiment.dataset, "train"))
+        settings = load_settings(experiment.dataset)
+        is_here = Path(find_local(held)).exists()
         profile = {"documents": len(documents), "segments": int(documents.num_segments().sum())}
         dataset = Dataset(
-            name=Path(names[0]).name,
+            name=Path(held).name,
             digest=experiment.data[:DIGEST_CHARACTERS],
-            source_type="local" if Path(find_local(names[0])).exists() else "hugging_face",
-            source=json.dumps({"uri": names[0], "path": names[0]}),
+            source_type="code" if settings else "local" if is_here else "hugging_face",
+            source=json.dumps({"tags": dict(settings)} if settings else {"uri": held, "path": held}),
             profile=json.dumps(profile),
         )
         named = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, create_model
 
 from gmmxlnet import options
 from gmmxlnet.errors import ConfigError
@@ -49,6 +49,12 @@ class Params(Section):
         profile: Section = self.profiles[self.profile]
         return profile
 
+    @property
+    def dataset(self) -> Any:
+        """The dataset of the profile in use, in plain values; `gmmxlnet.data.dataset_names` tells its forms apart."""
+        dataset = self.active.dataset
+        return dataset.model_dump() if isinstance(dataset, BaseModel) else dataset
+
 
 def _fields(rules: Mapping[str, Rule]) -> dict[str, Any]:
     """Fields of a pydantic model that take what the rules take, and say so as the rules do."""
@@ -68,15 +74,33 @@ def _described(annotation: Any, words: str, **bounds: Any) -> Any:
     return annotation, Field(description=words, **bounds)
 
 
+def _form_of_dataset(value: object) -> str | None:
+    """Which form of a dataset a value is meant to have, so that an error is about its keys; None for no form."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        return "generated" if "load" in value else "files" if value.keys() & {"train", "dev"} else None
+    return "name" if isinstance(value, str) else None
+
+
 DatasetFiles = create_model("DatasetFiles", __base__=Section, **_fields({"train": NAME, "dev": NAME}))
+LoadSettings = create_model("LoadSettings", __base__=Section, **_fields(options.LOAD))
+GeneratedDataset = create_model(
+    "GeneratedDataset", __base__=Section, load=_described(LoadSettings, f"a mapping with {', '.join(options.LOAD)}")
+)
+Dataset: Any = Annotated[
+    Annotated[_annotation(NAME), Tag("name")]
+    | Annotated[DatasetFiles, Tag("files")]
+    | Annotated[GeneratedDataset, Tag("generated")],
+    Discriminator(_form_of_dataset),
+]
 ScratchSize = create_model("ScratchSize", __base__=Section, **_fields(options.ENCODER))
 # What depends on where and on what an experiment runs; the keys are explained in `params.yaml`.
 Profile = create_model(
     "Profile",
     __base__=Section,
     dataset=_described(
-        _annotation(NAME) | DatasetFiles,
-        "a folder with train.json and dev.json, {train: FILE, dev: FILE}, or a Hub id",
+        Dataset, "a folder with train.json and dev.json, {train: FILE, dev: FILE}, a Hub id, or {load: SETTINGS}"
     ),
     **_fields(
         {"dataset_revision": REVISION, "tokenizer": ORIGIN, "base_model": ORIGIN, "base_model_revision": REVISION}
@@ -154,6 +178,13 @@ def _check_scratch_size(params: Params) -> None:
         options.check_heads("memory_heads", params.memory_heads, size.d_model)
 
 
+def _check_dataset(params: Params) -> None:
+    dataset = params.active.dataset
+    if isinstance(dataset, GeneratedDataset):
+        with _in_profile(params, "dataset.load."):
+            options.check_updates(dataset.load.num_updates, dataset.load.num_towns)
+
+
 def _check_dropout(params: Params) -> None:
     if params.active.dropout is not None and params.active.base_model == "scratch":
         raise ConfigError(
@@ -213,6 +244,7 @@ CHECKS = (
     _check_memory,
     _check_adapter,
     _check_scratch_size,
+    _check_dataset,
     _check_dropout,
     _check_windows,
     _check_schedule,

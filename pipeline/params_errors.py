@@ -2,9 +2,9 @@
 
 import difflib
 import json
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
 from gmmxlnet.options import shortened, shown
@@ -14,7 +14,7 @@ A_MAPPING = "a mapping from keys to values"
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """All problems of `error` in one line, each key once (pydantic reports every branch of a union)."""
+    """All problems of `error` in one line, each key once."""
     problems: dict[str, str] = {}
     found = error.errors(include_url=False, include_context=False)
     for details in sorted(found, key=lambda details: details["type"] == "missing"):
@@ -37,7 +37,8 @@ def _explain_one(details: Any, root: type[BaseModel]) -> tuple[str, str]:
             return ".".join(keys), _unknown(keys, model, root)
         field = model.model_fields[keys[-1]]
         needs = field.description or A_MAPPING
-        inner, by_name = _inner_model(field)
+        forms = _forms(field)
+        inner, by_name = (forms.get(rest.pop(0)), False) if forms and rest else _inner_model(field)
         if inner is None:
             break
         model = inner
@@ -58,6 +59,16 @@ def _inner_model(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     return None, False
+
+
+def _forms(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The sections among the forms that a value may have (`dataset`), by the tag that pydantic puts after its key."""
+    forms: dict[str, type[BaseModel]] = {}
+    for form in get_args(field.annotation):
+        kind, *notes = get_args(form) if get_origin(form) is Annotated else (form,)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            forms |= {note.tag: kind for note in notes if isinstance(note, Tag)}
+    return forms
 
 
 def _unknown(keys: list[str], model: type[BaseModel], root: type[BaseModel]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from gmmxlnet.data.dataset_names import places
 from gmmxlnet.messages import said
 from gmmxlnet.utils.files import write_json
 from pipeline.experiment import Experiment, model_hash
@@ -33,7 +34,7 @@ def page_facts(experiment: Experiment, device: torch.device) -> dict[str, str]:
     facts = {
         "trained": _trained() or "not in this folder: the model came from DVC's cache or from another experiment",
         "analyzed": here(device),
-        "newest data": newest(experiment.dataset),
+        "newest data": newest(places(experiment.dataset)),
     }
     return {name: said(text) for name, text in facts.items() if text}
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from gmmxlnet.data.dataset_names import held_by
 from gmmxlnet.messages import code_span
 from gmmxlnet.utils.tables import markdown_table
 from pipeline.params import Params
@@ -39,7 +40,7 @@ def render_reader(params: Params, conversion: dict[str, Any], data: dict[str, An
         conversion_steps=done["steps"],
         conversion_tokens=done["tokens_read"],
         cosine=conversion["after"]["distillation"]["cosine_by_layer"][-1],
-        dataset=code_span(active.dataset if isinstance(active.dataset, str) else active.dataset.train),
+        dataset=code_span(held_by(params.dataset, "train")),
         steps=active.max_steps,
         batch=batch,
         share=active.max_steps * batch / train,

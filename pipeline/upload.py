@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gmmxlnet.data.dataset_names import held_by, load_settings
 from gmmxlnet.errors import HubError
 from gmmxlnet.messages import say
 from gmmxlnet.models.checkpoint import MANIFEST
@@ -53,10 +54,10 @@ def stage_tags(progressive_segments: list[int] | None) -> list[str]:
 
 def card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str:
     """The card names what others can find: Hub ids by themselves, files here by the last part of their path."""
-    active = params.active
-    files = active.dataset if isinstance(active.dataset, str) else active.dataset.dev
-    on_hub = isinstance(active.dataset, str) and not Path(find_local(files)).exists()
-    base_model = active.base_model
+    held = held_by(params.dataset, "dev")
+    on_hub = isinstance(params.dataset, str) and not Path(find_local(held)).exists()
+    has_own_name = on_hub or load_settings(params.dataset) is not None
+    base_model = params.active.base_model
     has_base = base_model != "scratch" and not Path(find_local(base_model)).exists()
     return model_card(
         str(params.hub_model_id),
@@ -64,8 +65,8 @@ def card(params: Params, experiment: Experiment, metrics: dict[str, Any]) -> str
         name=experiment.name,
         parameters=experiment.parameters,
         metrics=metrics,
-        dataset=files if on_hub else f"{Path(files).name} (local files)",
-        hub_dataset=files if on_hub else None,
+        dataset=held if has_own_name else f"{Path(held).name} (local files)",
+        hub_dataset=held if on_hub else None,
         hub_base_model=base_model if has_base else None,
         folder=MODEL,
     )

@@ -15,6 +15,7 @@ from typing import Any
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
+from gmmxlnet.data.dataset_names import held_by
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.memory_kinds import KINDS
 from pipeline.params import Params, load_params
@@ -120,7 +121,7 @@ def setting(planned: Sequence[Planned]) -> dict[str, str]:
     steps = f"at most {active.max_steps:,} steps, " if active.max_steps else ""
     batch = active.batch_size * active.gradient_accumulation_steps
     documents = f"the first {active.max_train_documents:,}" if active.max_train_documents else "all"
-    dataset = active.dataset if isinstance(active.dataset, str) else active.dataset.train
+    dataset = held_by(params.dataset, "train")
     return {
         "profile": f"{params.profile}, documents are {active.context}s, {documents} of {dataset} for training",
         "encoder": f"{active.base_model}, segments of {active.max_seq_length} tokens, {active.precision}",

@@ -7,7 +7,7 @@ Time and disk grow with the text: a context is tokenized and stored once however
 segments are computed, not stored (`segments.py`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from gmmxlnet.data.blocks import MOST_DOCUMENTS, build_blocks, cut_into_blocks
+from gmmxlnet.data.dataset_names import located
 from gmmxlnet.data.faults import FaultList
 from gmmxlnet.data.labels import label_documents
 from gmmxlnet.data.segments import SegmentLayout, make_layout
@@ -44,7 +45,7 @@ __all__ = ["BuiltSplit", "ChunkSettings", "ChunkStore", "build_chunks", "build_s
 class ChunkSettings:
     """The settings that determine the chunks."""
 
-    dataset: Source  # folder, {"train": file, "dev": file}, or Hub id
+    dataset: Source  # folder, {"train": file, "dev": file}, Hub id, or {"load": settings of a load world}
     dataset_revision: str | None = None
     tokenizer: str  # "scratch", folder, or Hub id
     tokenizer_revision: str | None = None
@@ -68,7 +69,7 @@ class ChunkSettings:
 
     def as_json(self) -> dict[str, Any]:
         """The settings as stored in the manifest of the chunks."""
-        return asdict(self) | {"dataset": _plain(self.dataset)}
+        return asdict(self) | {"dataset": located(self.dataset, str)}
 
 
 def build_chunks(
@@ -166,15 +167,10 @@ def build_split(
 
 
 class _Dataset:
-    """The documents of a dataset's two files, block by block, and which of them each split gets."""
+    """The documents of a dataset's two splits, block by block, and which of them each split gets."""
 
     def __init__(self, settings: ChunkSettings, locate: Callable[[str], str]) -> None:
-        names, faults = settings.dataset, FaultList()
-        source = (
-            {key: locate(str(file)) for key, file in names.items()}
-            if isinstance(names, Mapping)
-            else locate(str(names))
-        )
+        source, faults = located(settings.dataset, locate), FaultList()
         self._context = settings.context
         self.num_unasked = dict.fromkeys(SPLITS, 0)  # contexts without a question, by file
         self.left_out: dict[str, dict[str, LeftOut]] = {name: {} for name in SPLITS}  # by a limit, by file
@@ -242,8 +238,3 @@ def _cut_rows(ids: np.ndarray, rows: np.ndarray, max_length: int) -> tuple[np.nd
     place_T = np.arange(len(ids)) - np.repeat(rows[:-1], lengths_N)  # within its row
     cut_rows = np.concatenate(([0], np.cumsum(np.minimum(lengths_N, max_length))))
     return ids[place_T < max_length], cut_rows, int((lengths_N > max_length).sum())
-
-
-def _plain(dataset: Source) -> str | dict[str, str]:
-    """Returns the dataset's name in a form that JSON can store."""
-    return {key: str(file) for key, file in dataset.items()} if isinstance(dataset, Mapping) else str(dataset)

@@ -31,23 +31,27 @@ Train and dev use disjoint combinations of person and trade, and of person and f
 of a split depends only on the world, the seed, the split and i: for new documents in every epoch, generate as many
 as all epochs read in total.
 
-Run `python -m gmmxlnet.data.load data/load --num-towns 4` to write `train.json` and `dev.json` (SQuAD v2).
+A profile's `dataset: {load: {num_towns: 4, …}}` makes the documents in memory (`sources.py`);
+`python -m gmmxlnet.data.load data/load --num-towns 4` writes `train.json` and `dev.json` (SQuAD v2).
 """
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gmmxlnet.data import sample
 from gmmxlnet.data.sample import FLAGS, REMARKS, SEED, TOWNS, TRADES, Report
 from gmmxlnet.data.squad import write_squad_file
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.options import LOAD, check_updates, require, shown
 
 SPLITS = ("train", "dev")
 ALL_TOWNS = (*TOWNS, "Ilford", "Jarrow", "Kelso", "Ludlow", "Morley", "Newport", "Oakham", "Pickering")
+CODE = (Path(__file__), Path(str(sample.__file__)))  # whatever decides a document besides its settings
 FACTS_PER_SEGMENT = 2
 TOWNS_ASKED = 3  # at most, by questions that name the town
 TRADES_NAMED = 2  # per document; the same number of other trades is asked about without an answer
@@ -75,14 +79,21 @@ class LoadWorld:
     segment_tokens: int = 35
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_towns <= len(ALL_TOWNS):
-            raise ConfigError(f"num_towns must be an integer in [1, {len(ALL_TOWNS)}], not {self.num_towns}")
-        if not 0 <= self.num_updates <= self.num_towns:
-            raise ConfigError(f"num_updates must be in [0, num_towns = {self.num_towns}], not {self.num_updates}")
-        if self.lag < 0:
-            raise ConfigError(f"lag must be an integer >= 0, not {self.lag}")
-        if self.segment_tokens < 30:
-            raise ConfigError(f"segment_tokens must be >= 30, the length of the list, not {self.segment_tokens}")
+        require(LOAD, asdict(self))
+        check_updates(self.num_updates, self.num_towns)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "LoadWorld":
+        """The world of a dataset's settings, which have all keys of `options.LOAD`. Raises ConfigError."""
+        if not isinstance(settings, Mapping) or set(settings) != set(LOAD):
+            raise ConfigError(f"dataset load must be a mapping with {', '.join(LOAD)}, not {shown(settings)}")
+        require(LOAD, settings)
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})
+
+    @property
+    def num_questions(self) -> int:
+        """Questions of each document."""
+        return 4 + min(self.num_towns, TOWNS_ASKED) + (self.num_updates < self.num_towns)
 
     def question_type(self, kind: str, *, updated: bool) -> str:
         """Returns the `question_type`: `kind`, load, lag, and whether the town's flag was updated."""

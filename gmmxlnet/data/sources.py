@@ -1,26 +1,29 @@
-"""Reads datasets from a folder, a pair of SQuAD JSON files, or the Hub (through `datasets`)."""
+"""Reads datasets from a folder, a pair of SQuAD JSON files, or the Hub (through `datasets`), or generates them."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 from huggingface_hub.errors import HTTPError
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from gmmxlnet.data.dataset_names import Source, Split, described, load_settings
 from gmmxlnet.data.faults import FaultList
 from gmmxlnet.data.keyed_hash import keyed_hash
+from gmmxlnet.data.load import LoadWorld
+from gmmxlnet.data.load import articles as load_articles
 from gmmxlnet.data.squad import Article, articles_from_records, read_squad_file
 from gmmxlnet.errors import DataError, reason_of
 from gmmxlnet.messages import said
 from gmmxlnet.options import LONGEST_SHOWN
 
-Split = Literal["train", "dev"]
-Source = str | Path | Mapping[str, str | Path]
+__all__ = ["Source", "Split", "SplitParts", "articles_from_rows", "open_split", "read_split", "split_file"]
 
+DOCUMENTS_OF_A_PART = 25_000  # of a generated split, in memory at once; several parts are generated on each pass
 _FILE_NAMES = {
     "train": ("train.json", "train-v2.0.json", "train-v1.1.json"),
     "dev": ("dev.json", "dev-v2.0.json", "dev-v1.1.json"),
@@ -104,11 +107,16 @@ def _id_hashes(articles: Iterable[Article]) -> np.ndarray:
 
 
 def open_split(source: Source, split: Split, revision: str | None = None) -> SplitParts:
-    """The parts of one split of {"train": file, "dev": file}, a folder, or a Hub id (at `revision`).
+    """The parts of one split of {"train": file, "dev": file}, a folder, a Hub id (at `revision`) or {"load": settings}.
 
     In place of a file there may be a folder, in a dataset's folder `train` or `dev`: its `.json` files are the parts,
-    in the order of their names.
+    in the order of their names. A load world is made here, the same from the same settings (`options.LOAD`).
+
+    Raises DataError for what cannot be read, ConfigError for settings that cannot be.
     """
+    settings = load_settings(source)
+    if settings is not None:
+        return _load_parts(settings, split)
     if isinstance(source, Mapping):
         if source.get(split) is None:
             raise DataError(f"dataset {dict(source)}: no {split!r} file is named; give both 'train' and 'dev'")
@@ -131,6 +139,19 @@ def _parts_at(path: Path) -> SplitParts:
     if not files:
         raise DataError(f"{path}: has no .json file; put the parts of the split there")
     return SplitParts({str(file): partial(read_squad_file, file) for file in files})
+
+
+def _load_parts(settings: Mapping[str, Any], split: Split) -> SplitParts:
+    """A load world's documents, generated when their part is read."""
+    world, total = LoadWorld.of(settings), settings[f"num_{split}"]
+    where = f"{described({'load': settings})} ({split})"
+
+    def make(start: int) -> list[Article]:
+        count = min(DOCUMENTS_OF_A_PART, total - start)
+        return articles_from_records(list(load_articles(world, split, count, start=start)), where)
+
+    starts = range(0, total, DOCUMENTS_OF_A_PART)
+    return SplitParts({f"{where}, from document {start}": partial(make, start) for start in starts})
 
 
 def read_split(source: Source, split: Split, revision: str | None = None) -> list[Article]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.data.chunks import ChunkSettings
+from gmmxlnet.data.dataset_names import described
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.store import MANIFEST, SPLITS, ChunkStore, read_manifest, verify_files
 from gmmxlnet.errors import DataError
@@ -104,7 +105,7 @@ def _check_settings(repo_id: str, found: dict[str, Any], settings: ChunkSettings
 
 
 def _card(repo_id: str, settings: dict[str, Any]) -> str:
-    dataset = code_span(str(settings["dataset"]))
+    dataset = code_span(described(settings["dataset"]))
     shown = code_block(json.dumps(settings, indent=2, ensure_ascii=False), "json")
     return (
         "---\ntask_categories:\n- question-answering\ntags:\n- gmmxlnet\n---\n\n"

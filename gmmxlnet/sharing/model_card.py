@@ -87,7 +87,7 @@ def _eval_results(metrics: Mapping[str, Any], dataset: str, hub_dataset: str | N
         EvalResult(
             task_type="question-answering",
             task_name="Extractive question answering",
-            dataset_type=hub_dataset or "local-files",
+            dataset_type=hub_dataset or "local",
             dataset_name=dataset,
             dataset_split="validation",
             metric_type=kind,

@@ -8,6 +8,7 @@ import pytest
 from gmmxlnet.data.load import ALL_TOWNS, TOWNS_ASKED, LoadWorld, articles, main
 from gmmxlnet.data.sample import FLAGS, HELD_OUT, PEOPLE, ROLES
 from gmmxlnet.errors import ConfigError
+from gmmxlnet.options import MAX_TOWNS
 
 WORLD = LoadWorld(num_towns=4, num_updates=2, lag=2)
 
@@ -139,6 +140,16 @@ def test_a_document_depends_on_world_seed_split_and_index_alone():
 def test_impossible_worlds_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         LoadWorld(**wrong)
+
+
+def test_there_are_as_many_towns_as_a_world_may_have():
+    assert len(set(ALL_TOWNS)) == MAX_TOWNS
+
+
+@pytest.mark.parametrize(("num_towns", "num_updates"), [(1, 0), (2, 2), (3, 1), (8, 8)])
+def test_every_document_has_the_number_of_questions_that_the_world_tells(num_towns, num_updates):
+    world = LoadWorld(num_towns=num_towns, num_updates=num_updates)
+    assert {len(paragraph["qas"]) for paragraph in paragraphs(world, count=5)} == {world.num_questions}
 
 
 def test_the_command_writes_squad_files(tmp_path, monkeypatch):

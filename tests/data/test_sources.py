@@ -4,15 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import pytest
 
+from gmmxlnet.data import sources
 from gmmxlnet.data.chunks import build_chunks
-from gmmxlnet.data.sources import articles_from_rows, read_split
-from gmmxlnet.data.squad import as_passages, read_squad_file
-from gmmxlnet.errors import DataError
+from gmmxlnet.data.load import LoadWorld, articles, write_load
+from gmmxlnet.data.sources import articles_from_rows, open_split, read_split
+from gmmxlnet.data.squad import articles_from_records, as_passages, read_squad_file
+from gmmxlnet.data.store import MANIFEST
+from gmmxlnet.errors import ConfigError, DataError
 from tests.data.test_chunks import settings_for
 
 
@@ -164,3 +168,57 @@ def test_official_dev_set_is_read_whole(shared_folder: Path) -> None:
     articles = read_squad_file(shared_folder / "squad" / "dev-v2.0.json")
     questions = [question for passage in as_passages(articles, "article") for question in passage.questions]
     assert (len(articles), len(questions), sum(question.is_impossible for question in questions)) == (35, 11873, 5945)
+
+
+WORLD = {"num_towns": 3, "num_updates": 1, "lag": 2, "town_with_list": True, "segment_tokens": 33}
+LOAD = {"load": WORLD | {"num_train": 7, "num_dev": 3}}
+
+
+def test_a_load_world_gives_the_documents_of_its_generator() -> None:
+    train, dev = read_split(LOAD, "train"), read_split(LOAD, "dev")
+    assert train == articles_from_records(list(articles(LoadWorld(**WORLD), "train", 7)), "made")
+    assert dev == articles_from_records(list(articles(LoadWorld(**WORLD), "dev", 3)), "made")
+    texts = [{passage.text for passage in as_passages(split, "paragraph")} for split in (train, dev)]
+    assert texts[0].isdisjoint(texts[1])
+    assert read_split({"load": LOAD["load"] | {"num_train": 2}}, "train") == train[:2]
+
+
+def test_a_large_load_world_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_split(LOAD, "train")
+    monkeypatch.setattr(sources, "DOCUMENTS_OF_A_PART", 3)
+    parts = open_split(LOAD, "train")
+    assert [len(part) for part in parts] == [3, 3, 1]
+    assert [article for part in parts for article in part] == whole  # and once more
+
+
+def test_chunks_of_a_load_world_are_those_of_its_files(tmp_path: Path) -> None:
+    write_load(LoadWorld(**WORLD), tmp_path / "load", num_train=7, num_dev=3)
+    places = {"made": replace(settings_for(""), dataset=LOAD), "read": settings_for(tmp_path / "load")}
+    reports = {name: build_chunks(settings, tmp_path / name) for name, settings in places.items()}
+    files = {
+        name: {
+            str(file.relative_to(tmp_path / name)): file.read_bytes()
+            for file in (tmp_path / name).rglob("*")
+            if file.is_file() and file.name != MANIFEST
+        }
+        for name in places
+    }
+    assert len(files["made"]) > 20
+    assert files["made"] == files["read"]
+    assert reports["made"].pop("settings")["dataset"] == LOAD
+    assert reports["read"].pop("settings")["dataset"] == str(tmp_path / "load")
+    assert reports["made"] == reports["read"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (3, "dataset load must be a mapping with num_towns, num_updates"),
+        (WORLD, "dataset load must be a mapping with num_towns, .*num_dev, not"),
+        (LOAD["load"] | {"lag": -1}, r"lag must be an integer in \[0, 10000\], not -1"),
+        (LOAD["load"] | {"num_updates": 4}, "num_updates must be at most num_towns, which is 3, not 4"),
+    ],
+)
+def test_impossible_settings_of_a_load_world_are_refused(settings: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        open_split({"load": settings}, "train")

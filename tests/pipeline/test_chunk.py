@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.data.load import LoadWorld, articles
 from pipeline.chunk import chunk_settings
 from pipeline.experiment import folder_hash
 from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
+LOAD = "num_towns:2,num_updates:0,lag:1,town_with_list:true,segment_tokens:42,num_train:20,num_dev:3"
+WORLD = LoadWorld(num_towns=2, lag=1, town_with_list=True, segment_tokens=42)
 
 
 def squad(num_articles: int) -> str:
@@ -80,6 +84,21 @@ def test_a_queued_experiment_makes_the_same_chunks(workspace: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert folder_hash(copy / "data" / "chunks") == folder_hash(main / "data" / "chunks")
     assert (copy / "reports" / "data.json").read_bytes() == (main / "reports" / "data.json").read_bytes()
+
+
+def test_a_generated_dataset_needs_no_file(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    apply_overrides(
+        tmp_path / "params.yaml", [f"profiles.sample.dataset={{load:{{{LOAD}}}}}", "profiles.sample.max_seq_length=64"]
+    )
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "reports" / "data.json").read_text())
+    assert report["settings"]["dataset"]["load"]["num_towns"] == 2
+    documents = Documents.open(tmp_path / "data" / "chunks", "dev")
+    assert report["dev"]["documents"] == len(documents) == 3 * 7
+    assert documents.context_text(0) == next(articles(WORLD, "dev", 1))["paragraphs"][0]["context"]
+    assert documents.question_type(0) == "cross_load2_lag1"
 
 
 def test_every_profile_gives_settings() -> None:

@@ -104,6 +104,19 @@ def test_dvc_changes_the_line_that_it_is_told_to(tmp_path, override, line):
     assert changed[0][1].startswith(line)
 
 
+def test_dvc_puts_a_generator_in_the_place_of_a_folder_and_changes_it(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_bytes((ROOT / "params.yaml").read_bytes())
+    settings = "num_towns:4,num_updates:0,lag:0,town_with_list:true,segment_tokens:42,num_train:50,num_dev:10"
+    apply_overrides(file, [f"profiles.sample.dataset={{load:{{{settings}}}}}"])
+    before = load_params(file).dataset["load"]
+    assert (before["num_towns"], before["town_with_list"], before["num_train"]) == (4, True, 50)
+    apply_overrides(file, ["profiles.sample.dataset.load.num_towns=2"])
+    assert load_params(file).dataset == {"load": before | {"num_towns": 2}}
+    apply_overrides(file, ["profiles.sample.dataset=data/sample"])
+    assert load_params(file).dataset == "data/sample"
+
+
 def test_only_the_profile_in_use_counts(tmp_path):
     """DVC resolves `${profile}` when it reads the file (needs a repository: a new one)."""
     for name in ("dvc.yaml", "params.yaml"):

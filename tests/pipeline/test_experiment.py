@@ -1,6 +1,7 @@
 """An experiment's identity: what changes its key, what does not, and that it survives its file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,13 @@ import pytest
 from gmmxlnet.errors import CheckpointError
 from pipeline.experiment import Experiment, folder_hash
 from pipeline.params import load_params
+from pipeline.variants import overridden
 
 ROOT = Path(__file__).resolve().parents[2]
+WORLD = {
+    **{"num_towns": 4, "num_updates": 1, "lag": 2, "town_with_list": True, "segment_tokens": 42},
+    **{"num_train": 50, "num_dev": 10},
+}
 
 
 @pytest.fixture
@@ -113,4 +119,19 @@ def test_a_damaged_file_is_named(tmp_path, text, words):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="run the train stage first"):
+        Experiment.read(tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["owner/name", {"train": "a.json", "dev": "b.json"}, {"load": WORLD}])
+def test_the_dataset_is_the_one_in_the_parameters(chunks, dataset):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    value = json.dumps(dataset).replace('"', "")
+    assert Experiment.of(overridden(text, [f"profiles.sample.dataset={value}"]), chunks).dataset == dataset
+
+
+def test_half_of_a_generators_settings_is_damage(params, chunks, tmp_path):
+    experiment = Experiment.of(params, chunks)
+    parameters = experiment.parameters | {"dataset.load.num_towns": 4, "dataset.load.lag": 0}
+    replace(experiment, parameters=parameters).write(tmp_path)
+    with pytest.raises(CheckpointError, match=r"is not what train wrote: parameters lack dataset\.load\.num_updates"):
         Experiment.read(tmp_path)

@@ -120,7 +120,10 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
         ("profiles", {}, "profiles must be a mapping from names to profiles, not {}"),
         ("profiles.sample", 3, "profiles.sample must be a mapping from keys to values, not 3"),
         ("profiles.sample.dataset", 3, "profiles.sample.dataset must be a folder with train.json and dev.json, {tra"),
-        ("profiles.sample.dataset", {"train": "a.json"}, "profiles.sample.dataset must be a folder with train.json"),
+        ("profiles.sample.dataset", {"train": "a.json"}, "profiles.sample.dataset.dev is missing; it must be a na"),
+        ("profiles.sample.dataset", {"train": 1, "dev": "b"}, "profiles.sample.dataset.train must be a name in quotes"),
+        ("profiles.sample.dataset", {"laod": {}}, "profiles.sample.dataset must be a folder with train.json and"),
+        ("profiles.sample.dataset", {"load": 4}, "profiles.sample.dataset.load must be a mapping with num_towns"),
         ("profiles.sample.tokenizer", None, "profiles.sample.tokenizer must be scratch, a folder, or a Hub id"),
         ("profiles.sample.base_model_revision", 123, "profiles.sample.base_model_revision must be a branch, tag or"),
         ("profiles.sample.scratch_size.n_head", 0, "profiles.sample.scratch_size.n_head must be an integer in [1, 655"),
@@ -141,6 +144,47 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_would_do(changed, key, value, words):
     assert refusal(changed({key: value})).startswith(words)
+
+
+LOAD = {
+    **{"num_towns": 4, "num_updates": 1, "lag": 2, "town_with_list": True, "segment_tokens": 42},
+    **{"num_train": 50, "num_dev": 10},
+}
+
+
+def test_a_dataset_may_be_a_name_two_files_or_a_generators_settings(changed):
+    for dataset in ("data/other", {"train": "a.json", "dev": "b.json"}, {"load": LOAD}):
+        assert load_params(changed({"profiles.sample.dataset": dataset})).dataset == dataset
+    params = load_params(changed({"profiles.articles.dataset": {"load": LOAD}, "profile": "articles"}))
+    assert params.dataset == {"load": LOAD}  # of the profile in use
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_towns": 17}, "profiles.sample.dataset.load.num_towns must be an integer in [1, 16], not 17"),
+        ({"num_updates": 5}, "profiles.sample.dataset.load.num_updates must be at most num_towns, which is 4, not 5"),
+        ({"lag": "2"}, 'profiles.sample.dataset.load.lag must be an integer in [0, 10000], not "2"'),
+        ({"town_with_list": 1}, "profiles.sample.dataset.load.town_with_list must be true or false, not 1"),
+        ({"segment_tokens": 29}, "profiles.sample.dataset.load.segment_tokens must be an integer in [30, 65536]: the"),
+        ({"num_dev": 0}, "profiles.sample.dataset.load.num_dev must be an integer in [1, 1000000000], not 0"),
+        ({"num_town": 4}, "unknown key profiles.sample.dataset.load.num_town; did you mean profiles.sample.data"),
+        ({"seed": 4}, "unknown key profiles.sample.dataset.load.seed; it belongs at the top level"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_of_a_generator_is_named(changed, change, words):
+    assert refusal(changed({"profiles.sample.dataset": {"load": LOAD | change}})).startswith(words)
+
+
+def test_a_missing_setting_of_a_generator_is_named(changed):
+    without = {name: value for name, value in LOAD.items() if name != "lag"}
+    message = refusal(changed({"profiles.sample.dataset": {"load": without}}))
+    assert message == "profiles.sample.dataset.load.lag is missing; it must be an integer in [0, 10000]"
+
+
+def test_files_beside_a_generator_are_refused(changed):
+    message = refusal(changed({"profiles.sample.dataset": {"load": LOAD, "dev": "b.json"}}))
+    assert message == "unknown key profiles.sample.dataset.dev; known there: load"
 
 
 @pytest.mark.parametrize("value", ["none", "mems", "token", "differentiable", "gmm"])

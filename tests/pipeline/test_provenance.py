@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gmmxlnet.options import LOAD
 from pipeline import provenance
 from pipeline.experiment import Experiment
 from pipeline.places import MODEL, TRAINED
@@ -15,6 +16,7 @@ from pipeline.places import MODEL, TRAINED
 CPU = torch.device("cpu")
 PARAMETERS = {"dataset.train": "data/train.json", "dataset.dev": "data/dev.json", "dataset_revision": "v2"}
 EXPERIMENT = Experiment(parameters=PARAMETERS, data="")
+FILES = ["data/train.json", "data/dev.json"]
 DAYS = ("2024-03-05", "2025-01-02", "2026-07-08")  # of the first data, their last change, and a commit beside them
 
 
@@ -79,7 +81,7 @@ def test_processor_threads_and_libraries_are_named(repository, monkeypatch):
 
 
 def test_data_in_git_are_as_old_as_their_last_commit(repository):
-    assert provenance.newest(EXPERIMENT.dataset) == f"commit of {DAYS[1]}"
+    assert provenance.newest(FILES) == f"commit of {DAYS[1]}"
     assert provenance.newest(["data/train.json"]) == f"commit of {DAYS[0]}"
     assert provenance.newest(["data"]) == f"commit of {DAYS[1]}"
 
@@ -88,7 +90,7 @@ def test_data_that_git_does_not_have_are_as_old_as_their_files(repository):
     for name, day in (("train", 1_600_000_000), ("dev", 1_500_000_000)):
         (repository / "data" / f"{name}.json").write_text("[4]", encoding="utf-8")
         os.utime(repository / "data" / f"{name}.json", (day, day))
-    assert provenance.newest(EXPERIMENT.dataset) == "file of 2020-09-13"
+    assert provenance.newest(FILES) == "file of 2020-09-13"
     assert provenance.newest(["data"]) == "file of 2020-09-13"
     assert provenance.newest(["owner/dataset"]) == ""
 
@@ -96,7 +98,7 @@ def test_data_that_git_does_not_have_are_as_old_as_their_files(repository):
 def test_a_shallow_clone_does_not_know_how_old_its_data_are(repository, monkeypatch):
     git("clone", "--quiet", "--depth", "1", repository.as_uri(), "shallow")
     monkeypatch.chdir(repository / "shallow")
-    assert provenance.newest(EXPERIMENT.dataset) == ""
+    assert provenance.newest(FILES) == ""
 
 
 def test_the_training_is_told_of_the_model_that_it_made_and_of_no_other(repository, monkeypatch):
@@ -115,6 +117,9 @@ def test_what_is_damaged_is_as_good_as_absent(repository, damage):
     assert "not in this folder" in provenance.page_facts(EXPERIMENT, CPU)["trained"]
 
 
-def test_the_dataset_is_what_the_parameters_name():
-    assert EXPERIMENT.dataset == ["data/train.json", "data/dev.json"]
-    assert Experiment(parameters={"dataset": "owner/name", "seed": 1}, data="").dataset == ["owner/name"]
+def test_data_that_are_made_have_no_age(repository):
+    settings = dict.fromkeys(LOAD, 4)
+    parameters = {f"dataset.load.{name}": value for name, value in settings.items()}
+    (repository / "load world, 4 towns").write_text("", encoding="utf-8")  # no file of theirs
+    assert "newest data" not in provenance.page_facts(Experiment(parameters=parameters, data=""), CPU)
+    assert "newest data" in provenance.page_facts(EXPERIMENT, CPU)

@@ -12,6 +12,7 @@ from gmmxlnet.models import GMMXLNetForQA
 from pipeline import push, upload
 from pipeline.experiment import Experiment
 from pipeline.params import load_params
+from pipeline.variants import overridden
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "me/mine"
@@ -117,3 +118,13 @@ def test_every_profile_has_a_card(trained):
     sample = ModelCard(upload.card(params, experiment, metrics)).data
     assert (sample.datasets, sample.base_model) == (None, None)
     assert {result.dataset_name for result in sample.eval_results} == {"sample (local files)"}
+
+
+def test_a_card_names_a_generated_dataset_in_words(trained):
+    metrics = json.loads((trained / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    settings = "num_towns:4,num_updates:0,lag:1,town_with_list:true,segment_tokens:42,num_train:50,num_dev:10"
+    params = overridden(Path("params.yaml").read_text("utf-8"), [f"profiles.sample.dataset={{load:{{{settings}}}}}"])
+    card = ModelCard(upload.card(params, Experiment.read(trained / "models" / "gmm"), metrics))
+    assert card.data.datasets is None
+    assert {result.dataset_name for result in card.data.eval_results} == {"load world, 4 towns, lag 1"}
+    assert "validation questions of load world, 4 towns, lag 1, in percent" in card.text

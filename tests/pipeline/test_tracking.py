@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from mlflow import MlflowClient
 from transformers import TrainerControl, TrainerState
 
 from gmmxlnet.models.checkpoint.manifest import Manifest, listed_files
+from gmmxlnet.options import LOAD
 from gmmxlnet.utils.files import write_json
 from pipeline import store_check, tracking
 from pipeline.experiment import Experiment, canonical_parameters, model_hash
@@ -171,6 +173,17 @@ def test_the_data_is_named_with_its_hash_and_size(client, experiment, dev_docume
     (named,) = client.get_run(run.run_id).inputs.dataset_inputs
     assert (named.dataset.name, named.dataset.digest) == ("sample", experiment.data[:8])
     assert json.loads(named.dataset.profile)["documents"] == len(dev_documents)
+
+
+def test_data_that_are_made_are_known_by_their_settings(client, experiment, dev_documents):
+    settings = dict.fromkeys(LOAD, 4)
+    parameters = {name: value for name, value in experiment.parameters.items() if name != "dataset"}
+    parameters |= {f"dataset.load.{name}": value for name, value in settings.items()}
+    with start_run(replace(experiment, parameters=parameters), "code") as run:
+        run.log_dataset(replace(experiment, parameters=parameters), dev_documents)
+    (named,) = client.get_run(run.run_id).inputs.dataset_inputs
+    assert (named.dataset.name, named.dataset.source_type) == ("load world, 4 towns, 4 updates, lag 4", "code")
+    assert json.loads(named.dataset.source) == {"tags": settings}
 
 
 def test_a_training_that_broke_off_goes_on_in_its_run(client, experiment):

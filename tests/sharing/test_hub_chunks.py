@@ -111,3 +111,15 @@ def test_what_is_altered_on_its_way_is_noticed(hub, pushed, tmp_path):
     with pytest.raises(HubError, match=r"was altered on its way here: chunks/manifest\.json"):
         pull_chunks(NAME, tmp_path / "pulled")
     assert json.loads(hub.repo(NAME, "datasets").files()["chunks/manifest.json"])
+
+
+def test_a_generated_dataset_is_compared_by_its_settings(hub, made, tmp_path):
+    world = {"num_towns": 2, "num_updates": 0, "lag": 0, "town_with_list": True, "segment_tokens": 32}
+    settings = replace(made[0], dataset={"load": world | {"num_train": 20, "num_dev": 3}})
+    report = build_chunks(settings, tmp_path / "load")
+    push_chunks(tmp_path / "load", report, NAME)
+    assert pull_chunks(NAME, tmp_path / "pulled", settings) == report
+    assert "texts of `load world, 2 towns`, cut" in hub.repo(NAME, "datasets").files()["README.md"].decode("utf-8")
+    other = replace(settings, dataset={"load": settings.dataset["load"] | {"lag": 1}})
+    with pytest.raises(DataError, match=r"its chunks were made with dataset \{'load': .*'lag': 0.* instead of "):
+        pull_chunks(NAME, tmp_path / "again", other)
