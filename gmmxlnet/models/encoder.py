@@ -6,7 +6,7 @@ keys are projected once for all documents of a batch, the relative term is the b
 term and the padding mask are extra dimensions of queries and keys, so that no other (L, K) matrix is built.
 
 Shapes: B documents, L tokens of a segment, M cached tokens before it, K = M + L keys, P = K + L - 1 distances,
-H heads, h size of a head, e that size plus the extra dimensions, c segment ids, d = H·h hidden size.
+H heads, h size of a head, f extra dimensions, e = h + f, c segment ids, d = H·h hidden size.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's name for it)
 from transformers.activations import ACT2FN
 
-from gmmxlnet.models.attention import is_fused, relative_attention
+from gmmxlnet.models.attention import ALIGNMENT, is_fused, relative_attention
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.dropout import Dropout
 
@@ -57,9 +57,7 @@ class RelativeAttention(nn.Module):
         """Project encodings (P, d) to the distances' keys (H, P, h), which all documents share."""
         return self.position(encoding_Pd).unflatten(-1, (self.num_heads, self.head_dim)).transpose(0, 1)
 
-    def forward(
-        self, context_BKd: Tensor, num_queries: int, position_HPh: Tensor, types_BKc: Tensor, padding_BK: Tensor
-    ) -> Tensor:
+    def forward(self, context_BKd: Tensor, num_queries: int, position_HPh: Tensor, features_BKf: Tensor) -> Tensor:
         """Attend from a segment's tokens to themselves and to the cached tokens before them.
 
         The segment term is part of the product of queries and keys: it equals (same_i - other_i)·[type_i = type_j] up
@@ -68,7 +66,7 @@ class RelativeAttention(nn.Module):
         Args:
             context_BKd: the layer's input, cached tokens first. num_queries: L; the last L tokens are the segment's.
             position_HPh: `position_keys` of this layer.
-            types_BKc: one-hot segment ids. padding_BK: a large negative number for padding, 0 for tokens.
+            features_BKf: `key_features`.
 
         Returns: (B, L, d), before dropout and the residual connection.
         """
@@ -78,22 +76,20 @@ class RelativeAttention(nn.Module):
         q = q[:, K - L :]
         biases = (self.r_w_bias, self.r_r_bias, self.r_s_bias)
         if is_fused(q.device):  # under autocast, parameters in float32 would make float32 of all that follows
-            lowest = torch.finfo(q.dtype).min / 8
             biases = tuple(bias.to(q.dtype) for bias in biases)
-            types_BKc, padding_BK = types_BKc.to(q.dtype), padding_BK.clamp(min=lowest).to(q.dtype)
         w_bias, r_bias, s_bias = biases
         same, other = self.segment_embedding
         same_minus_other_BLH = torch.einsum("blhe,he->blh", q + s_bias, same - other)
+        types_BLc, rest = features_BKf[:, K - L :, :NUM_SEGMENT_IDS], features_BKf.shape[-1] - NUM_SEGMENT_IDS
         query_BLHe = torch.cat(
             [
                 q + w_bias,
-                same_minus_other_BLH[..., None] * types_BKc[:, K - L :, None],
-                q.new_ones(B, L, self.num_heads, 1),
+                same_minus_other_BLH[..., None] * types_BLc[:, :, None],
+                q.new_ones(B, L, self.num_heads, rest),
             ],
             dim=-1,
         )
-        key_features_BKe = torch.cat([types_BKc, padding_BK[..., None]], dim=-1)
-        key_BKHe = torch.cat([k, key_features_BKe[:, :, None].expand(-1, -1, self.num_heads, -1)], dim=-1)
+        key_BKHe = torch.cat([k, features_BKf[:, :, None].expand(-1, -1, self.num_heads, -1)], dim=-1)
         attended = relative_attention(
             query_BLHe.transpose(1, 2),
             key_BKHe.transpose(1, 2),
@@ -119,11 +115,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
 
-    def forward(
-        self, hidden_BLd: Tensor, context_BKd: Tensor, position_HPh: Tensor, types_BKc: Tensor, padding_BK: Tensor
-    ) -> Tensor:
+    def forward(self, hidden_BLd: Tensor, context_BKd: Tensor, position_HPh: Tensor, features_BKf: Tensor) -> Tensor:
         """Map (B, L, d) to (B, L, d), attending to `context_BKd`; arguments as in `RelativeAttention.forward`."""
-        attended = self.attention(context_BKd, hidden_BLd.shape[1], position_HPh, types_BKc, padding_BK)
+        attended = self.attention(context_BKd, hidden_BLd.shape[1], position_HPh, features_BKf)
         hidden_BLd = self.attention_norm(self.dropout(attended) + hidden_BLd)
         inner = self.dropout(self.activation(self.inner(hidden_BLd)))
         return self.feed_forward_norm(self.dropout(self.outer(inner)) + hidden_BLd)
@@ -137,7 +131,7 @@ class XLNetEncoder(nn.Module):
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
-        self.d_model, self.clamp_len = config.d_model, config.clamp_len
+        self.d_model, self.head_dim, self.clamp_len = config.d_model, config.d_head, config.clamp_len
         self.word_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layer))
         self.dropout = Dropout(config.dropout)
@@ -148,6 +142,23 @@ class XLNetEncoder(nn.Module):
         encoding_Pd = self.dropout(sinusoids(num_keys, num_queries, self.d_model, self.clamp_len, weight.device))
         encoding_Pd = encoding_Pd.to(weight.dtype)
         return [layer.attention.position_keys(encoding_Pd) for layer in self.layers]
+
+    def key_features(self, attention_mask_BK: Tensor, token_type_ids_BK: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the extra dimensions (B, K, f) of all layers' keys.
+
+        They are one-hot segment ids, a large negative number for padding and 0 for tokens, and, for fused attention, as
+        many zeros as make the size of a head a multiple of `ALIGNMENT`.
+        """
+        device, missing = token_type_ids_BK.device, 0
+        if is_fused(device):
+            missing = -(self.head_dim + NUM_SEGMENT_IDS + 1) % ALIGNMENT
+            if torch.is_autocast_enabled(device.type):
+                dtype = torch.get_autocast_dtype(device.type)  # what the layers' queries and keys are in
+        types_BKc = F.one_hot(token_type_ids_BK, NUM_SEGMENT_IDS).to(dtype)
+        lowest = torch.finfo(dtype).min / 8  # finite after scaling; softmax maps it to exactly 0
+        padding_BK = (1 - attention_mask_BK).to(dtype) * lowest
+        zeros = [types_BKc.new_zeros(*padding_BK.shape, missing)] if missing else []
+        return torch.cat([types_BKc, padding_BK[..., None], *zeros], dim=-1)
 
     def forward(
         self,
@@ -169,11 +180,9 @@ class XLNetEncoder(nn.Module):
 
         Returns: hidden states (B, L, d) of the last layer.
         """
-        types_BKc = F.one_hot(token_type_ids_BK, NUM_SEGMENT_IDS).to(embedding_BLd.dtype)
-        lowest = torch.finfo(embedding_BLd.dtype).min / 8  # finite after scaling; softmax maps it to exactly 0
-        padding_BK = (1 - attention_mask_BK).to(embedding_BLd.dtype) * lowest
+        features_BKf = self.key_features(attention_mask_BK, token_type_ids_BK, embedding_BLd.dtype)
         hidden_BLd = self.dropout(embedding_BLd)
         for i, (layer, position_HPh) in enumerate(zip(self.layers, position_keys, strict=True)):
             context_BKd = hidden_BLd if context is None else context(i, hidden_BLd)
-            hidden_BLd = layer(hidden_BLd, context_BKd, position_HPh, types_BKc, padding_BK)
+            hidden_BLd = layer(hidden_BLd, context_BKd, position_HPh, features_BKf)
         return self.dropout(hidden_BLd)
