@@ -9,10 +9,12 @@ blocks of keys and keeps the running maximum and sum of the softmax. The M queri
 M + N - 1 distances: one product gives their scores by distance, and a gather along each row, which starts one element
 earlier than the row above, gives the scores by key (Dai et al. 2019, appendix B). The backward pass computes the
 probabilities again from the log-sum-exp, in three kernels, each of which owns what it writes: gradients of queries, of
-keys and values, and of positions. There are no atomic additions, so equal inputs give equal bits. Dropout is Philox, a
-function of (seed, document and head, query, key); no mask is stored.
+keys and values, and of positions. These are sums over all documents, of which each program takes some; the parts are
+added in order. There are no atomic additions, so equal inputs give equal bits. Dropout is Philox, a function of (seed,
+document and head, query, key); no mask is stored.
 
-Shapes: as in `attention.py`; in the kernels M queries, N keys or distances, D and X the two parts of e, C = h.
+Shapes: as in `attention.py`; in the kernels M queries, N keys or distances, D and X the two parts of e, C = h; S parts
+of the documents.
 """
 
 import math
@@ -26,7 +28,8 @@ from torch.autograd.function import once_differentiable
 
 BLOCK = 32  # queries, keys and distances of a block; the gathers want one size for all
 NUM_WARPS = 4  # of each program
-VARYING = ("seed", "B", "L", "K", "H")  # no kernel of their own for values that are 1 or divisible by 16
+PROGRAMS = 8 * 132  # for a kernel to fill a GPU: 8 for each multiprocessor of an H100; fixed, so that bits are the same
+VARYING = ("seed", "B", "SHARE", "L", "K", "H")  # no kernel of their own for values that are 1 or divisible by 16
 LOG2_E = math.log2(math.e)
 
 
@@ -173,23 +176,28 @@ def _backward_keys(
 
 @triton.jit(do_not_specialize=VARYING)
 def _backward_positions(
-    Q, KEY, V, DQ, R, DOUT, LSE, DELTA, GR, seed, scale, dropout, B, L, K, H, E, C,
+    Q, KEY, V, DQ, R, DOUT, LSE, DELTA, GR, seed, scale, dropout, B, SHARE, L, K, H, E, C,
     D: tl.constexpr, X: tl.constexpr, HEAD: tl.constexpr, N: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """One program owns N distances of a head: it runs over all documents and queries, in order."""
+    """One program owns N distances of a head and `SHARE` documents; it runs over them and their queries, in order."""
     P = K + L - 1
     d, x, c, row = tl.arange(0, D), D + tl.arange(0, X), tl.arange(0, HEAD), tl.arange(0, N)
-    distances = tl.program_id(0) * N + row
+    first_distance = tl.program_id(0) * N
+    distances = first_distance + row
     positions = _rows(R + tl.program_id(1) * P * C, distances, P, c, C)
     g_r = tl.zeros((N, HEAD), tl.float32)
     shift = row[:, None] + tl.arange(0, N)[None, :]  # where a query's distances lie among the keys of the block
-    for document in range(0, B):
+    # A block of queries has keys first_distance - (L - 1) + first + [0, 2N - 1); others than 0 to K - 1 do not occur.
+    begin = tl.cdiv(tl.maximum(L + 1 - 2 * N - first_distance, 0), N) * N
+    end = tl.minimum(P - first_distance, L)
+    first_document = tl.program_id(2) * SHARE
+    for document in range(first_document, tl.minimum(first_document + SHARE, B)):
         head = document * H + tl.program_id(1)
-        for first in range(0, L, N):
+        for first in range(begin, end, N):
             queries = first + row
             q_d, q_x = _rows(Q + head * L * E, queries, L, d, E), _rows(Q + head * L * E, queries, L, x, E)
             dq, d_out = _rows(DQ + head * L * C, queries, L, c, C), _rows(DOUT + head * L * C, queries, L, c, C)
-            first_key = tl.program_id(0) * N - (L - 1) + first
+            first_key = first_distance - (L - 1) + first
             window = first_key + tl.arange(0, 2 * N)
             k_d, k_x = _rows(KEY + head * K * E, window, K, d, E), _rows(KEY + head * K * E, window, K, x, E)
             by_key = tl.dot(q_d, tl.trans(k_d), input_precision="ieee")
@@ -205,7 +213,8 @@ def _backward_positions(
             _, grad = _score_gradients(scores, valid, lse, delta, d_probs, kept, dropout, DROP)
             g_r += tl.dot(tl.trans((grad * scale).to(dq.dtype)), dq, input_precision="ieee")
     inside = (distances < P)[:, None] & (c < C)[None, :]
-    tl.store(GR + tl.program_id(1) * P * C + distances[:, None] * C + c[None, :], g_r, mask=inside)
+    GR += (tl.program_id(2) * H + tl.program_id(1)) * P * C
+    tl.store(GR + distances[:, None] * C + c[None, :], g_r, mask=inside)
 
 
 class _OnTheFly(torch.autograd.Function):
@@ -234,14 +243,25 @@ class _OnTheFly(torch.autograd.Function):
         B, (L, K, H, _, _) = len(out), ctx.sizes
         grad = grad.contiguous()
         delta = (grad.float() * out.float()).sum(-1)
-        g_query, g_key, g_value, g_distance_query, g_position = (torch.empty_like(x) for x in tensors)
+        g_query, g_key, g_value, g_distance_query = (torch.empty_like(x) for x in tensors[:4])
         given, rest = (*tensors, grad, lse, delta), ctx.numbers
         num_queries, num_keys, num_distances = (triton.cdiv(n, ctx.blocks["N"]) for n in (L, K, K + L - 1))
         with torch.cuda.device_of(grad):
             _backward_queries[(num_queries, B * H)](*given, g_query, g_distance_query, *rest, *ctx.sizes, **ctx.blocks)
             _backward_keys[(num_keys, B * H)](*given, g_key, g_value, *rest, *ctx.sizes, **ctx.blocks)
-            _backward_positions[(num_distances, H)](*given, g_position, *rest, B, *ctx.sizes, **ctx.blocks)
+            share = documents_of_a_part(B, num_distances * H)
+            parts = triton.cdiv(B, share)
+            g_position_SHPh = grad.new_empty(parts, *tensors[4].shape, dtype=torch.float32)
+            _backward_positions[(num_distances, H, parts)](
+                *given, g_position_SHPh, *rest, B, share, *ctx.sizes, **ctx.blocks
+            )
+        g_position = g_position_SHPh.sum(0).to(tensors[4].dtype)
         return g_query, g_key, g_value, g_distance_query, g_position, None, None, None
+
+
+def documents_of_a_part(num_documents: int, programs: int) -> int:
+    """How many documents a program takes, so that `programs` times the number of parts is about `PROGRAMS`."""
+    return triton.cdiv(num_documents, max(1, min(num_documents, triton.cdiv(PROGRAMS, programs))))
 
 
 def _block_sizes(scored: int, head: int) -> dict[str, int]:

@@ -82,6 +82,28 @@ for one, other in zip(*both({shape}, 0.3, {dropout}, 7)):
 """)
 
 
+def test_gradients_of_positions_are_summed_over_parts_of_the_documents():
+    """Five documents at once, in parts of 3 and 2, and of 2, 2 and 1: the same gradient, and equal bits each time."""
+    run("""
+from gmmxlnet.models import triton_attention
+sizes, found = [], []
+for parts in (1, 2, 3, 3):
+    triton_attention.PROGRAMS = parts * 2  # 22 distances are one block, of two heads
+    sizes.append(triton_attention.documents_of_a_part(5, 2))
+    mine, want = both((5, 2, 9, 14, 14, 8), 0.3, 0.3, 7)
+    torch.testing.assert_close(mine[-1], want[-1], rtol=1e-4, atol=2e-5)
+    found.append(mine[-1])
+assert sizes == [5, 3, 2, 2], sizes
+assert torch.equal(found[2], found[3])
+assert not torch.equal(found[0], found[1])  # another order of additions: the parts were there
+
+triton_attention.PROGRAMS = 8 * 132
+assert triton_attention.documents_of_a_part(48, 24 * 12) == 12  # the benchmark's documents, blocks and heads: 4 parts
+assert triton_attention.documents_of_a_part(1, 24 * 12) == triton_attention.documents_of_a_part(3, 1) == 1
+assert triton_attention.documents_of_a_part(48, 5000) == 48
+""")
+
+
 def test_equal_inputs_give_equal_bits_and_other_seeds_other_dropout():
     run("""
 first, again, other = (both((1, 2, 40, 40, 22, 16), 0.3, 0.3, seed)[0] for seed in (7, 7, 8))
