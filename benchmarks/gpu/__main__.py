@@ -1,6 +1,6 @@
 """`make bench-gpu`: the figures that need a GPU, in bfloat16 at the size of xlnet-base.
 
-    python -m benchmarks.gpu [--families NAME ...] [--repeats 10] [--out reports/gpu] [--limit 180] [--fresh] [--quick]
+    python -m benchmarks.gpu [--families NAME ...] [--repeats 6] [--out reports/gpu] [--limit 180] [--fresh] [--quick]
 
 Figures are taken in a process that this one starts. Where a family brings it down (an illegal memory access leaves no
 GPU to a process) or takes longer than --limit seconds, another one takes the rest; the exit status is 1 if a family
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a miniature, whose figures say nothing")
     parser.add_argument("--out", type=Path, default=Path("reports/gpu"), help="folder of the reports")
     parser.add_argument("--families", nargs="+", choices=[*FIGURES, *EXTRA], default=list(FIGURES), metavar="NAME")
-    parser.add_argument("--repeats", type=int, help="how often each run is repeated; default 10")
+    parser.add_argument("--repeats", type=int, help="how often each run is repeated; default 6")
     parser.add_argument("--limit", type=int, default=180, help="seconds that a family may take")
     parser.add_argument("--fresh", action="store_true", help="take these families again")
     arguments = parser.parse_args()

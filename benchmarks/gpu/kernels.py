@@ -1,4 +1,4 @@
-"""Attention alone: right on this card, and how fast fused attention, the Triton kernel and FlexAttention are.
+"""Attention: right on this card, and how fast fused attention, its aligned form, Triton and FlexAttention are.
 
 Shapes as in `gmmxlnet.models.attention`.
 """
@@ -18,14 +18,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.flex import attend_flex, compiled
 from benchmarks.gpu.setup import Setup, Step, training_step, working
 from benchmarks.gpu.training import check_backend
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
-from gmmxlnet.models.attention import attend_fused, relative_shift, scores_by_distance
+from benchmarks.timing import Bar, Figure, Span, figure, in_turns, milliseconds, peak_bytes, ratios
+from gmmxlnet.models.attention import attend_aligned, attend_fused, relative_shift, scores_by_distance
 
-TRITON = "triton"  # as GMMXLNET_ATTENTION names it
+FUSED, ALIGNED, TRITON = "fused", "aligned", "triton"  # as GMMXLNET_ATTENTION names them
 HEAD, FEATURES = 64, 6  # a head's size, and what queries and keys have beside it
 DROPOUT = 0.1
 ERROR = {torch.bfloat16: 1e-2, torch.float32: 1e-3}  # of a tensor's norm
-LAUNCHES = ((32, 4), (64, 8))  # of the Triton kernel: tokens of a block, warps of a program
+LAUNCHES = ((32, 4),)  # of the Triton kernel: tokens of a block, warps of a program; (64, 8) took 1.4 times as long
 CALLS = 5  # of attention are timed at once
 Attend = Callable[..., Tensor]
 
@@ -68,10 +68,13 @@ def by_triton(*inputs: Tensor, launch: tuple[int, int], **how: Any) -> Tensor:
         return attend_on_the_fly(*inputs, **how)
 
 
-def by_fused(*inputs: Tensor, **how: Any) -> Tensor:
+def by_fused(*inputs: Tensor, attend: Attend = attend_fused, **how: Any) -> Tensor:
     """`attend_fused`; on a GPU torch raises where its memory-efficient kernel cannot be used."""
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION) if inputs[0].is_cuda else nullcontext():
-        return attend_fused(*inputs, **how)
+        return attend(*inputs, **how)
+
+
+by_aligned = partial(by_fused, attend=attend_aligned)
 
 
 def random_inputs(setup: Setup, *, B: int, H: int, L: int, K: int, dtype: torch.dtype) -> list[Tensor]:
@@ -90,7 +93,7 @@ def correctness(setup: Setup) -> list[Figure]:
     figures = []
     for dtype in (torch.bfloat16, torch.float32):
         figures += _errors(setup, "fused " + str(dtype).removeprefix("torch."), dtype, by_fused)
-    return figures
+    return figures + _errors(setup, "aligned bfloat16", torch.bfloat16, by_aligned)
 
 
 def triton_correctness(setup: Setup) -> list[Figure]:
@@ -202,60 +205,78 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def attention_ways(setup: Setup) -> list[Figure]:
-    """The Triton kernel against fused attention with dropout: attention alone, then a whole training step."""
-    _require_triton(setup)
-    launches = {"triton_{}_{}".format(*launch): launch for launch in LAUNCHES}
-    attends: dict[str, Attend] = {"fused": by_fused}
+    """Fused attention's aligned form and the Triton kernel against it: attention alone, then a whole training step."""
+    attends: dict[str, Attend] = {FUSED: by_fused, ALIGNED: by_aligned}
+    launches = {"triton_{}_{}".format(*launch): launch for launch in LAUNCHES} if has_triton(setup) else {}
     attends |= {name: partial(by_triton, launch=launch) for name, launch in launches.items()}
     runs = _attention_runs(setup, {name: partial(attend, dropout=DROPOUT) for name, attend in attends.items()})
-    runs = working(runs, list(launches)[1:])
+    runs = working(runs, list(launches))
     taken = in_turns({name: _often(run) for name, run in runs.items()}, setup.repeats, warm_up=1)
-    best = min((name for name in launches if name in taken), key=lambda name: median(span.wall for span in taken[name]))
-    memory = {f"{name}_MiB": round(peak_bytes(run) / 2**20, 1) for name, run in runs.items()}
-    what = {"dropout": DROPOUT, "calls": CALLS, "best": best}
-    figures = [
-        figure(
-            "GPU time of attention alone, fused against Triton's best",
-            ratios(taken["fused"], taken[best]),
-            Bar(at_least=1),
-            **what,
-            **milliseconds(taken),
-        ),
-        figure(
-            "GPU memory of attention alone, Triton against fused",
-            [memory[f"{best}_MiB"] / memory["fused_MiB"]],
-            Bar(at_most=1),
-            **memory,
-        ),
-    ]
-    return figures + _steps_by_attention(setup, launches[best])
+    memory = {name: peak_bytes(run) / 2**20 for name, run in runs.items()}
+    what = {"dropout": DROPOUT, "calls": CALLS, **milliseconds(taken)}
+    figures = _against_fused("attention alone", taken, memory, ALIGNED, what)
+    found = sorted((name for name in launches if name in taken), key=lambda n: median(span.wall for span in taken[n]))
+    if found:
+        figures += _against_fused("attention alone", taken, memory, found[0], what | {"best": found[0]})
+    return figures + _steps_by_attention(setup, launches[found[0]] if found else None)
 
 
-def _steps_by_attention(setup: Setup, launch: tuple[int, int]) -> list[Figure]:
-    batch = setup.batch(B=setup.batch_size, S=1, memory_tokens=False)
-    plain, model = training_step(setup, setup.ours(), [batch]), setup.ours()
-    other = training_step(setup, model, [batch])
-
-    def by_kernel() -> None:
-        with attention_by(TRITON, launch):
-            other()
-
-    steps: dict[str, Step] = {"fused": plain, "triton": by_kernel}
-    taken = in_turns({name: setup.several(step) for name, step in steps.items()}, setup.repeats, warm_up=1)
-    memory = {f"{name}_MiB": round(peak_bytes(step, model) / 2**20) for name, step in steps.items()}
+def _against_fused(
+    what: str, taken: dict[str, list[Span]], memory_MiB: dict[str, float], name: str, details: dict[str, Any]
+) -> list[Figure]:
+    """Time and memory of `name` among `taken`."""
+    label = "Triton" if name.startswith(TRITON) else name
+    rounded = {f"{each}_MiB": round(value, 1) for each, value in memory_MiB.items()}
     return [
         figure(
-            "GPU time of a training step, fused attention against Triton's",
-            ratios(taken["fused"], taken["triton"]),
-            Bar(at_least=1),
-            **setup.milliseconds_a_step(taken),
+            f"GPU time of {what}, fused against {label}", ratios(taken[FUSED], taken[name]), Bar(at_least=1), **details
         ),
         figure(
-            "GPU peak memory of a training step, Triton attention against fused",
-            [memory["triton_MiB"] / memory["fused_MiB"]],
+            f"GPU memory of {what}, {label} against fused",
+            [memory_MiB[name] / memory_MiB[FUSED]],
             Bar(at_most=1),
-            **memory,
+            **rounded,
         ),
+    ]
+
+
+def _steps_by_attention(setup: Setup, launch: tuple[int, int] | None) -> list[Figure]:
+    """Of a training step; the Triton kernel's if there is a `launch`."""
+    batch = setup.batch(B=setup.batch_size, S=1, memory_tokens=False)
+    step = training_step(setup, setup.ours(), [batch])
+
+    def by(name: str) -> None:
+        with attention_by(name, launch if name == TRITON else None):
+            step()
+
+    names = [FUSED, ALIGNED] + ([TRITON] if launch else [])
+    steps: dict[str, Step] = {name: partial(by, name) for name in names}
+    taken = in_turns({name: setup.several(each) for name, each in steps.items()}, setup.repeats, warm_up=1)
+    memory = {name: peak_bytes(each) / 2**20 for name, each in steps.items()}
+    figures = []
+    for name in names[1:]:
+        figures += _against_fused("a training step", taken, memory, name, setup.milliseconds_a_step(taken))
+    return figures
+
+
+def compiled_ways(setup: Setup) -> list[Figure]:
+    """Compiled layers with the aligned bias against compiled layers without it."""
+    batch = setup.batch(B=setup.batch_size, S=1, memory_tokens=False)
+    step = training_step(setup, setup.compile_layers(setup.ours()), [batch])
+
+    def by(name: str) -> None:
+        with attention_by(name):  # which compiled code depends on
+            step()
+
+    runs = {name: setup.several(partial(by, name)) for name in (FUSED, ALIGNED)}
+    taken = in_turns(runs, setup.repeats, warm_up=2)
+    return [
+        figure(
+            "GPU time of a training step of compiled layers, fused against aligned",
+            ratios(taken[FUSED], taken[ALIGNED]),
+            Bar(at_least=1),
+            **setup.milliseconds_a_step(taken),
+        )
     ]
 
 

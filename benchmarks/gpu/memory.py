@@ -18,7 +18,7 @@ def options(setup: Setup) -> list[Figure]:
     models["recomputed"].gradient_checkpointing = True
     steps = {name: training_step(setup, model, [batch]) for name, model in models.items()}
     steps = working(steps, ("compiled",))
-    taken = in_turns({name: setup.several(step) for name, step in steps.items()}, setup.repeats, warm_up=2)
+    taken = in_turns({name: setup.several(step) for name, step in steps.items()}, setup.fewer_repeats, warm_up=1)
     peaks = {name: peak_bytes(step, *models.values()) for name, step in steps.items()}
     what = {"batch": len(batch["input_ids"]), "segments": 4, **setup.milliseconds_a_step(taken)}
     figures = [
@@ -45,24 +45,25 @@ def options(setup: Setup) -> list[Figure]:
 def experts(setup: Setup) -> list[Figure]:
     """Documents of two segments, with 2 to 8 experts, against none with as many tokens."""
     B = max(1, setup.batch_size // 2)
-    plain = training_step(setup, setup.ours(), [setup.batch(B=B, S=2, memory_tokens=False)])
-    batch, figures = setup.batch(B=B, S=2, memory_tokens=True), []
+    runs = {"none": training_step(setup, setup.ours(), [setup.batch(B=B, S=2, memory_tokens=False)])}
+    batch, names = setup.batch(B=B, S=2, memory_tokens=True), {}
     for mode in ("write-based", "read-based"):
         for k in (2, 8) if setup.quick else (2, 4, 8):
             model = setup.memory_model(
                 memory_type="gmm", num_memory_experts=k, memory_slots=setup.slots, routing_mode=mode
             )
-            runs = {"none": setup.several(plain), "gmm": setup.several(training_step(setup, model, [batch]))}
-            taken = in_turns(runs, setup.repeats, warm_up=1)
-            figures.append(
-                figure(
-                    f"GPU gmm k = {k}, {mode}: time of a step against none",
-                    ratios(taken["gmm"], taken["none"]),
-                    Bar(at_most=1.05),
-                    **setup.milliseconds_a_step(taken),
-                )
-            )
-    return figures
+            name = f"gmm_{k}_{mode.removesuffix('-based')}"
+            runs[name], names[name] = training_step(setup, model, [batch]), f"k = {k}, {mode}"
+    taken = in_turns({name: setup.several(step) for name, step in runs.items()}, setup.fewer_repeats, warm_up=1)
+    return [
+        figure(
+            f"GPU gmm {said}: time of a step against none",
+            ratios(taken[name], taken["none"]),
+            Bar(at_most=1.05),
+            **setup.milliseconds_a_step({each: taken[each] for each in ("none", name)}),
+        )
+        for name, said in names.items()
+    ]
 
 
 def segments(setup: Setup) -> list[Figure]:
@@ -71,7 +72,7 @@ def segments(setup: Setup) -> list[Figure]:
     counts = (1, 2) if setup.quick else (1, 2, 4, 8, 16)
     B = max(1, setup.batch_size // 16)
     runs = {str(S): training_step(setup, model, [setup.batch(B=B, S=S, memory_tokens=True)]) for S in counts}
-    taken = in_turns(runs, setup.repeats, warm_up=2)
+    taken = in_turns(runs, setup.fewer_repeats, warm_up=1)
     return [
         figure(
             f"GPU cost per segment, S = {S} against S = 1",

@@ -9,20 +9,22 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
-from benchmarks.gpu.kernels import TRITON, attention_by, has_triton
+from benchmarks.gpu.kernels import ALIGNED, FUSED, TRITON, attention_by, has_triton
 from benchmarks.gpu.setup import Setup, Step, flat, training_step
 from gmmxlnet.utils.files import atomic_file
 from gmmxlnet.utils.tables import markdown_table
 
 STEPS, TOP, LONGEST_NAME = 3, 12, 100
+PRODUCTS = ("aten::bmm", "aten::mm", "aten::addmm")
 SYNCHRONIZATIONS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::item")
 
 
 def write_profile(setup: Setup, folder: Path) -> None:
-    """Profile a few steps of ours, of ours with the Triton kernel, and of transformers, eager."""
+    """Profile a few steps of ours, of ours with each other kind of attention, and of transformers, eager."""
     batch = setup.batch(B=setup.batch_size, S=1, memory_tokens=False)
     parts = [f"# Training steps by kernel\n\nBatch {setup.batch_size} of {setup.length} tokens, {STEPS} steps each."]
-    for name, attention in {"ours": "", "ours, Triton attention": TRITON, "transformers, eager": None}.items():
+    kinds = {"ours": FUSED, "ours, aligned attention": ALIGNED, "ours, Triton attention": TRITON}
+    for name, attention in {**kinds, "transformers, eager": None}.items():
         if attention == TRITON and not has_triton(setup):
             continue
         model, inputs = (setup.theirs(), flat(batch)) if attention is None else (setup.ours(), batch)
@@ -42,7 +44,7 @@ def _profile(setup: Setup, step: Step) -> str:
         step()
     _wait(setup)
     wall = (time.perf_counter() - begin) / STEPS
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, record_shapes=True, acc_events=True) as profile:
         for _ in range(STEPS):
             step()
         _wait(setup)
@@ -54,22 +56,34 @@ def _profile(setup: Setup, step: Step) -> str:
     launches = sum(event.count for event in on_device) / STEPS
     return (
         f"{1000 * wall:.2f} ms a step without the profiler, of which kernels run {1000 * busy:.2f} ms; {launches:.0f} "
-        f"kernels a step. Calls a step that may wait for the device: {said}.\n\n{_table(on_device, busy)}"
+        f"kernels a step. Calls a step that may wait for the device: {said}.\n\n{_table(on_device, busy)}\n\n"
+        f"Matrix products by the shapes of their factors:\n\n{_products(profile, busy)}"
     )
 
 
-def _table(events: list[Any], busy: float) -> str:
+def _products(profile: Any, busy: float) -> str:
+    """Which products a kernel's time is spent on, which its name does not tell."""
+    events = [event for event in profile.key_averages(group_by_input_shape=True) if event.key in PRODUCTS]
+    return _table(events, busy, shapes=True)
+
+
+def _table(events: list[Any], busy: float, *, shapes: bool = False) -> str:
     top = sorted(events, key=_seconds, reverse=True)[:TOP]
     return markdown_table(
         pd.DataFrame(
             {
-                "kernel": [event.key.replace("|", "/")[:LONGEST_NAME] for event in top],
+                "kernel": [_named(event, shapes) for event in top],
                 "calls a step": [f"{event.count / STEPS:.4g}" for event in top],
                 "ms a step": [f"{1000 * _seconds(event) / STEPS:.3f}" for event in top],
                 "share": [f"{_seconds(event) / STEPS / busy:.1%}" for event in top],
             }
         )
     )
+
+
+def _named(event: Any, shapes: bool) -> str:
+    factors = " x ".join(str(shape) for shape in event.input_shapes if len(shape) > 1) if shapes else ""
+    return f"{event.key} {factors}".strip().replace("|", "/")[:LONGEST_NAME]
 
 
 def _is_kernel(event: Any) -> bool:

@@ -4,6 +4,7 @@ Shapes: B documents, S segments, L tokens of a segment.
 """
 
 import copy
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +46,12 @@ class Setup:
             sizes = {"d_model": 64, "n_layer": 1, "batch_size": 2, "length": 32, "slots": 2, "steps": 1}
         else:
             sizes = {"d_model": 768, "n_layer": 12, "batch_size": 48, "length": 384, "slots": 16, "steps": 3}
-        return cls(device=device, quick=quick, repeats=repeats or (2 if quick else 10), **sizes)
+        return cls(device=device, quick=quick, repeats=repeats or (2 if quick else 6), **sizes)
+
+    @property
+    def fewer_repeats(self) -> int:
+        """For what runs for seconds."""
+        return max(1, self.repeats // 2)
 
     @property
     def on_gpu(self) -> bool:
@@ -112,11 +118,13 @@ def working(runs: dict[str, Step], optional: Collection[str]) -> dict[str, Step]
     kept = {}
     for name, run in runs.items():
         if name in optional:
+            begin = time.perf_counter()
             try:
                 run()
             except Exception as error:  # whatever it raises, the others can be measured
                 print(f"{name} is left out: {reason_of(error)}", flush=True)
                 continue
+            print(f"{name}: compiled and run once in {time.perf_counter() - begin:.1f} s", flush=True)
         kept[name] = run
     return kept
 

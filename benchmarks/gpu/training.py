@@ -131,7 +131,7 @@ def lengths(setup: Setup) -> list[Figure]:
         "ours_compiled": training_step(setup, setup.compile_layers(setup.ours()), ours),
     }
     runs = working(runs, COMPILED)
-    taken = in_turns(runs, setup.repeats, warm_up=1)  # the second length compiles once more, for all lengths
+    taken = in_turns(runs, setup.fewer_repeats, warm_up=1)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in ours)
     what = {
         "batches": len(ours),

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu import EXTRA, FIGURES
-from benchmarks.gpu.kernels import attention_ways, correctness, flex_ways, triton_correctness
+from benchmarks.gpu.kernels import attention_ways, compiled_ways, correctness, flex_ways, triton_correctness
 from benchmarks.gpu.memory import experts, options, segments
 from benchmarks.gpu.profiles import write_profile
 from benchmarks.gpu.setup import Setup
@@ -37,6 +37,7 @@ FAMILIES: dict[str, Callable[[Setup], list[Figure]]] = {
     "options": options,
     "experts": experts,
     "segments": segments,
+    "compiled-attention": compiled_ways,
     "whole": whole,
 }
 

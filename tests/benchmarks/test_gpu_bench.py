@@ -25,7 +25,7 @@ def test_the_miniature_takes_every_family(run, tmp_path):
     done = run("benchmarks.gpu", tmp_path, "--families", *FIGURES, *EXTRA, TRITON_INTERPRET="1")
     assert done.returncode == (0 if interpreted else 1), done.stdout + done.stderr[-3000:]
     report = rows(tmp_path)
-    assert len(report["figures"]) == (36 if interpreted else 29)
+    assert len(report["figures"]) == (44 if interpreted else 37)
     for found in report["figures"]:
         assert found["lowest"] <= found["value"] <= found["highest"]
         assert found["name"] in done.stdout
@@ -39,15 +39,15 @@ def test_the_miniature_takes_every_family(run, tmp_path):
 @pytest.mark.slow
 def test_only_what_failed_is_taken_again(run, tmp_path):
     """Without a GPU and Triton's interpreter the Triton kernel cannot run; a limit of a second is too short for any."""
-    families = ("--families", "attention", "segments")
+    families = ("--families", "triton-correctness", "segments")
     first = run("benchmarks.gpu", tmp_path, *families, TRITON_INTERPRET="0")
     assert first.returncode == 1
-    assert "attention: failed: the Triton kernel needs" in first.stdout
+    assert "triton-correctness: failed: the Triton kernel needs" in first.stdout
     assert "GPU cost per segment" in first.stdout
     taken = rows(tmp_path)["figures"]
     second = run("benchmarks.gpu", tmp_path, *families, TRITON_INTERPRET="0")
     assert second.returncode == 1
-    assert "attention: failed" in second.stdout
+    assert "triton-correctness: failed" in second.stdout
     assert "segment" not in second.stdout
     assert rows(tmp_path)["figures"] == taken
     third = run("benchmarks.gpu", tmp_path, "--families", "segments", "options", "--limit", "1")
