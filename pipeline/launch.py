@@ -29,6 +29,10 @@ from pipeline.crash import what_to_try
 from pipeline.params import Params
 from pipeline.stage import LAUNCHED_HERE
 
+# Until the interpreter ends its threads: a thread of torch's launcher that holds the last reference to it ends in a
+# traceback ("cannot join current thread").
+_KEPT: list[BaseException] = []
+
 
 def run_together(params: Params) -> bool:
     """Run this stage in as many processes as the parameters say, and wait for them; False if it runs in this process.
@@ -59,6 +63,7 @@ def run_together(params: Params) -> bool:
         try:
             elastic_launch(config, sys.executable)("-m", f"pipeline.{stage}", *sys.argv[1:])
         except ChildFailedError as error:
+            _KEPT.append(error)
             for rank, failure in error.failures.items():  # the others then fail too, or are ended by SIGTERM
                 if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
                     killed = f"process {rank} of {count} was {describe_exit(failure.exitcode)}"
@@ -69,6 +74,7 @@ def run_together(params: Params) -> bool:
                     say(line, file=sys.stderr)
             sys.exit(max(1, failure.exitcode))
         except SignalException as error:
+            _KEPT.append(error)
             told = next(iter(sorted(Path(folder).rglob("error.json"))), None)  # of the first process that had begun
             if told is None:
                 raise Interrupted(error.sigval) from None
