@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import run_qa
 from benchmarks.inputs import Scale, Texts
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, time_figure
+from benchmarks.timing import Bar, Figure, figure, in_turns, mebibytes, milliseconds, time_figure
 from gmmxlnet.data.chunks import build_split
 from gmmxlnet.data.split_writer import SplitWriter
 from gmmxlnet.windows import ContextKind
@@ -48,7 +48,7 @@ def chunking_figures(scale: Scale, texts: Texts) -> list[Figure]:
             "chunking by article: disk against by paragraph",
             [disk["article"] / disk["paragraph"]],
             Bar(at_most=1.2),
-            **{f"{context}_MiB": round(size / 2**20, 2) for context, size in disk.items()},
+            **mebibytes(disk, 2),
         ),
     ]
 

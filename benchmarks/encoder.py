@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.inputs import Scale
 from benchmarks.synthetic import document_batch, pair, xlnet_config
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, time_figure
+from benchmarks.timing import Bar, Figure, figure, in_turns, mebibytes, milliseconds, peak_bytes, time_figure
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 
 PADDING = 8  # an eighth of the batch's tokens is padding
@@ -54,7 +54,7 @@ def _against_transformers(scale: Scale, d_model: int, n_layer: int, B: int) -> l
             [memory["ours"] / memory["peer"]],
             Bar(at_most=0.7),
             **what,
-            **{f"{name}_MiB": round(value / 2**20, 1) for name, value in memory.items()},
+            **mebibytes(memory, 1),
         ),
     ]
 
@@ -125,7 +125,7 @@ def recompute_figures(scale: Scale) -> list[Figure]:
             [peaks["recomputed"] / peaks["plain"]],
             Bar(at_most=0.5),
             **what,
-            **{f"{name}_MiB": round(value / 2**20, 1) for name, value in peaks.items()},
+            **mebibytes(peaks, 1),
         ),
     ]
 

@@ -115,6 +115,11 @@ def milliseconds(taken: dict[str, list[Span]]) -> dict[str, float]:
     return {f"{name}_ms": round(1000 * statistics.median(s.wall for s in spans), 2) for name, spans in taken.items()}
 
 
+def mebibytes(sizes: Mapping[str, float], digits: int | None = None) -> dict[str, float]:
+    """Sizes in bytes, by name, for the report; `digits` after the point, None for whole numbers."""
+    return {f"{name}_MiB": round(size / 2**20, digits) for name, size in sizes.items()}
+
+
 def peak_bytes(run: Callable[[], Any], *models: torch.nn.Module) -> int:
     """The most memory that torch held at once during a call, beyond what it held before.
 

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.flex import attend_flex, compiled
 from benchmarks.gpu.setup import Setup, Step, training_step, working
 from benchmarks.gpu.training import check_backend
-from benchmarks.timing import Bar, Figure, Span, figure, in_turns, milliseconds, peak_bytes, ratios
+from benchmarks.timing import Bar, Figure, Span, figure, in_turns, mebibytes, milliseconds, peak_bytes, ratios
 from gmmxlnet.models.attention import attend_aligned, attend_fused, relative_shift, scores_by_distance
 
 FUSED, ALIGNED, TRITON = "fused", "aligned", "triton"  # as GMMXLNET_ATTENTION names them
@@ -287,7 +287,7 @@ def flex_ways(setup: Setup) -> list[Figure]:
     taken = in_turns({name: _often(run) for name, run in runs.items()}, setup.repeats, warm_up=1)
     peaks = {name: peak_bytes(run) for name, run in runs.items()}
     against = "FlexAttention against fused attention with a bias"
-    memory = {f"{name}_MiB": round(value / 2**20) for name, value in peaks.items()}
+    memory = mebibytes(peaks)
     return [
         figure(f"GPU time of {against}", ratios(taken["flex"], taken["fused"]), Bar(at_least=1), **milliseconds(taken)),
         figure(f"GPU memory of {against}", [peaks["flex"] / peaks["fused"]], Bar(at_least=1), **memory),

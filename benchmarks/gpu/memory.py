@@ -3,7 +3,7 @@
 import copy
 
 from benchmarks.gpu.setup import Setup, training_step, working
-from benchmarks.timing import Bar, Figure, figure, in_turns, milliseconds, peak_bytes, ratios
+from benchmarks.timing import Bar, Figure, figure, in_turns, mebibytes, milliseconds, peak_bytes, ratios
 
 
 def options(setup: Setup) -> list[Figure]:
@@ -27,7 +27,7 @@ def options(setup: Setup) -> list[Figure]:
             ratios(taken["recomputed"], taken["plain"]),
             Bar(at_most=1.4),
             **what,
-            **{f"{name}_MiB": round(value / 2**20) for name, value in peaks.items()},
+            **mebibytes(peaks),
         )
     ]
     if "compiled" in taken:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.setup import Setup, encoder_step, flat, padded_batch, training_step, working
 from benchmarks.operations import matmul_operations
-from benchmarks.timing import Bar, Figure, Span, figure, in_turns, milliseconds, peak_bytes, ratios, seconds
+from benchmarks.timing import Bar, Figure, Span, figure, in_turns, mebibytes, milliseconds, peak_bytes, ratios, seconds
 from gmmxlnet.models import GMMXLNetForQA
 
 COMPILED = ("compiled", "ours_compiled")  # are left out where they cannot be compiled
@@ -46,16 +46,7 @@ def against_transformers(setup: Setup) -> list[Figure]:
     taken = in_turns({name: setup.several(step) for name, step in steps.items()}, setup.repeats, warm_up=2)
     what: dict[str, float] = {"d_model": setup.d_model, "layers": setup.n_layer, "batch": setup.batch_size}
     what |= {"tokens": setup.length, **setup.milliseconds_a_step(taken)}
-    figures = [
-        figure(
-            f"GPU training, same padded batch, against transformers {peer}",
-            ratios(taken[peer], taken["ours"]),
-            Bar(at_least=3),
-            **what,
-        )
-        for peer in ("eager", "compiled")
-        if peer in taken
-    ]
+    figures = _against_peers("training, same padded batch,", taken, Bar(at_least=3), what)
     if "ours_compiled" in taken:
         figures.append(
             figure(
@@ -70,7 +61,7 @@ def against_transformers(setup: Setup) -> list[Figure]:
             f"GPU peak memory of a training step against transformers {peer}",
             [peaks["ours"] / peaks[peer]],
             Bar(at_most=0.5),
-            **{f"{name}_MiB": round(value / 2**20) for name, value in peaks.items()},
+            **mebibytes(peaks),
         )
         for peer in ("eager", "compiled")
         if peer in taken
@@ -89,13 +80,13 @@ def _encoder(setup: Setup, models: dict[str, nn.Module], batch: dict[str, Tensor
 
     steps = {name: partial(encoder_step, setup, model, partial(hidden, model)) for name, model in models.items()}
     taken = in_turns({name: setup.several(step) for name, step in steps.items()}, setup.repeats, warm_up=2)
+    return _against_peers("encoder", taken, Bar(at_least=2), setup.milliseconds_a_step(taken))
+
+
+def _against_peers(what: str, taken: dict[str, list[Span]], bar: Bar, details: dict[str, float]) -> list[Figure]:
+    """The time of transformers' model over that of ours, plain and compiled where it was taken."""
     return [
-        figure(
-            f"GPU encoder against transformers {peer}",
-            ratios(taken[peer], taken["ours"]),
-            Bar(at_least=2),
-            **setup.milliseconds_a_step(taken),
-        )
+        figure(f"GPU {what} against transformers {peer}", ratios(taken[peer], taken["ours"]), bar, **details)
         for peer in ("eager", "compiled")
         if peer in taken
     ]
