@@ -85,8 +85,10 @@ def plan_all(arguments: argparse.Namespace) -> list[Planned]:
 def make_once(path: Path, make: Callable[[], object]) -> None:
     """Call `make` unless `path` is there. Of several processes that want it, one makes it and the others wait.
 
-    Raises DataError if that takes more than an hour.
+    What is there is whole, so nobody waits for it. Raises DataError if waiting takes more than an hour.
     """
+    if path.exists():
+        return
     WORK.mkdir(parents=True, exist_ok=True)
     refusal = DataError(f"{WORK}: another process has been busy in it for {WAIT_SECONDS / 60:.0f} minutes; end it")
     with folder_lock(WORK, WAIT_SECONDS, refusal):

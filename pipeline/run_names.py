@@ -6,13 +6,13 @@ none, squad_v2, seed 14, 2 epochs       another profile, and changes in it
 """
 
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import ConfigError
 from pipeline.experiment import Experiment, canonical_parameters
+from pipeline.git import git
 from pipeline.params import load_params
 from pipeline.places import PARAMS
 
@@ -40,13 +40,12 @@ def title(experiment: Experiment) -> str:
 def committed_parameters(profile: str) -> tuple[str, dict[str, Any]] | None:
     """The committed choice of profile, and the committed parameters with `profile` in use; None if unknown."""
     revision = os.environ.get("DVC_EXP_BASELINE_REV") or "HEAD"  # a queued experiment's HEAD has its changes
-    try:
-        done = subprocess.run(["git", "show", f"{revision}:./{PARAMS}"], capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no repository, or no git
+    text = git("show", f"{revision}:./{PARAMS}")
+    if not text:  # no repository, or no git
         return None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / PARAMS.name
-        file.write_bytes(done.stdout)
+        file.write_text(text, encoding="utf-8")
         try:
             params = load_params(file)
         except ConfigError:  # of another version
