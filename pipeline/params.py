@@ -28,6 +28,7 @@ from pipeline.yaml_file import read_yaml
 NAME = Text("a name in quotes or plain letters")
 REVISION = Optional(Text("a branch, tag or commit (in quotes)"))
 ORIGIN = Text("scratch, a folder, or a Hub id")
+PROCESSES = {"portable_bits": Flag(), "num_processes": Integer(1, 1024)}
 
 
 class Section(BaseModel):
@@ -107,12 +108,7 @@ Profile = create_model(
         | options.BASE
     ),
     scratch_size=_described(ScratchSize, "a mapping with n_layer, d_model, n_head, d_inner, …"),
-    **_fields(
-        options.CHUNKING
-        | {"portable_bits": Flag(), "num_processes": Integer(1, 1024)}
-        | options.TRAINING
-        | options.EVALUATION
-    ),
+    **_fields(options.CHUNKING | PROCESSES | options.TRAINING | options.EVALUATION),
 )
 _Params = create_model(
     "Params",
