@@ -12,7 +12,7 @@ from gmmxlnet.errors import ConfigError, reason_of
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20  # mappings and lists in each other
-MAX_NODES = 20_000  # keys and values, those of aliases counted wherever they stand
+MAX_NODES = 5_000  # keys and values, those of aliases counted wherever they stand
 MAX_SCALAR = 4096  # characters of a key or a value; an integer of more than 4,300 digits cannot even be read
 NOT_A_VALUE = (ValueError, OverflowError, TypeError, AttributeError)  # of ruamel.yaml: a date such as 2001-99-99
 
