@@ -95,10 +95,10 @@ def test_training_takes_a_step_a_batch_on_the_same_questions(texts, sides, expec
     seen, steps = sides(training)
     prepared = recorded(monkeypatch, run_qa, "prepare")
     opened = recorded(monkeypatch, training, "training_documents")
-    training.training_figures(SCALE, texts)
-    ((_, documents),) = opened
+    assert len(training.training_figures(SCALE, texts)) == 2
+    (_, documents), _ = opened
     ids = [documents.question_id(int(i)) for batch in seen["ours"] for i in batch["document_index"]]
-    assert len(ids) == 2 * 2 * SCALE.batch_size  # a warm-up and a repeat of two batches
+    assert len(ids) == 2 * 2 * 2 * SCALE.batch_size  # two figures, a warm-up and a repeat of two batches
     assert sorted(ids) == sorted(one for args, _ in prepared for one in args[0]["id"])
     assert read_by(seen["ours"]) == expected_tokens(ids, LONGEST_QUESTION)
     assert read_by(seen["theirs"]) == expected_tokens(ids, SCALE.max_length)
@@ -106,6 +106,31 @@ def test_training_takes_a_step_a_batch_on_the_same_questions(texts, sides, expec
     assert steps["theirs"] == len(seen["theirs"])
     sizes = [len(features) for _, features in prepared]
     assert len(seen["theirs"]) == sum(-(-size // SCALE.batch_size) for size in sizes)
+
+
+def test_the_careful_peer_pads_to_the_longest_of_a_batch_and_keeps_its_labels(texts):
+    questions = run_qa.read_questions(texts.dev)
+    features = run_qa.prepare(
+        questions, texts.tokenizer, make=run_qa.training_features, max_length=SCALE.max_length, stride=SCALE.stride
+    )
+    batches = list(training._their_sorted_batches(features, SCALE))
+    plain = list(training._their_batches(features, SCALE))
+    lengths = [batch["attention_mask"].sum(1) for batch in batches]
+    assert torch.equal(torch.cat(lengths), torch.cat(lengths).sort(descending=True).values)
+    assert all(batch["input_ids"].shape[1] == int(each.max()) for batch, each in zip(batches, lengths, strict=True))
+
+    def labeled(batches):
+        """The tokens of each feature, and those at its start and end."""
+        return sorted(
+            (ids[mask.bool()].tolist(), int(ids[start]), int(ids[end]))
+            for batch in batches
+            for ids, mask, start, end in zip(
+                *(batch[name] for name in ("input_ids", "attention_mask", "start_positions", "end_positions")),
+                strict=True,
+            )
+        )
+
+    assert labeled(batches) == labeled(plain)
 
 
 def test_evaluation_answers_the_same_questions_once(texts, sides, expected_tokens, monkeypatch):
