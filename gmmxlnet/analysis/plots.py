@@ -21,7 +21,8 @@ INK, SOFT, DPI = "#1b2a41", "#8d99ae", 160
 PAGE_WIDTH = 6.0  # inches; a wider plot could not be read on a phone, which shrinks it to 4 inches
 LONGEST_LABEL = 40  # characters
 SMOOTHED = 20  # segments in the running mean of the entropy
-LINES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))  # experts, parts
+# Of experts and parts of the loss.
+LINES: Sequence[Any] = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++")  # of experts
 LOSSES = {"loss": "loss", "span": "span", "reconstruction": "memory reconstruction (unweighted)"}
 SHADES = {"normal": "#4f6d9a", "zeroed": "#8fa3c4", "shuffled": "#c3cede", "reset": "#f2f4f8"}  # of memory ablations
