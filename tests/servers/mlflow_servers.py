@@ -103,7 +103,8 @@ class MLflowServer:
         wait_until(lambda: answers(self.port))
 
     def stop(self):
-        """With its workers."""
+        """With its workers, of which one may still accept a connection when the first process is gone."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        wait_until(lambda: not answers(self.port))

@@ -117,13 +117,14 @@ def make_workspace(tmp_path_factory, sample_chunks):
     return make
 
 
-def start_training(folder):
-    process = multiprocessing.get_context("fork").Process(target=_in_folder, args=(folder, train.main))
+def start_training(folder, pause=1.0):
+    """Train, with a pause in seconds before each of six logs."""
+    process = multiprocessing.get_context("fork").Process(target=_in_folder, args=(folder, train.main, pause))
     process.start()
     return process
 
 
-def _in_folder(folder, main):
+def _in_folder(folder, main, pause=0.0):
     sys.stdout = sys.stderr = (folder / "log").open("a", buffering=1)  # pytest's own until here
     os.chdir(folder)
     os.environ["DVC_ROOT"] = str(folder)
@@ -131,7 +132,7 @@ def _in_folder(folder, main):
     on_log = MLflowCallback.on_log
 
     def slowly(*arguments, **words):
-        time.sleep(1)
+        time.sleep(pause)
         on_log(*arguments, **words)
 
     MLflowCallback.on_log = slowly
@@ -204,23 +205,24 @@ def test_eight_trainings_at_once(client, make_workspace):
     ("away", "seeds"),
     [
         ("server", range(200, 208)),
-        ("database", range(300, 303)),
+        ("database for a minute", range(300, 303)),
         ("database until the end", range(400, 403)),
         ("bucket", range(500, 503)),
     ],
 )
 def test_what_goes_away_while_trainings_log(away, seeds, client, make_workspace, server, postgres, storage):
     folders, since = [make_workspace(seed) for seed in seeds], int(time.time() * 1000)
-    started = [start_training(folder) for folder in folders]
+    minute = away == "database for a minute"
+    started = [start_training(folder, 15.0 if minute else 1.0) for folder in folders]
     wait_for_steps(client, since)
     gone = {"server": server, "bucket": storage}.get(away, postgres)
     gone.stop()
-    if away in ("server", "database"):
-        time.sleep(3)
+    if away in ("server", "database for a minute"):
+        time.sleep(60 if minute else 3)
         gone.start()
     for process in started:
         process.join()
-    if away not in ("server", "database"):
+    if away not in ("server", "database for a minute"):
         gone.start()
     assert {process.exitcode for process in started} == {0}
     said = [warnings_of(folder) for folder in folders]
@@ -350,6 +352,30 @@ def test_a_schema_of_an_older_mlflow(experiment, postgres, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", uri], check=True, capture_output=True)
     send_and_check(MlflowClient(uri), experiment, capsys)
+
+
+def test_a_schema_that_mlflow_refuses(experiment, postgres, monkeypatch, capsys):
+    """As a newer MLflow leaves it."""
+    postgres.run("CREATE DATABASE newer")
+    uri = postgres.uri("newer")
+    make = f"from mlflow import MlflowClient; MlflowClient({uri!r}).search_experiments()"
+    subprocess.run([sys.executable, "-c", make], check=True, capture_output=True)
+    known = set_schema(uri, "ffffffffffff")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    log_a_training(experiment)
+    assert "schema" in the_one_line(capsys)
+    assert set_schema(uri, known) == "ffffffffffff"
+    send_and_check(MlflowClient(uri), experiment, capsys)
+
+
+def set_schema(uri, version):
+    """Returns what it was."""
+    import psycopg
+
+    with psycopg.connect(uri, autocommit=True) as connection:
+        (before,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        connection.execute("UPDATE alembic_version SET version_num = %s", [version])
+    return before
 
 
 def make_old_tables(uri):

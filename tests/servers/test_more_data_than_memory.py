@@ -20,8 +20,8 @@ from tests.small_repository import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's RLIMIT_DATA")]
-LIMITS = {"chunk": 512 * 2**20, "train": 2**30, "evaluate": 2**30}  # bytes
-NUM_PARTS, CONTEXTS_A_PART, WORDS, QUESTIONS = 17, 500, 15_000, 4
+LIMITS = {"chunk": 640 * 2**20, "train": 2**30, "evaluate": 2**30}  # bytes
+NUM_PARTS, CONTEXTS_A_PART, WORDS, QUESTIONS = 40, 250, 15_000, 4
 VOCABULARY = [f"w{word}" for word in range(3_000)]
 
 
