@@ -308,7 +308,7 @@ def test_broken_yaml_is_located(tmp_path, text, words):
     [
         ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
             f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in itertools.pairwise("abcdefgh")
-        ), "line 5: more than 5,000 keys and values, aliases expanded;"),
+        ), "line 4: more than 5,000 keys and values, aliases expanded;"),
         ("a: &a\n  b: *a\n", "line 2: *a stands inside of what it names; write the values out"),
         ("a: &a [*a]\n", "line 1: *a stands inside of what it names"),
         ("a: *b\n", "line 1: found undefined alias"),

@@ -20,8 +20,8 @@ from tests.small_repository import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's RLIMIT_DATA")]
-LIMITS = {"chunk": 640 * 2**20, "train": 2**30, "evaluate": 2**30}  # bytes
-NUM_PARTS, CONTEXTS_A_PART, WORDS, QUESTIONS = 40, 250, 15_000, 4
+LIMITS = {"chunk": 768 * 2**20, "train": 2**30, "evaluate": 2**30}  # bytes
+NUM_PARTS, CONTEXTS_A_PART, WORDS, QUESTIONS = 48, 250, 15_000, 4
 VOCABULARY = [f"w{word}" for word in range(3_000)]
 
 
@@ -62,6 +62,7 @@ def workspace(tmp_path_factory):
     scratch_tokenizer([" ".join(VOCABULARY)]).save_pretrained(folder / "tokenizer")
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
     more = {"max_seq_length": 384, "doc_stride": 64, "max_question_length": 32, "calibration_fraction": 0.0002}
+    more |= {"progressive_segments": [4], "batch_size": 4}  # activations count too
     more |= {"dataset": str(folder / "dataset"), "tokenizer": str(folder / "tokenizer"), "max_train_documents": None}
     shrink(folder / "params.yaml", **more)
     return folder
