@@ -27,7 +27,7 @@ def test_the_miniature_writes_a_report(run, tmp_path):
     done = run("benchmarks", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((tmp_path / "benchmarks.json").read_text())
-    assert len(report["figures"]) == 14
+    assert len(report["figures"]) == 15
     for found in report["figures"]:
         assert found["lowest"] <= found["value"] <= found["highest"]
         assert found["name"] in done.stdout
