@@ -20,9 +20,3 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # Read by OpenMP when torch is imported: threads that wait for others sleep instead of occupying a core that another
 # program needs. The bits are the same.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-# Read by torch when it is imported: the same instructions on every x86-64 processor that has AVX2, hence the same bits.
-# MKL_CBWR alone leaves MKL's exp, tanh and matrix-vector products to MKL_ENABLE_INSTRUCTIONS, if somebody has set it.
-if os.environ.get("GMMXLNET_PORTABLE_BITS") == "1":
-    os.environ |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    os.environ |= {"MKL_CBWR": "AVX2,STRICT", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}

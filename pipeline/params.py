@@ -19,7 +19,7 @@ from gmmxlnet import options
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.messages import holds_credentials
-from gmmxlnet.options import Integer, Optional, Rule, Text
+from gmmxlnet.options import Flag, Integer, Optional, Rule, Text
 from gmmxlnet.windows import check_window
 from pipeline.params_errors import explain
 from pipeline.places import PARAMS
@@ -28,6 +28,7 @@ from pipeline.yaml_file import read_yaml
 NAME = Text("a name in quotes or plain letters")
 REVISION = Optional(Text("a branch, tag or commit (in quotes)"))
 ORIGIN = Text("scratch, a folder, or a Hub id")
+PROCESSES = {"portable_bits": Flag(), "num_processes": Integer(1, 1024)}
 
 
 class Section(BaseModel):
@@ -107,7 +108,7 @@ Profile = create_model(
         | options.BASE
     ),
     scratch_size=_described(ScratchSize, "a mapping with n_layer, d_model, n_head, d_inner, …"),
-    **_fields(options.CHUNKING | {"num_processes": Integer(1, 1024)} | options.TRAINING | options.EVALUATION),
+    **_fields(options.CHUNKING | PROCESSES | options.TRAINING | options.EVALUATION),
 )
 _Params = create_model(
     "Params",

@@ -7,11 +7,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from gmmxlnet.errors import GMMXLNetError, Interrupted, cannot_write, is_out_of_memory
+from gmmxlnet.errors import ConfigError, GMMXLNetError, Interrupted, cannot_write, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import guard_output, said, say
 from gmmxlnet.utils.logs import add_log_level, set_log_level
@@ -39,7 +39,16 @@ def run_stage(main: Callable[[], None]) -> None:
     with errors_on_one_line(stage):
         set_log_level(arguments.log_level)
         with only_stage_here():
+            if main.__module__ == "__main__":  # this process is the stage's own
+                _prepare_bits()
             main()
+
+
+def _prepare_bits() -> None:
+    from pipeline import params, portable_bits  # not before `crash` watches this process
+
+    with suppress(ConfigError):  # the stage refuses such parameters itself, in its own words
+        portable_bits.prepare(params.load_params())
 
 
 def only_stage_here() -> AbstractContextManager[None]:

@@ -55,7 +55,9 @@ def main() -> None:
         parameters += f" (the adapter has {size_beside_base(model)})"
     say(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {TRAINING_CSV}")
     kind, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    logger.info("train: processor %s, %d threads; others give other bits (docs/running.md)", kind, threads)
+    logger.info(
+        "train: processor %s, %d threads; where these are the same, so are the bits (docs/running.md)", kind, threads
+    )
 
 
 if __name__ == "__main__":

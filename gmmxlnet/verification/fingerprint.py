@@ -1,5 +1,8 @@
 """Fingerprints of models: hashes of all tensors, and logits on a batch derived from the configuration.
 
+The logits are computed in float64 and rounded, so that they do not depend on the processor or the number of threads: a
+model is recognised on a machine other than the one that trained it.
+
 `python -m gmmxlnet.verification.fingerprint --seed N FOLDER…` loads checkpoints and prints their fingerprints as JSON,
 a line each; `gmmxlnet verify` runs it in a fresh process and compares with what training wrote beside the weights.
 """
@@ -20,20 +23,25 @@ from gmmxlnet.utils.tensors import tensor_hash
 
 FILE_NAME = "fingerprint.json"
 PROBE_DOCUMENTS, PROBE_SEGMENTS, PROBE_TOKENS = 2, 3, 24
+DECIMALS = 6  # of the logits; processors differ in the 14th, so hardly one probe in 100,000 rounds differently
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """SHA-256 of every tensor by name (dtype, shape and bytes), and the probe's start and end logits, flattened."""
+    """SHA-256 of every tensor by name (dtype, shape and bytes), and the probe's start and end logits.
+
+    The logits are flattened and rounded to `DECIMALS` decimals.
+    """
 
     tensors: dict[str, str]
     logits: list[float]
 
     @classmethod
     def of(cls, model: GMMXLNetForQA) -> "Fingerprint":
-        """Of a model as it stands in memory; computed on the CPU, in evaluation mode, on one thread."""
+        """Of a model as it stands in memory; computed on the CPU, in float64 and evaluation mode."""
         tensors = {name: tensor_hash(tensor) for name, tensor in sorted(model.state_dict().items())}
-        return cls(tensors, probe_logits(model).flatten().tolist())
+        logits = probe_logits(model).flatten().numpy()
+        return cls(tensors, (np.round(logits, DECIMALS) + 0.0).tolist())  # + 0.0: no negative zeros
 
     @classmethod
     def read(cls, folder: Path) -> "Fingerprint":
@@ -63,13 +71,10 @@ class Fingerprint:
 
 def probe_logits(model: GMMXLNetForQA) -> torch.Tensor:
     """Start and end logits (2, B, S, L) float64 on the probe; the model is left as it was."""
-    probe = copy.deepcopy(model).cpu().eval()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    probe = copy.deepcopy(model).cpu().double().eval()
     with torch.no_grad():
         output = probe(**_probe_batch(model.config))
-    torch.set_num_threads(threads)
-    return torch.stack([output.start_logits, output.end_logits]).double()
+    return torch.stack([output.start_logits, output.end_logits])
 
 
 def _probe_batch(config: GMMXLNetConfig) -> dict[str, torch.Tensor]:

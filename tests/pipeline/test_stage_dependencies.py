@@ -65,6 +65,7 @@ WITHOUT_EFFECT_IN = {
     ("push", "gmmxlnet/windows.py"): "comes with the options",
     ("verify", "gmmxlnet/utils/processes.py"): "one process verifies",
     ("chunk", "gmmxlnet/memory_kinds.py"): "comes with the options",
+    **{(stage, "pipeline/portable_bits.py"): "computes nothing of floats" for stage in ("check", "chunk", "push")},
 }
 DECISIVE_FOR = {
     ("train", "gmmxlnet/options.py"),
@@ -163,6 +164,7 @@ NAMED_BUT_NOT_READ = {  # in this run
     ("push", "progressive_segments"): "with hub_model_id",
     ("push", "profile"): "chooses the others",
     ("analyze", "precision"): "of evaluate's figures on the page",
+    **{(stage, "portable_bits"): "run_stage" for stage in ("train", "verify", "evaluate", "analyze")},
 }
 SMALL = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
 FEW = {"max_train_documents": 60, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}

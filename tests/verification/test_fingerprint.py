@@ -9,6 +9,7 @@ from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.utils.tensors import tensor_hash
 from gmmxlnet.verification.fingerprint import FILE_NAME, Fingerprint
+from gmmxlnet.verification.full import in_fresh_process
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,20 @@ def test_it_does_not_depend_on_mode_threads_or_random_state_and_leaves_them(trai
     assert trained.training
     assert torch.get_num_threads() == threads
     trained.eval()
+
+
+OTHER_PROCESSORS = {
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2,STRICT", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "no AVX": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+}
+
+
+@pytest.mark.parametrize("processor", OTHER_PROCESSORS)
+def test_it_does_not_depend_on_the_processor(trained, tmp_path, monkeypatch, processor):
+    trained.save_pretrained(tmp_path)
+    for name, value in OTHER_PROCESSORS[processor].items():
+        monkeypatch.setenv(name, value)
+    assert in_fresh_process([tmp_path], seed=1) == [Fingerprint.of(trained)]
 
 
 def test_a_saved_and_loaded_model_has_the_same(trained, tmp_path):

@@ -1,7 +1,7 @@
 """`checkpoint.json`: the manifest of a checkpoint, which shows whether its folder is unchanged since it was saved.
 
     format, version    gmmxlnet-checkpoint, the version of config.json
-    made_with          versions of gmmxlnet, torch, transformers, safetensors and Python
+    made_with          versions of gmmxlnet, torch, transformers, safetensors and Python (3.11, …)
     config             contents of config.json
     tensors            dtype, shape and SHA-256 of every tensor of the model
     shared             further names of shared tensors, and the name each is saved under
@@ -104,7 +104,7 @@ class Manifest:
 def versions() -> dict[str, str]:
     """Return the versions of gmmxlnet, Python and the libraries that write checkpoints."""
     libraries = {name: installed(name) for name in _LIBRARIES}
-    return {"gmmxlnet": gmmxlnet.__version__, **libraries, "python": platform.python_version()}
+    return {"gmmxlnet": gmmxlnet.__version__, **libraries, "python": ".".join(platform.python_version_tuple()[:2])}
 
 
 def seal(folder: str | Path) -> None:

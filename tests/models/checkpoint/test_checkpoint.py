@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import sys
 
 import pytest
 import torch
@@ -389,6 +390,7 @@ def test_a_damaged_manifest_is_refused(folder, text):
 def test_the_manifest_says_what_made_the_checkpoint(folder):
     values = json.loads((folder / MANIFEST).read_text())
     assert set(values["made_with"]) == {"gmmxlnet", "torch", "transformers", "safetensors", "python"}
+    assert values["made_with"]["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"  # no patch version
     assert values["version"] == "1.0"
     assert values["tensors"]["expert_mixture.expert_0"]["shape"] == [2, 8]
     assert values["config"]["num_experts"] == 3
