@@ -102,7 +102,7 @@ def _full(report: Report, folder: Path, opened: Opened, seed: int) -> None:
                 f"{folder}: reloaded, the model differs from the trained one in {len(found['differing_tensors'])} "
                 f"tensors and by {found['max_abs_logit_diff']} in its logits"
             )
-        return f"{found['tensors']} tensors and all logits are bit-identical in a fresh process with another seed"
+        return f"a fresh process with another seed finds the same bits in {found['tensors']} tensors and all logits"
 
     def control() -> str:
         if not report.reload["negative_control_detected"]:

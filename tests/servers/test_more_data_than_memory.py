@@ -62,7 +62,7 @@ def workspace(tmp_path_factory):
     scratch_tokenizer([" ".join(VOCABULARY)]).save_pretrained(folder / "tokenizer")
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
     more = {"max_seq_length": 384, "doc_stride": 64, "max_question_length": 32, "calibration_fraction": 0.0002}
-    more |= {"progressive_segments": [4], "batch_size": 4}  # activations count too
+    more |= {"progressive_segments": [4], "batch_size": 4, "max_eval_documents": None}  # activations count too
     more |= {"dataset": str(folder / "dataset"), "tokenizer": str(folder / "tokenizer"), "max_train_documents": None}
     shrink(folder / "params.yaml", **more)
     return folder
