@@ -20,8 +20,9 @@ import math
 import shlex
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -88,6 +89,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         help="instead of hours, as an earlier run printed",
     )
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
+    parser.add_argument("--plan-only", action="store_true", help="convert and choose the steps, and end")
     add_log_level(parser)
     arguments = parser.parse_args(words)
     for name in ("bert", "squad"):
@@ -217,6 +219,14 @@ def make_plan(arguments: argparse.Namespace, params: Params, file: Path) -> Plan
     return plan
 
 
+def plan_in_own_process(arguments: argparse.Namespace, params: Params, file: Path) -> Plan:
+    """`make_plan` by the same command in another process: it needs gigabytes, and so does the training after it."""
+    status = subprocess.run([sys.executable, *sys.orig_argv[1:], "--plan-only"], check=False).returncode
+    if status:
+        sys.exit(max(status, 1))  # it has said why
+    return read_plan(file)
+
+
 def export() -> None:
     """Write a reader without memory as transformers' XLNet, which `base_model` takes and which loads anywhere."""
     model = GMMXLNetForQA.from_pretrained(MODEL)
@@ -238,14 +248,17 @@ def show_example(squad: str) -> None:
         raise GMMXLNetError(f"`gmmxlnet answer` ended with status {status}")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None, *, planned: Callable[..., Plan] = make_plan) -> None:
     """Plan, run, report, answer, as `words` or the shell's arguments say."""
     arguments = parse(words)
     set_log_level(arguments.log_level)
     arguments.bert, arguments.squad = find_local(arguments.bert), find_local(arguments.squad)
     params = overridden(PARAMS.read_text("utf-8"), overrides(arguments))
     file = plan_file(arguments, params)
-    plan = read_plan(file) if file.exists() else make_plan(arguments, params, file)
+    if arguments.plan_only:
+        make_plan(arguments, params, file)
+        return
+    plan = read_plan(file) if file.exists() else planned(arguments, params, file)
     again = f"BERT={shlex.quote(arguments.bert)} SQUAD={shlex.quote(arguments.squad)}"
     again = f'make reader {again} STEPS="{plan.conversion_steps} {plan.max_steps}"'
     say(f"reader: {plan.conversion_steps:,} steps of conversion, {plan.max_steps:,} of training; again: {again}")
@@ -263,4 +276,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     with errors_on_one_line("reader"):
-        main()
+        main(planned=plan_in_own_process)

@@ -242,10 +242,10 @@ def test_make_readers_own_command_in_a_repository(bert_folder, squad, tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
-    command = ["--bert", str(bert_folder), "--squad", str(squad), "--hours", "0.03", "--set", *SMALL]
-    printed = []
-    for _ in range(2):
-        done = subprocess.run(
+
+    def make_reader(hours):
+        command = ["--bert", str(bert_folder), "--squad", str(squad), "--hours", hours, "--set", *SMALL]
+        return subprocess.run(
             [sys.executable, "-m", "pipeline.reader", *command],
             cwd=folder,
             env=environment,
@@ -253,6 +253,10 @@ def test_make_readers_own_command_in_a_repository(bert_folder, squad, tmp_path):
             capture_output=True,
             check=False,
         )
+
+    printed = []
+    for _ in range(2):
+        done = make_reader("0.03")
         assert done.returncode == 0, done.stdout + done.stderr
         printed.append(done.stdout)
     steps = re.search(r'STEPS="(\d+) (\d+)"', printed[0])
@@ -260,3 +264,9 @@ def test_make_readers_own_command_in_a_repository(bert_folder, squad, tmp_path):
     assert steps[0] in printed[1]
     assert "Data and pipelines are up to date." in printed[1]
     assert (folder / "reports" / "index.html").exists()
+
+    too_few = make_reader("0.0001")
+    assert too_few.returncode == 1
+    said = [line for line in too_few.stderr.splitlines() if line.startswith("reader: ")]
+    assert len(said) == 1
+    assert "hours: too few to train and evaluate here" in said[0]
