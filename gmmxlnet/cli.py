@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from gmmxlnet.errors import GMMXLNetError, Interrupted, cannot_write, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import say
+from gmmxlnet.native_settings import set_native_defaults
 from gmmxlnet.utils.logs import add_log_level, quiet_without_a_terminal, set_log_level
 
 COMMANDS = {  # modules in gmmxlnet/commands, as typed in the shell, and what they do
@@ -54,6 +55,7 @@ def _options_of(settings: type) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    set_native_defaults()
     program = " ".join(["gmmxlnet", *[name for name in arguments if name in COMMANDS][:1]])
     try:
         with raise_on_signals():

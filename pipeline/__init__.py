@@ -6,17 +6,15 @@ Run one by hand with `python -m pipeline.<stage>`.
 import os
 import sys
 
+from gmmxlnet.native_settings import set_native_defaults
 from gmmxlnet.utils.logs import quiet_without_a_terminal
 from pipeline import crash
 
 if sys.argv[0] == "-m":  # `python -m pipeline.<stage>`
     crash.prepare(sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("pipeline.").replace("_", "-"))
+set_native_defaults()
 quiet_without_a_terminal()
 
 # Read by MLflow when it is imported: report nothing to its makers, draw no progress bars of its own.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-# Read by OpenMP when torch is imported: threads that wait for others sleep instead of occupying a core that another
-# program needs. The bits are the same.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

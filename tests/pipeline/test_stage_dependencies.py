@@ -26,6 +26,7 @@ WITHOUT_EFFECT = {
     "gmmxlnet/utils/files.py": "how files are replaced",
     "gmmxlnet/hub_files.py": "refuses files",
     "gmmxlnet/interrupts.py": "how signals end a program",
+    "gmmxlnet/native_settings.py": "time and memory; the bits are the same",
     "gmmxlnet/utils/logs.py": "what is printed",
     "gmmxlnet/utils/progress.py": "what is printed",
     "gmmxlnet/verification/__init__.py": "forwards names",
