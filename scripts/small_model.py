@@ -6,8 +6,13 @@ from typing import Any
 from ruamel.yaml import YAML
 
 SIZE = {"n_layer": 1, "d_model": 16, "n_head": 2, "d_inner": 16}
-PROFILE = {"max_train_documents": 40, "max_eval_documents": 6, "max_steps": 2, "calibration_fraction": 0.2}
-PROFILE |= {"portable_bits": False}  # which asks for two threads
+PROFILE = {
+    "max_train_documents": 40,
+    "max_eval_documents": 6,
+    "max_steps": 2,
+    "calibration_fraction": 0.2,
+    "portable_bits": False,  # which asks for two threads
+}
 
 
 def shrink(params_file: Path, **profile: Any) -> None:
