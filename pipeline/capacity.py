@@ -28,6 +28,7 @@ from gmmxlnet.data.load import LoadWorld
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file
+from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.long_documents import run_and_report
 from pipeline.places import PARAMS, REPORTS
 from pipeline.stage import errors_on_one_line
@@ -112,6 +113,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
     parser.add_argument("--commands", action="store_true", help="print the command of each cell for DVC and stop")
+    add_log_level(parser)
     return parser.parse_args(arguments)
 
 
@@ -183,6 +185,7 @@ def report(planned: Sequence[Planned]) -> list[str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
+    set_log_level(arguments.log_level)
     planned = plan_all(arguments)
     if arguments.commands:
         for one in planned:

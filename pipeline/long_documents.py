@@ -36,6 +36,7 @@ from gmmxlnet.training import GMMTrainer
 from gmmxlnet.training.resume import surroundings
 from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of, write_json
+from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.chunk import chunk_settings
 from pipeline.cost import cost_of_training, machine
 from pipeline.experiment import Experiment, folder_hash
@@ -68,6 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--prepare", action="store_true", help="make the token arrays and stop")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
+    add_log_level(parser)
     return parser.parse_args(arguments)
 
 
@@ -174,6 +176,7 @@ def run(planned: Planned, results: Path, command: str = NAME) -> None:
         say(f"{command}: {planned.name} is done")
         return
     if not job.model.exists():
+        say(f"{command}: {planned.name}: training")
         job.train()
     scored = job.score()
     scored.write(file)
@@ -234,6 +237,7 @@ def report(planned: Sequence[Planned], name: str) -> list[str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
+    set_log_level(arguments.log_level)
     planned = plan_all(arguments)
     if arguments.prepare:
         say(f"long-documents: {', '.join(sorted({str(Job(one).chunks) for one in planned}))}")

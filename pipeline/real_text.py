@@ -25,6 +25,7 @@ from gmmxlnet.messages import say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import save_plain_xlnet
 from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of
+from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.experiment import folder_hash
 from pipeline.long_documents import WORK, make_once, run_and_report
 from pipeline.places import REPORTS, find_local
@@ -72,6 +73,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 14, 15])
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
+    add_log_level(parser)
     return parser.parse_args(arguments)
 
 
@@ -163,6 +165,7 @@ def _place(variant: str) -> tuple[int, str]:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
+    set_log_level(arguments.log_level)
     run_and_report(plan_all(arguments), REPORTS / NAME, NAME, report, report_only=arguments.report_only)
 
 
