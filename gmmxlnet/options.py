@@ -278,7 +278,7 @@ def _count(most: int) -> Integer:
     return Integer(1, most)
 
 
-PRECISIONS = ("auto", "float32", "bfloat16")  # of what is not trained by a profile: answers, conversions
+PRECISIONS = ("auto", "float32", "bfloat16")  # of answers, conversions and pretraining
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 STRATEGIES = OneOf(("learned", "zeros", "uniform", "orthogonal"))
 MAX_MEMORY_SLOTS = 32
@@ -382,7 +382,7 @@ TRAINING: dict[str, Rule] = {
     "weight_decay": WEIGHT,
     "max_grad_norm": POSITIVE,
     "gradient_checkpointing": Flag(),
-    "precision": OneOf(("float32", "bfloat16", "float16")),
+    "precision": OneOf((*PRECISIONS, "float16")),
     "num_workers": Integer(0, 256),
     "save_steps": Optional(_count(10**9), "to choose by time"),
     "save_total_limit": _count(1000),

@@ -34,7 +34,7 @@ from gmmxlnet.messages import said, say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer
 from gmmxlnet.training.resume import surroundings
-from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.devices import choose_device, choose_precision
 from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of, write_json
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.chunk import chunk_settings
@@ -162,7 +162,8 @@ class Job:
             routing=routing,
             cost=read_object(self.model / COST, missing="remove the folder around it and run again"),
         )
-        told = setting([self.planned]) | {
+        precision = choose_precision(params.active.precision, choose_device(params.device))
+        told = setting([self.planned], precision) | {
             "parameters set": ", ".join(text for text in self.planned.overrides if text not in self.planned.own),
             "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
         }

@@ -6,6 +6,7 @@ import pandas as pd
 
 from gmmxlnet.data.dataset_names import held_by
 from gmmxlnet.messages import code_span
+from gmmxlnet.utils.devices import choose_device, choose_precision
 from gmmxlnet.utils.tables import markdown_table
 from pipeline.params import Params
 
@@ -48,7 +49,7 @@ def render_reader(params: Params, conversion: dict[str, Any], data: dict[str, An
         length=active.max_seq_length,
         rate=active.learning_rate,
         rate_memory=active.learning_rate_memory or active.learning_rate,
-        precision=active.precision,
+        precision=choose_precision(active.precision, choose_device(params.device)),
         memory=params.memory_type,
         seed=params.seed,
         table=_table(metrics),

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.evaluation.evaluator import QAEvaluator
@@ -13,13 +11,11 @@ from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.devices import autocast_dtype, choose_device
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.base_model import point_to_base
 from pipeline.params import Params
 from pipeline.places import TOKENIZER
-
-AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def score(params: Params, chunks: Path, model_folder: Path) -> Scored:
         n_best_size=active.n_best_size,
         max_answer_length=active.max_answer_length,
         batch_size=active.eval_batch_size,
-        autocast_dtype=AUTOCAST[active.precision],
+        autocast_dtype=autocast_dtype(active.precision, model.device),
         show_progress=True,
     )
     choice = choose_threshold(evaluator.predict(Documents.open(chunks, "calibration")))

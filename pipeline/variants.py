@@ -115,8 +115,12 @@ def in_use(params: Params) -> dict[str, Any]:
     return params.model_dump(exclude={"profiles"}) | {"active": params.active.model_dump()}
 
 
-def setting(planned: Sequence[Planned]) -> dict[str, str]:
-    """What all experiments of a comparison share, in words."""
+def setting(planned: Sequence[Planned], precision: str | None = None) -> dict[str, str]:
+    """What all experiments of a comparison share, in words.
+
+    Args:
+        precision: what they computed in, where that is known.
+    """
     params, active = planned[0].params, planned[0].params.active
     steps = f"at most {active.max_steps:,} steps, " if active.max_steps else ""
     batch = active.batch_size * active.gradient_accumulation_steps
@@ -124,7 +128,7 @@ def setting(planned: Sequence[Planned]) -> dict[str, str]:
     dataset = held_by(params.dataset, "train")
     return {
         "profile": f"{params.profile}, documents are {active.context}s, {documents} of {dataset} for training",
-        "encoder": f"{active.base_model}, segments of {active.max_seq_length} tokens, {active.precision}",
+        "encoder": f"{active.base_model}, segments of {active.max_seq_length} tokens, {precision or active.precision}",
         "budget of each": f"{steps}{active.num_epochs} epochs, {batch} documents a step, "
         f"learning rate {active.learning_rate:g}",
         "memory": f"{params.memory_num_tokens} slots, reconstruction weight {params.memory_reconstruction_weight:g}, "

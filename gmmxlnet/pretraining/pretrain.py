@@ -22,14 +22,13 @@ from gmmxlnet.pretraining.model import MaskedSpanXLNet, as_xlnet
 from gmmxlnet.pretraining.settings import PretrainingSettings
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.sampler import DocumentBatchSampler
-from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.devices import autocast_dtype, choose_device, choose_precision
 from gmmxlnet.utils.files import atomic_folder, write_json
 from gmmxlnet.utils.processes import Processes
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tensors import weights_hash
 
 REPORT = "pretraining.json"
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def training_config(
@@ -110,9 +109,7 @@ def pretrain(
     """
     if Processes.current().count > 1:
         raise ConfigError("pretraining runs in one process on one device; start it without a launcher")
-    if settings.precision == "auto":
-        on_gpu = choose_device(settings.device).type == "cuda"
-        settings = replace(settings, precision="bfloat16" if on_gpu else "float32")
+    settings = replace(settings, precision=choose_precision(settings.precision, choose_device(settings.device)))
     output = Path(output)
     seed_everything(settings.seed)
     tokenizer = corpus.tokenizer()
@@ -152,7 +149,8 @@ def pretrain(
 @torch.inference_mode()
 def score(model: MaskedSpanXLNet, heldout: MaskedSpanCollator, settings: PretrainingSettings) -> dict[str, float]:
     """Compute loss (nats), perplexity and accuracy on the masked tokens of a fixed set of held-out windows."""
-    device, dtype = choose_device(settings.device), DTYPES[settings.precision]
+    device = choose_device(settings.device)
+    dtype = autocast_dtype(settings.precision, device)
     model = model.to(device).eval()
     loss = correct = num_masked = 0.0
     for first in range(0, heldout.num_windows, settings.batch_size):

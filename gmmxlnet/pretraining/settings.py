@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gmmxlnet.options import ENCODER, RUN, TRAINING, Flag, Integer, Number, OneOf, require
+from gmmxlnet.options import ENCODER, PRECISIONS, RUN, TRAINING, Flag, Integer, Number, OneOf, require
 
 if TYPE_CHECKING:  # these import torch, which the command line's help does not need
     from transformers import XLNetTokenizerFast
@@ -19,7 +19,7 @@ RULES = (
         "length": Integer(16, 2**16),
         "mask_share": Number(above=0, below=0.5),
         "steps": Integer(1, 10**9),
-        "precision": OneOf(("auto", "float32", "bfloat16")),
+        "precision": OneOf(PRECISIONS),
     }
 )
 
@@ -52,7 +52,7 @@ class PretrainingSettings:
     learning_rate: float = _setting(6e-4, "peak of the schedule: a linear rise, then a linear fall to zero")
     warmup_fraction: float = _setting(0.1, "share of the steps in which the learning rate rises")
     weight_decay: float = _setting(0.01, "AdamW's decoupled decay; biases and norms are spared")
-    precision: str = _setting("auto", "float32, bfloat16, or auto: bfloat16 on a GPU")
+    precision: str = _setting("auto", "float32, bfloat16, or auto: bfloat16 on a GPU, and on a CPU that has AMX")
     device: str = _setting("auto", "auto (a GPU where torch sees one), cpu or cuda")
     seed: int = _setting(13, "of the initial weights, the order of windows, masks and dropout")
 

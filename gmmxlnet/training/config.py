@@ -79,7 +79,8 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     """Save only the memory state before each segment and recompute it in the backward pass: less memory, more time."""
     precision: str = "float32"
-    """`float32`, `bfloat16` or `float16`: autocast dtype of the encoder; routing and losses stay in float32."""
+    """`float32`, `bfloat16` or `float16`: autocast dtype of the encoder; routing and losses stay in float32. `auto`:
+    bfloat16 on a GPU that has it and on a CPU with AMX, float32 elsewhere."""
     fp16: bool = False
     """Alias of `precision="float16"`, used in docs/guide.md."""
     num_workers: int = 0

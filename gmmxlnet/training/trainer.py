@@ -38,7 +38,7 @@ from gmmxlnet.training.parameter_groups import parameter_groups, step_memory_tok
 from gmmxlnet.training.progress_bar import ProgressCallback
 from gmmxlnet.training.record import StepRecord
 from gmmxlnet.training.sampler import DocumentBatchSampler
-from gmmxlnet.utils.devices import choose_device
+from gmmxlnet.utils.devices import choose_device, choose_precision
 from gmmxlnet.utils.processes import Processes
 
 logger = logging.getLogger(__name__)
@@ -388,8 +388,8 @@ def whole_model(model: GMMXLNetForQA) -> GMMXLNetForQA:
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
     """Return the Trainer's arguments for a configuration; the caller decides on deterministic algorithms."""
-    precision = "float16" if config.fp16 else config.precision
     device = choose_device(config.device)
+    precision = choose_precision("float16" if config.fp16 else config.precision, device)
     if precision == "float16" and device.type == "cpu":
         raise ConfigError("precision float16 needs a GPU; use bfloat16 or float32")
     arguments = TrainingArguments(

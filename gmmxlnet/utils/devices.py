@@ -4,6 +4,8 @@ import torch
 
 from gmmxlnet.errors import ConfigError
 
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def choose_device(device: str) -> torch.device:
     """Returns the device for `auto` (a GPU if available, else the CPU), `cpu` or `cuda` (ConfigError without one)."""
@@ -12,7 +14,14 @@ def choose_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Returns bfloat16 or None (float32) for `torch.autocast`; `auto`: bfloat16 on a GPU and on a CPU with AMX."""
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Returns `precision`; for `auto` bfloat16 on a GPU that has it and on a CPU with AMX, float32 elsewhere."""
+    if precision != "auto":
+        return precision
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu.get_capabilities().get("amx_bf16")
-    return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else None
+    return "bfloat16" if fast else "float32"
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """Returns the dtype for `torch.autocast`, None for float32; `auto` as in `choose_precision`."""
+    return DTYPES[choose_precision(precision, device)]

@@ -105,8 +105,10 @@ def threshold(model, chunks) -> float:
     return choose_threshold(evaluator(model, chunks).predict(Documents.open(chunks, "calibration"))).value
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_model_reads_in_the_precision_of_the_parameters(workspace, tmp_path, precision) -> None:
+@pytest.mark.parametrize("amx", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
+def test_the_model_reads_in_the_precision_of_the_parameters(workspace, tmp_path, monkeypatch, precision, amx) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": amx})
     text = (workspace / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace("precision: float32", f"precision: {precision}"), "utf-8")
     params, seen = load_params(tmp_path / "params.yaml"), set()
@@ -118,7 +120,8 @@ def test_the_model_reads_in_the_precision_of_the_parameters(workspace, tmp_path,
     handle = register_module_forward_hook(note)
     score(params, workspace / "data" / "chunks", workspace / "models" / "gmm")
     handle.remove()
-    assert seen == {getattr(torch, precision)}
+    fast = torch.bfloat16 if amx else torch.float32
+    assert seen == {fast if precision == "auto" else getattr(torch, precision)}
 
 
 def read(workspace: Path, name: str) -> dict:

@@ -139,7 +139,7 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
         ("profiles.sample.learning_rate_memory", 0, "profiles.sample.learning_rate_memory must be a number in (0, 1]"),
         ("profiles.sample.dropout", 1, "profiles.sample.dropout must be a number in [0, 1), or null for what base_mo"),
         ("profiles.sample.warmup_fraction", 1.5, "profiles.sample.warmup_fraction must be a number in [0, 1), not"),
-        ("profiles.sample.precision", "fp16", 'profiles.sample.precision must be float32, bfloat16 or float16, not "f'),
+        ("profiles.sample.precision", "fp16", 'profiles.sample.precision must be auto, float32, bfloat16 or float16'),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_would_do(changed, key, value, words):

@@ -72,7 +72,7 @@ def test_memory_settings_are_what_the_model_takes():
             {"warmup_fraction": 0.5, "decay_fraction": 0.6},
             "decay_fraction must be at most 0.5, which is what warmup_fraction 0.5 leaves, not 0.6",
         ),
-        ({"precision": "fp8"}, "precision must be float32, bfloat16 or float16, not 'fp8'"),
+        ({"precision": "fp8"}, "precision must be auto, float32, bfloat16 or float16, not 'fp8'"),
         ({"device": "gpu"}, "device must be auto, cpu or cuda, not 'gpu'"),
         (
             {"progressive_segments": []},

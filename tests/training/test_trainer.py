@@ -270,6 +270,18 @@ def test_bfloat16_on_a_cpu_gives_the_same_bits_twice_and_nearly_those_of_float32
     torch.testing.assert_close(runs["one"][1], runs["float32"][1], rtol=2e-2, atol=0)
 
 
+@pytest.mark.parametrize("amx", [False, True])
+def test_auto_trains_in_bfloat16_where_a_cpu_has_amx(make_model, documents, monkeypatch, amx):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": amx})
+    runs = []
+    for precision in ("auto", "bfloat16" if amx else "float32"):
+        trainer = GMMTrainer(make_model("gmm"), config(max_steps=2, precision=precision), documents)
+        trainer.train()
+        runs.append(weights(trainer.model))
+    assert same(*runs)
+    assert trainer.args.bf16 == amx
+
+
 def test_progress_says_loss_and_speed(documents, make_model, caplog, monkeypatch, capsys):
     monkeypatch.setattr("gmmxlnet.utils.progress.SECONDS_BETWEEN_LINES", 0.0)
     caplog.set_level("INFO", logger="gmmxlnet")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmmxlnet.errors import ConfigError
-from gmmxlnet.utils.devices import autocast_dtype, choose_device
+from gmmxlnet.utils.devices import autocast_dtype, choose_device, choose_precision
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -23,6 +23,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 def test_a_precision_is_taken_at_its_word_on_any_device():
     for device in (torch.device("cpu"), torch.device("cuda")):
         assert autocast_dtype("bfloat16", device) == torch.bfloat16
+        assert autocast_dtype("float16", device) == torch.float16
         assert autocast_dtype("float32", device) is None
 
 
@@ -32,3 +33,4 @@ def test_auto_is_bfloat16_where_the_hardware_multiplies_it_faster(monkeypatch, f
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True} if fast else {"avx512_f": True})
     for device in (torch.device("cpu"), torch.device("cuda")):
         assert autocast_dtype("auto", device) == (torch.bfloat16 if fast else None)
+        assert choose_precision("auto", device) == ("bfloat16" if fast else "float32")
