@@ -31,6 +31,7 @@ DIFFERENCES = (
     ("gmm-write", "gmm-frozen", "learned routing less a router that keeps its random weights"),
     ("gmm-top1", "gmm-write", "writing one expert a segment less writing all"),
 )
+ALWAYS_EVEN = "gmm-uniform"  # loses nothing by even routing
 Cells = Mapping[tuple[int, str], Sequence[Result]]
 
 
@@ -145,16 +146,16 @@ def _differences(cells: Cells) -> list[str]:
             clear = above(ours, theirs) or above(theirs, ours)
             how = "intervals of all seeds apart" if clear else "intervals overlap"
             count = f"{len(ours)} and {len(theirs)} seeds"
-            said.append(f"Load {load}, {words}: {first - second:+.1f} points of EM ({how}; {count}).")
+            said.append(f"Load {load}, {words}: {first - second:+z.1f} points of EM ({how}; {count}).")
         for (its, name), results in sorted(cells.items()):
             lost = _mean(results, _lost)
-            if its != load or lost is None or name == "gmm-uniform":
+            if its != load or lost is None or name == ALWAYS_EVEN:
                 continue
             verdict = "the experts divide the work" if lost >= MATTERS else "**the experts do not divide the work**"
             moved = _mean(results, lambda one: _lost(one, "shuffled"))
-            others = "" if moved is None else f", with another document's {-moved:+.1f}"
+            others = "" if moved is None else f", with another document's {-moved:+z.1f}"
             said.append(
-                f"Load {load}, `{name}` with even routing instead of its own: {-lost:+.1f} points{others}; {verdict}."
+                f"Load {load}, `{name}` with even routing instead of its own: {-lost:+z.1f} points{others}; {verdict}."
             )
     return said
 
@@ -212,13 +213,14 @@ def plot_capacity(cells: Cells, variants: Sequence[Variant]) -> Figure:
     for place, variant in enumerate(variants):
         mine = {load: cells[load, variant.name] for load in known if (load, variant.name) in cells}
         style = {"color": f"C{place % 10}", "marker": "osD^vP*X<>"[place % 10], "markersize": 5}
+        style |= {"fillstyle": "full" if place < 10 else "none"}  # there are ten colors
         points = [(load, value) for load, results in mine.items() if (value := _mean(results, _cross)) is not None]
         if points:
             top.plot(*zip(*points, strict=True), label=variant.name, linewidth=1, **style)
             seeds = [(load, _cross(one)) for load, results in mine.items() for one in results]
             top.plot(*zip(*seeds, strict=True), linestyle="", alpha=0.4, **style)
         losses = [(load, value) for load, results in mine.items() if (value := _mean(results, _lost)) is not None]
-        if losses:
+        if losses and variant.name != ALWAYS_EVEN:
             bottom.plot(*zip(*losses, strict=True), label=variant.name, linewidth=1, **style)
     top.axhline(CHANCE, color=SOFT, linestyle=":", label="chance")
     top.set(ylabel="EM of cross (%)", ylim=(-3, 103), title="How many facts are kept until one of them counts")

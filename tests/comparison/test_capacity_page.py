@@ -88,6 +88,14 @@ def test_words_follow_from_the_numbers(cells):
     ]
 
 
+def test_nothing_is_not_said_as_less_than_nothing(make_cell):
+    cells = {(2, "gmm-write"): [make_cell("gmm-write", 13, 60.0, uniform=60.04)]}
+    page = render_capacity(cells, VARIANTS, {}, [], "plot.png")
+    assert "with even routing instead of its own: +0.0 points" in page
+    cells = {(2, "gmm-write"): [make_cell("gmm-write", 13, 60.0, uniform=59.96)]}
+    assert "-0.0 points" not in render_capacity(cells, VARIANTS, {}, [], "plot.png")
+
+
 def test_without_results_the_page_says_so():
     assert "Nothing is finished yet." in render_capacity({}, VARIANTS, {}, ["capacity-load2-none-s13"], "plot.png")
 
@@ -129,3 +137,12 @@ def test_the_plot_shows_means_and_losses(cells):
     lost = {line.get_label(): line.get_xydata().tolist() for line in bottom.lines}
     assert lost["gmm-write"] == [[2, 1.75], [4, 40.0]]
     assert "token" not in lost
+    assert "gmm-uniform" not in lost
+
+
+def test_no_two_variants_look_alike(make_cell):
+    variants = [Variant(name=f"v{number}", words="", overrides=()) for number in range(11)]
+    cells = {(2, one.name): [make_cell(one.name, 13, 50.0)] for one in variants}
+    lines = [line for line in plot_capacity(cells, variants).axes[0].lines if line.get_label().startswith("v")]
+    looks = {(line.get_color(), line.get_marker(), line.get_fillstyle()) for line in lines}
+    assert len(looks) == len(lines) == len(variants)
