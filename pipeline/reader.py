@@ -204,8 +204,8 @@ def dvc_repro(*stages: str) -> None:
         raise GMMXLNetError(f"`dvc repro` ended with status {status}; the same command again continues from there")
 
 
-def make_plan(arguments: argparse.Namespace, params: Params, file: Path) -> Plan:
-    """Turn the time into steps: convert, chunk, and time a few steps, unless the training's steps are given."""
+def make_plan(arguments: argparse.Namespace, params: Params, file: Path) -> None:
+    """Turn the time into steps, unless they are given: convert, chunk, time a few steps of training. Write the plan."""
     encoder, conversion_steps = convert_encoder(arguments, params)
     start = time.monotonic()
     params = set_parameters(overrides(arguments, base_model=encoder, tokenizer=encoder))
@@ -214,17 +214,14 @@ def make_plan(arguments: argparse.Namespace, params: Params, file: Path) -> Plan
     else:
         dvc_repro("chunk")
         max_steps = affordable_steps(params, 3600 * arguments.hours * (1 - CONVERSION), start)
-    plan = Plan(encoder, conversion_steps, max_steps)
-    write_json(file, asdict(plan))
-    return plan
+    write_json(file, asdict(Plan(encoder, conversion_steps, max_steps)))
 
 
-def plan_in_own_process(arguments: argparse.Namespace, params: Params, file: Path) -> Plan:
+def plan_in_own_process(*_: object) -> None:
     """`make_plan` by the same command in another process: it needs gigabytes, and so does the training after it."""
     status = subprocess.run([sys.executable, *sys.orig_argv[1:], "--plan-only"], check=False).returncode
     if status:
         sys.exit(max(status, 1))  # it has said why
-    return read_plan(file)
 
 
 def export() -> None:
@@ -248,17 +245,18 @@ def show_example(squad: str) -> None:
         raise GMMXLNetError(f"`gmmxlnet answer` ended with status {status}")
 
 
-def main(words: Sequence[str] | None = None, *, planned: Callable[..., Plan] = make_plan) -> None:
+def main(words: Sequence[str] | None = None, *, write_plan: Callable[..., None] = make_plan) -> None:
     """Plan, run, report, answer, as `words` or the shell's arguments say."""
     arguments = parse(words)
     set_log_level(arguments.log_level)
     arguments.bert, arguments.squad = find_local(arguments.bert), find_local(arguments.squad)
     params = overridden(PARAMS.read_text("utf-8"), overrides(arguments))
     file = plan_file(arguments, params)
+    if not file.exists():
+        (make_plan if arguments.plan_only else write_plan)(arguments, params, file)
     if arguments.plan_only:
-        make_plan(arguments, params, file)
         return
-    plan = read_plan(file) if file.exists() else planned(arguments, params, file)
+    plan = read_plan(file)
     again = f"BERT={shlex.quote(arguments.bert)} SQUAD={shlex.quote(arguments.squad)}"
     again = f'make reader {again} STEPS="{plan.conversion_steps} {plan.max_steps}"'
     say(f"reader: {plan.conversion_steps:,} steps of conversion, {plan.max_steps:,} of training; again: {again}")
@@ -276,4 +274,4 @@ def main(words: Sequence[str] | None = None, *, planned: Callable[..., Plan] = m
 
 if __name__ == "__main__":
     with errors_on_one_line("reader"):
-        main(planned=plan_in_own_process)
+        main(write_plan=plan_in_own_process)

@@ -121,6 +121,7 @@ def test_from_a_bert_and_questions_to_answers(make_workplace, bert_folder, squad
     monkeypatch.setattr(reader, "convert", lambda *given, **_: converted.append(given))
     before = {name: sha256_of(folder / name) for name in OUTPUTS}
     run(bert_folder, squad, "--steps", *STEPS)
+    run(bert_folder, squad, "--steps", *STEPS, "--plan-only")
     assert {name: sha256_of(folder / name) for name in OUTPUTS} == before
     assert converted == []
 
