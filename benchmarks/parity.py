@@ -31,13 +31,13 @@ from gmmxlnet.data.keyed_hash import keyed_hash
 from gmmxlnet.data.labels import label_documents
 from gmmxlnet.data.squad import as_passages, read_squad_file
 from gmmxlnet.data.tokenizer import encode_texts
+from gmmxlnet.devices import autocast_dtype, choose_device
 from gmmxlnet.errors import DataError
 from gmmxlnet.evaluation.bootstrap import ContextBootstrap
 from gmmxlnet.evaluation.squad_metric import raw_scores
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.xlnet_weights import xlnet_tensors
-from gmmxlnet.utils.devices import autocast_dtype, choose_device
 from gmmxlnet.utils.files import atomic_file, digest_of, read_json, sha256_of, write_json
 from gmmxlnet.utils.logs import set_log_level
 from gmmxlnet.utils.progress import Progress

@@ -10,9 +10,9 @@ from gmmxlnet.analysis.shown_answers import choose_answers
 from gmmxlnet.analysis.summary import ablation_table, summarize_experiment
 from gmmxlnet.data.dataset_names import described
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.devices import choose_device
 from gmmxlnet.messages import said, say
 from gmmxlnet.reports import read_metrics, read_n_best, read_training
-from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.files import atomic_file, atomic_folder, write_json
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tables import write_csv

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gmmxlnet.devices import processor_kind
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.models.checkpoint.load import empty_model
 from gmmxlnet.models.checkpoint.manifest import Manifest
@@ -25,7 +26,7 @@ def log_cost(run: "Run", trainer: GMMTrainer, model: GMMXLNetForQA) -> None:
     """Log `cost/…` as metrics; the device, its processor's instructions and number of CPU threads as tags."""
     cost = {**cost_of_training(trainer, model), "peak_memory_mib": peak_memory_mib()}
     run.log_metrics({f"cost/{name}": value for name, value in cost.items()})
-    run.set_tags(machine(trainer.args.device) | {"processor": torch.backends.cpu.get_cpu_capability()})
+    run.set_tags(machine(trainer.args.device) | {"processor": processor_kind()})
 
 
 def cost_of_training(trainer: GMMTrainer, model: GMMXLNetForQA) -> dict[str, float]:

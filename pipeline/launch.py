@@ -20,10 +20,10 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from gmmxlnet.devices import choose_device
 from gmmxlnet.errors import GMMXLNetError, Interrupted
 from gmmxlnet.interrupts import describe_exit, exit_status
 from gmmxlnet.messages import say
-from gmmxlnet.utils.devices import choose_device
 from gmmxlnet.utils.processes import Processes
 from pipeline.crash import what_to_try
 from pipeline.params import Params

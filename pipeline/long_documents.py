@@ -29,12 +29,12 @@ from gmmxlnet.data import load
 from gmmxlnet.data.chunks import build_chunks
 from gmmxlnet.data.dataset_names import load_settings
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.devices import choose_device, choose_precision
 from gmmxlnet.errors import ConfigError, DataError, GMMXLNetError, is_out_of_memory
 from gmmxlnet.messages import said, say
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.training import GMMTrainer
 from gmmxlnet.training.resume import surroundings
-from gmmxlnet.utils.devices import choose_device, choose_precision
 from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of, write_json
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.chunk import chunk_settings

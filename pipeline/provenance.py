@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from gmmxlnet.data.dataset_names import places
+from gmmxlnet.devices import processor_kind
 from gmmxlnet.messages import said
 from gmmxlnet.utils.files import write_json
 from pipeline.experiment import Experiment, model_hash
@@ -41,7 +42,7 @@ def page_facts(experiment: Experiment, device: torch.device) -> dict[str, str]:
 
 def here(device: torch.device) -> str:
     """Time, commit, processor, libraries, and GPU if there is one, of this process."""
-    processor = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    processor = f"{_processor()}, {processor_kind()}"
     parts = [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         _described_commit(),

@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from gmmxlnet.data.dataset_names import held_by
+from gmmxlnet.devices import choose_device, choose_precision
 from gmmxlnet.messages import code_span
-from gmmxlnet.utils.devices import choose_device, choose_precision
 from gmmxlnet.utils.tables import markdown_table
 from pipeline.params import Params
 

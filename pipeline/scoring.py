@@ -6,12 +6,12 @@ from typing import Any
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import load_tokenizer
+from gmmxlnet.devices import autocast_dtype, choose_device
 from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.metrics import assemble_metrics
 from gmmxlnet.evaluation.predictions import Predictions
 from gmmxlnet.evaluation.threshold import choose_threshold
 from gmmxlnet.models import GMMXLNetForQA
-from gmmxlnet.utils.devices import autocast_dtype, choose_device
 from gmmxlnet.utils.seeding import seed_everything
 from pipeline.base_model import point_to_base
 from pipeline.params import Params

@@ -5,6 +5,7 @@ import logging
 import torch
 
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.devices import processor_kind
 from gmmxlnet.messages import say
 from gmmxlnet.models.adapters import size_beside_base
 from gmmxlnet.utils.files import digest_of
@@ -54,7 +55,7 @@ def main() -> None:
     if model.config.adapter is not None:
         parameters += f" (the adapter has {size_beside_base(model)})"
     say(f"train: {trainer.state.global_step:,} steps, {parameters} -> {MODEL}, {TRAINING_CSV}")
-    kind, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    kind, threads = processor_kind(), torch.get_num_threads()
     logger.info(
         "train: processor %s, %d threads; where these are the same, so are the bits (docs/running.md)", kind, threads
     )

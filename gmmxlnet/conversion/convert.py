@@ -21,10 +21,10 @@ from gmmxlnet.conversion.report import heldout_batches, measure
 from gmmxlnet.conversion.settings import ConversionSettings
 from gmmxlnet.conversion.tokenizer import renamed_tokenizer
 from gmmxlnet.conversion.windows import Windows, corpus_digest, hold_out
+from gmmxlnet.devices import autocast_dtype, choose_device
 from gmmxlnet.errors import CheckpointError, ConfigError
 from gmmxlnet.pretraining.corpus import read_paragraphs
 from gmmxlnet.pretraining.model import MaskedSpanXLNet, as_xlnet
-from gmmxlnet.utils.devices import autocast_dtype, choose_device
 from gmmxlnet.utils.files import atomic_folder, write_json
 from gmmxlnet.utils.seeding import seed_everything
 from gmmxlnet.utils.tensors import weights_hash

@@ -22,6 +22,7 @@ from gmmxlnet.data.plain_text import check_whole_characters
 from gmmxlnet.data.segments import SegmentLayout, make_layout
 from gmmxlnet.data.store import SplitChunks, SplitTexts
 from gmmxlnet.data.tokenizer import EncodedTexts, checked_tokenizer, encode_texts, load_tokenizer
+from gmmxlnet.devices import autocast_dtype
 from gmmxlnet.errors import CheckpointError, ConfigError, DataError
 from gmmxlnet.evaluation.evaluator import QAEvaluator
 from gmmxlnet.evaluation.familiarity import unfamiliar_words
@@ -30,7 +31,6 @@ from gmmxlnet.messages import said
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.gmm_xlnet_qa import GMMXLNetForQA
 from gmmxlnet.options import MAX_N_BEST, PRECISIONS
-from gmmxlnet.utils.devices import autocast_dtype
 
 MAX_SEQ_LENGTH, DOC_STRIDE = 384, 64  # for models whose config.json does not store the training values
 SHOWN_WORDS = 5  # maximum number of unfamiliar words listed in an answer

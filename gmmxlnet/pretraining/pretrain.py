@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from gmmxlnet.devices import autocast_dtype, choose_device, choose_precision
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.induction import start_with_induction_heads
 from gmmxlnet.pretraining.corpus import Corpus
@@ -22,7 +23,6 @@ from gmmxlnet.pretraining.model import MaskedSpanXLNet, as_xlnet
 from gmmxlnet.pretraining.settings import PretrainingSettings
 from gmmxlnet.training import GMMTrainer, TrainingConfig
 from gmmxlnet.training.sampler import DocumentBatchSampler
-from gmmxlnet.utils.devices import autocast_dtype, choose_device, choose_precision
 from gmmxlnet.utils.files import atomic_folder, write_json
 from gmmxlnet.utils.processes import Processes
 from gmmxlnet.utils.seeding import seed_everything

@@ -28,6 +28,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from gmmxlnet.devices import processor_kind
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.messages import said
 from gmmxlnet.options import shown
@@ -96,7 +97,7 @@ def surroundings() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "numpy": np.__version__,
-        "processor": torch.backends.cpu.get_cpu_capability(),
+        "processor": processor_kind(),
         "threads": torch.get_num_threads(),
         "processes": Processes.current().count,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

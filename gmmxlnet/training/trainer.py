@@ -24,6 +24,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.dataset import ChunkedSquadDataset
 from gmmxlnet.data.documents import Documents
+from gmmxlnet.devices import choose_device, choose_precision
 from gmmxlnet.errors import CheckpointError, ConfigError, Interrupted
 from gmmxlnet.interrupts import StopRequest
 from gmmxlnet.models import GMMXLNetForQA
@@ -38,7 +39,6 @@ from gmmxlnet.training.parameter_groups import parameter_groups, step_memory_tok
 from gmmxlnet.training.progress_bar import ProgressCallback
 from gmmxlnet.training.record import StepRecord
 from gmmxlnet.training.sampler import DocumentBatchSampler
-from gmmxlnet.utils.devices import choose_device, choose_precision
 from gmmxlnet.utils.processes import Processes
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gmmxlnet.devices import processor_kind
 from gmmxlnet.options import LOAD
 from pipeline import provenance
 from pipeline.experiment import Experiment
@@ -73,7 +74,7 @@ def test_processor_threads_and_libraries_are_named(repository, monkeypatch):
     (repository / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Example 9000 @ 2 GHz\n" * 2, encoding="utf-8")
     monkeypatch.setattr(provenance, "CPU_INFO", repository / "cpuinfo")
     told = provenance.here(CPU)
-    kind = torch.backends.cpu.get_cpu_capability()
+    kind = processor_kind()
     assert f"; Example 9000 @ 2 GHz, {kind}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; torch" in told
     assert f"torch {torch.__version__}, Python 3." in told
     monkeypatch.setattr(provenance, "CPU_INFO", repository / "none")
