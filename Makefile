@@ -89,7 +89,7 @@ repro: $(STAMP)
 	dvc repro
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 kill-test: $(STAMP)
 	KILLS=20 OMP_NUM_THREADS=1 python -m pytest tests/pipeline/test_train_killed.py

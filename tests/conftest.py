@@ -55,6 +55,23 @@ def short_article(name, answer):
     return article(name, context, [question(f"{name}-{i}", text, context, a) for i, (text, a) in enumerate(asked)])
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: what the last of several workers is left with is then soon done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def set_processor(monkeypatch):
+    """A function that has torch name another processor: the instructions it computes with, and whether it has AMX."""
+
+    def set_it(kind="AVX512", *, amx):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: kind)
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": amx})
+
+    return set_it
+
+
 @pytest.fixture(scope="session")
 def make_chunks(tmp_path_factory):
     """A function from training and dev articles to a chunks folder, in segments of 48 tokens."""

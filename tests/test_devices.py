@@ -28,26 +28,24 @@ def test_a_precision_is_taken_at_its_word_on_any_device():
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_auto_is_bfloat16_where_the_hardware_multiplies_it_faster(monkeypatch, fast):
+def test_auto_is_bfloat16_where_the_hardware_multiplies_it_faster(monkeypatch, set_processor, fast):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: fast)
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True} if fast else {"avx512_f": True})
+    set_processor(amx=fast)
     for device in (torch.device("cpu"), torch.device("cuda")):
         assert autocast_dtype("auto", device) == (torch.bfloat16 if fast else None)
         assert choose_precision("auto", device) == ("bfloat16" if fast else "float32")
 
 
 @pytest.mark.parametrize(
-    ("used", "hardware", "kind", "precision"),
+    ("used", "amx", "kind", "precision"),
     [
-        ("AVX2", {"avx2": True}, "AVX2", "float32"),
-        ("AVX512", {"amx_bf16": False}, "AVX512", "float32"),
-        ("AVX512", {"amx_bf16": True}, "AVX512 with AMX", "bfloat16"),
-        ("AVX2", {"amx_bf16": True}, "AVX2", "float32"),  # ATEN_CPU_CAPABILITY=avx2
+        ("AVX2", False, "AVX2", "float32"),
+        ("AVX512", False, "AVX512", "float32"),
+        ("AVX512", True, "AVX512 with AMX", "bfloat16"),
+        ("AVX2", True, "AVX2", "float32"),  # ATEN_CPU_CAPABILITY=avx2
     ],
 )
-def test_processors_are_told_apart_by_what_they_compute_with(monkeypatch, used, hardware, kind, precision):
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: used)
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: hardware)
+def test_processors_are_told_apart_by_what_they_compute_with(set_processor, used, amx, kind, precision):
+    set_processor(used, amx=amx)
     assert processor_kind() == kind
     assert choose_precision("auto", torch.device("cpu")) == precision

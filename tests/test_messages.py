@@ -192,6 +192,7 @@ def test_progress_bars_name_files_of_a_server_as_text(hub):
     assert not any(raw in shown for raw in ("\x1b[2J", "\x9b", "\u202e"))
 
 
+@pytest.mark.slow
 def test_a_store_with_a_password_is_not_named_in_full(tmp_path):
     """The whole train stage's opening of MLflow, with the password in the address and in a variable of its own."""
     for uri in (f"http://me:{SECRET}@127.0.0.1:1", f"x://me:{SECRET}@h"):

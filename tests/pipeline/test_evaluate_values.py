@@ -107,8 +107,8 @@ def threshold(model, chunks) -> float:
 
 @pytest.mark.parametrize("amx", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
-def test_the_model_reads_in_the_precision_of_the_parameters(workspace, tmp_path, monkeypatch, precision, amx) -> None:
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": amx})
+def test_the_model_reads_in_the_precision_of_the_parameters(workspace, tmp_path, set_processor, precision, amx) -> None:
+    set_processor(amx=amx)
     text = (workspace / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace("precision: float32", f"precision: {precision}"), "utf-8")
     params, seen = load_params(tmp_path / "params.yaml"), set()

@@ -186,12 +186,11 @@ def test_no_other_variant_of_the_same_training_goes_on_from_it(make_model, docum
         GMMTrainer(model, config(folder), documents).train()
 
 
-def test_a_processor_that_computes_otherwise_does_not_go_on_from_it(make_model, documents, folder, monkeypatch):
+def test_a_processor_that_computes_otherwise_does_not_go_on_from_it(make_model, documents, folder, set_processor):
     """With `precision: auto` it would go on in another precision."""
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": False})
+    set_processor(amx=False)
     break_off(make_model, documents, folder, 4)
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    set_processor(amx=True)
     with pytest.raises(CheckpointError, match="processor 'AVX512', not 'AVX512 with AMX'; use another"):
         make_trainer(make_model, documents, config(folder)).train()
 

@@ -271,8 +271,8 @@ def test_bfloat16_on_a_cpu_gives_the_same_bits_twice_and_nearly_those_of_float32
 
 
 @pytest.mark.parametrize("amx", [False, True])
-def test_auto_trains_in_bfloat16_where_a_cpu_has_amx(make_model, documents, monkeypatch, amx):
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": amx})
+def test_auto_trains_in_bfloat16_where_a_cpu_has_amx(make_model, documents, set_processor, amx):
+    set_processor(amx=amx)
     runs = []
     for precision in ("auto", "bfloat16" if amx else "float32"):
         trainer = GMMTrainer(make_model("gmm"), config(max_steps=2, precision=precision), documents)
