@@ -31,6 +31,7 @@ from gmmxlnet.errors import CheckpointError, Interrupted, reason_of
 from gmmxlnet.interrupts import StopRequest
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.reports import Count, Number, first_fault
+from gmmxlnet.training.resume import surroundings
 from gmmxlnet.utils.files import atomic_folder, digest_of, read_json, write_json
 from gmmxlnet.utils.progress import Progress
 
@@ -112,7 +113,8 @@ class Distiller:
     """A student in training, with its optimizer, step and the seconds it has taken.
 
     Args:
-        identity: further values that affect the result; a state of another identity is ignored.
+        identity: further values that affect the result; a state of another identity, or of other libraries, another
+            processor or number of threads, is ignored.
         resume_dir: folder of the saved state.
     """
 
@@ -130,7 +132,7 @@ class Distiller:
         self.teacher, self.encoder, self.shift_Nd, self.windows, self.how = teacher, encoder, shift_Nd, windows, how
         self.device = shift_Nd.device
         decisive = {name: str(value) for name, value in asdict(how).items() if name not in ("minutes", "steps")}
-        self.identity = digest_of(identity | decisive)
+        self.identity = digest_of(identity | decisive | surroundings())
         self.resume_dir = resume_dir
         self.step, self.seconds, self.total_steps = 0, 0.0, how.steps
         self.tokens_read = 0
@@ -225,7 +227,7 @@ class Distiller:
             self._begin_anew(f"cannot be read ({reason_of(error)})")
             return
         if told["identity"] != self.identity or not self._is_on_the_way(told["step"], told["total_steps"]):
-            self._begin_anew("is of another conversion")
+            self._begin_anew("is of another conversion, library, processor or number of threads")
             return
         odd = "losses" if len(told["losses"]) != told["step"] else self._odd_tensor(tensors)
         if odd:

@@ -157,6 +157,16 @@ def test_only_a_state_on_the_way_is_gone_on_from(make_distiller, tmp_path, other
     assert second.step == (5 if goes_on else 0)
 
 
+def test_another_processor_begins_anew_and_says_so(make_distiller, tmp_path, set_processor, caplog):
+    set_processor(amx=False)
+    run_until(make_distiller(tmp_path / "resume"), 5)
+    set_processor(amx=True)
+    second = make_distiller(tmp_path / "resume")
+    second._resume()
+    assert second.step == 0
+    assert "is of another conversion, library, processor or number of threads; beginning anew" in caplog.text
+
+
 def test_a_damaged_state_is_left_and_said(make_distiller, eight_steps, tmp_path, caplog):
     run_until(make_distiller(tmp_path / "resume"), 5)
     (tmp_path / "resume" / distillation.WEIGHTS).write_bytes(b"half of a file")
