@@ -12,11 +12,12 @@ from mlflow.entities import RunData
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from gmmxlnet.comparison import Result
+from gmmxlnet.errors import CheckpointError
 from gmmxlnet.reports import read_metrics, read_routing
 from gmmxlnet.verification import fingerprint
 from pipeline import experiment
 from pipeline.cost import count_parameters
-from pipeline.dvc_queue import QueueError, file_at
+from pipeline.finished import file_at
 from pipeline.mlflow_run import Run
 from pipeline.places import METRICS, MODEL, ROUTING
 from pipeline.tracking import COMPARISON_TAG, find_run
@@ -55,7 +56,7 @@ def fetch(revision: str, folder: Path, names: tuple[str, ...] | None = None) -> 
         for name in names or [Path(path).name for path in files.ls(MODEL.as_posix(), detail=False)]:
             files.get_file((MODEL / name).as_posix(), str(folder / name))
     except (DvcException, FileNotFoundError) as error:
-        raise QueueError(
+        raise CheckpointError(
             f"{MODEL} of {revision[:12]} is not in DVC's cache ({error}); `dvc pull` or train anew"
         ) from None
 

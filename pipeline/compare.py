@@ -9,15 +9,18 @@ reported all the same, and the exit status is 1.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from gmmxlnet.errors import GMMXLNetError
 from gmmxlnet.messages import say
 from pipeline import dvc_queue, slurm_queue
+from pipeline.finished import find_finished
+from pipeline.queues import Queue
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import DEFAULT_NAME, VARIANTS, Planned, plan
+
+QUEUES: dict[str, Queue] = {"dvc": dvc_queue, "slurm": slurm_queue}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -29,53 +32,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), help=f"of {' '.join(VARIANTS)}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="default: the seed in params.yaml")
     parser.add_argument("--jobs", type=int, default=1, help="experiments that run at once")
-    parser.add_argument("--launcher", choices=("dvc", "slurm"), default="dvc", help="whose queue runs them")
+    parser.add_argument("--launcher", choices=tuple(QUEUES), default="dvc", help="whose queue runs them")
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
     parser.add_argument("--report-only", action="store_true", help="train nothing: report on what is done")
     return parser.parse_args(arguments)
 
 
-def train(planned: Sequence[Planned], jobs: int) -> None:
-    """Queue what is neither done nor queued, and wait until the queue is through with it."""
-    rest = [one for one in planned if not dvc_queue.find_done(one)]
+def train(planned: Sequence[Planned], queue: Queue, jobs: int) -> None:
+    """Queue what is neither finished nor queued, and wait until the queue is through with it."""
+    rest = [one for one in planned if not find_finished(one)]
     say(f"compare: {len(planned) - len(rest)} of {len(planned)} are done, {len(rest)} to run, {jobs} at once")
     if not rest:
         return
-    dvc_queue.check_place()
-    states = dvc_queue.states()
-    told = set()
-    for one in rest:  # seconds each, for DVC commits the working tree
-        if states.get(one.name) not in ("queued", "running"):
-            dvc_queue.enqueue(one, failed=states.get(one.name) == "failed")
-            say(f"compare: {one.name} queued")
-            told.add((one.name, "queued"))
+    last: dict[str, str] = {}
 
     def tell(name: str, state: str) -> None:
-        if (name, state) not in told:
+        if last.get(name) != state:
             say(f"compare: {name} {state}")
+        last[name] = state
 
-    # Threads of several trainings would wait for each other; a person's own setting wins.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    queue.check()
+    queue.submit(rest, jobs, tell)
     try:
-        dvc_queue.wait([one.name for one in rest], jobs, tell)
+        queue.wait([one.name for one in rest], jobs, tell)
     except KeyboardInterrupt:
-        say("compare: no longer waiting; the queue goes on. To end it: dvc queue stop --kill", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def train_on_cluster(planned: Sequence[Planned], jobs: int) -> None:
-    """Submit what is neither done nor in Slurm's queue, and wait until the queue is through with it."""
-    slurm_queue.check()
-    queued = slurm_queue.states()
-    rest = [one for one in planned if not dvc_queue.find_done(one)]
-    say(f"compare: {len(planned) - len(rest)} of {len(planned)} are done, {len(rest)} to run, {jobs} at once")
-    new = [one for one in rest if one.name not in queued]
-    if new:
-        slurm_queue.submit(new, jobs)
-    try:
-        slurm_queue.wait([one.name for one in rest], lambda name, state: say(f"compare: {name} {state}"))
-    except KeyboardInterrupt:
-        say("compare: no longer waiting; Slurm's queue goes on. To end it: scancel", file=sys.stderr)
+        say(f"compare: no longer waiting; the queue goes on. To end it: {queue.TO_END}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -83,18 +64,16 @@ def main() -> None:
     """Plan, train, report."""
     arguments = parse(None)
     planned = plan(arguments.name, arguments.variants, arguments.seeds, arguments.set)
-    on_cluster = arguments.launcher == "slurm"
+    queue = QUEUES[arguments.launcher]
     if not arguments.report_only:
-        (train_on_cluster if on_cluster else train)(planned, arguments.jobs)
+        train(planned, queue, arguments.jobs)
     # Imported late: it brings torch and MLflow, half a GiB that need not lie idle beside the trainings.
     from pipeline.compare_report import report
 
-    queue = slurm_queue if on_cluster else dvc_queue
     missing = report(planned, arguments.name, queue.state_and_reason)
     if missing:
         said = "; ".join(f"{name} ({why})" for name, why in missing.items())
-        see = f"{slurm_queue.log_of('NAME')}" if on_cluster else "`dvc queue logs NAME`"
-        raise GMMXLNetError(f"no result of {said}. See {see}; make compare again runs only these")
+        raise GMMXLNetError(f"no result of {said}. See {queue.LOGS}; make compare again runs only these")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from gmmxlnet.analysis.plots import save_figure
 from gmmxlnet.comparison import Result, plot_comparison, render_report, write_csv
 from gmmxlnet.messages import said, say
 from gmmxlnet.utils.files import atomic_file
-from pipeline import dvc_queue
 from pipeline.collect import collect
+from pipeline.finished import find_finished
 from pipeline.mlflow_run import Run
 from pipeline.places import REPORTS
 from pipeline.tracking import comparison_run
@@ -25,7 +25,7 @@ def report(
     parent = comparison_run(comparison)
     several = len({one.seed for one in planned}) > 1
     for one in planned:
-        revision = dvc_queue.find_done(one)
+        revision = find_finished(one)
         if revision is None:
             unfinished.append(one.name)
             continue

@@ -1,53 +1,28 @@
-"""DVC's experiments and queue, through DVC's commands: finished, queued and failed experiments.
+"""DVC's queue of experiments, through DVC's commands (a `pipeline.queues.Queue`)."""
 
-An experiment is done when a commit of its name has the parameters asked for and the code that is here now, whichever
-commit it started from; a commit of the report, say, makes nothing run again.
-"""
-
-import re
-import subprocess
-import tempfile
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from ruamel.yaml import YAML
-
-from gmmxlnet.errors import ConfigError, GMMXLNetError
 from gmmxlnet.messages import say
-from pipeline.places import PARAMS
-from pipeline.variants import Planned, in_use, overridden
+from pipeline.commands import CommandError, command
+from pipeline.queues import QueueError, telling_line
+from pipeline.variants import Planned
 
+LOGS = "`dvc queue logs NAME`"
+TO_END = "dvc queue stop --kill"
 SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
 ORDER = ("running", "queued", "failed", "success")  # of a name that went through the queue twice, the first counts
 STALLED_LOOKS = 10  # consecutive checks that find tasks but no worker
 RESTARTS = (3, 6)  # of those looks; a worker on a busy machine answers late, and a second one would work beside it
-THAT_IT_FAILED = re.compile("ERROR: failed to reproduce|experiments: .* failed; ")  # of DVC, of the batch file
 
 
-class QueueError(GMMXLNetError):
-    """DVC or git refused something."""
-
-
-def command(*words: str) -> str:
-    """Run a command and return what it prints. Raises QueueError with its last words when it fails."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # pipes would wait for DVC's workers
-        status = subprocess.run(words, stdout=out, stderr=err, check=False).returncode
-        for stream in (out, err):
-            stream.seek(0)
-        printed, complained = out.read(), err.read()
-    if status:
-        raise QueueError(f"`{' '.join(words)}` failed: {' '.join((complained or printed).split())[-400:]}")
-    return printed
-
-
-def check_place() -> None:
-    """Raises QueueError where DVC cannot copy the repository, of which it says little, and late."""
+def check() -> None:
+    """Raise QueueError where DVC cannot copy the repository, of which it says little, and late."""
     command("git", "rev-parse", "HEAD")  # there is a repository, and a commit
     try:
         command("git", "rev-list", "--count", "HEAD")
-    except QueueError:
+    except CommandError:
         raise QueueError(
             "git finds no end of this clone's history, as after dvc exp pull in a shallow clone; get all of it: "
             "git rev-parse HEAD > .git/shallow && git fetch --unshallow"
@@ -58,17 +33,6 @@ def check_place() -> None:
             f"DVC runs no queued experiment while the path of its cache has letters beyond ASCII ({cache}); move the "
             "cache: mv .dvc/cache /another/path && dvc cache dir --local /another/path"
         )
-
-
-def find_done(planned: Planned) -> str | None:
-    """The git revision of a finished experiment that has this name, these parameters and the code that is here now."""
-    listed = command(
-        "git", "for-each-ref", "--format=%(objectname)", "--sort=-creatordate", f"refs/exps/*/*/{planned.name}"
-    )
-    for revision in listed.split():
-        if _same_parameters(planned, revision) and _same_code(revision):
-            return revision
-    return None
 
 
 def states() -> dict[str, str]:
@@ -91,7 +55,18 @@ def _status() -> tuple[dict[str, str], bool]:
     return found, workers != "Worker status: 0 active, 0 idle"
 
 
-def enqueue(planned: Planned, failed: bool) -> None:
+def submit(planned: Sequence[Planned], jobs: int, tell: Callable[[str, str], None]) -> None:
+    """Queue what neither waits nor runs; `jobs` counts when workers start, in `wait`."""
+    now = states()
+    for one in planned:  # seconds each, for DVC commits the working tree
+        state = now.get(one.name, "")
+        if state not in ("queued", "running"):
+            _enqueue(one, failed=state == "failed")
+            state = "queued"
+        tell(one.name, state)
+
+
+def _enqueue(planned: Planned, failed: bool) -> None:
     """Put an experiment into the queue; what an older one of its name left, or `failed` at, is removed."""
     if failed:
         command("dvc", "queue", "remove", planned.name)
@@ -102,9 +77,11 @@ def enqueue(planned: Planned, failed: bool) -> None:
     command("dvc", "exp", "run", "--queue", "--name", planned.name, *overrides)
 
 
-def wait(names: Iterable[str], jobs: int, tell: Callable[[str, str], None]) -> None:
+def wait(names: Sequence[str], jobs: int, tell: Callable[[str, str], None]) -> None:
     """Start `jobs` workers and return when none of the experiments waits or runs; `tell` every change of state."""
-    names, pause, stalled = list(names), SHORTEST_WAIT, 0
+    # Threads of several trainings would wait for each other; a person's own setting wins.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    pause, stalled = SHORTEST_WAIT, 0
     known: dict[str, str] = {}
     command("dvc", "queue", "start", "--jobs", str(jobs))
     while True:
@@ -137,40 +114,7 @@ def why_failed(name: str) -> str:
     return telling_line(command("dvc", "queue", "logs", name))
 
 
-def telling_line(log: str) -> str:
-    """The last line of a log that says more than that an experiment failed, or else the last one."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    own = [line for line in lines if not THAT_IT_FAILED.match(line)]
-    return (own or lines or ["its log is empty"])[-1]
-
-
-def file_at(revision: str, path: str) -> str:
-    """A file that git keeps, as it was in a revision."""
-    return command("git", "show", f"{revision}:{path}")
-
-
 def _baseline() -> str:
     """HEAD, as the names of its experiments' references spell it."""
     commit = command("git", "rev-parse", "HEAD").strip()
     return f"{commit[:2]}/{commit[2:]}"
-
-
-def _same_parameters(planned: Planned, revision: str) -> bool:
-    try:
-        return in_use(overridden(file_at(revision, PARAMS.as_posix()), [])) == in_use(planned.params)
-    except ConfigError:  # parameters of another time
-        return False
-
-
-def _same_code(revision: str) -> bool:
-    """Whether what the stages depend on is in the working tree as it was in a revision."""
-    done = subprocess.run(["git", "diff", "--quiet", revision, "--", "dvc.yaml", *_code()], check=False)
-    return done.returncode == 0
-
-
-def _code() -> list[str]:
-    """What the stages depend on and none of them makes."""
-    stages: dict[str, Any] = YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    entries = [entry for stage in stages.values() for kind in ("outs", "metrics") for entry in stage.get(kind, [])]
-    made = {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
-    return sorted({path for stage in stages.values() for path in stage["deps"]} - made)

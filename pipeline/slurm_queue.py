@@ -1,4 +1,4 @@
-"""Slurm as the queue of `make compare`: one array job, whose tasks run `scripts/experiments.sbatch`.
+"""Slurm as the queue of `make compare` (a `pipeline.queues.Queue`): an array job of `scripts/experiments.sbatch`.
 
 The lines are in `.slurm/<job's comment>.tsv`; the comment is a hash of the lines, by which a later command finds
 what is still queued. What each task prints is in `.slurm/logs/<experiment>.log`.
@@ -6,16 +6,19 @@ what is still queued. What each task prints is in `.slurm/logs/<experiment>.log`
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.messages import say
 from gmmxlnet.utils.files import atomic_file, digest_of
-from pipeline.dvc_queue import QueueError, command, telling_line
+from pipeline.commands import CommandError, command
+from pipeline.queues import QueueError, telling_line
 from pipeline.variants import Planned
 
 FOLDER = Path(".slurm")
+LOGS = f"{FOLDER}/logs/NAME.log"
+TO_END = "scancel"
 BATCH_FILE = Path("scripts/experiments.sbatch")
 PREFIX = "gmmxlnet-"
 PAUSE = 5.0  # seconds between two looks at the queue
@@ -34,8 +37,12 @@ def check() -> None:
         )
 
 
-def submit(planned: Sequence[Planned], jobs: int) -> None:
-    """Queue the experiments as the tasks of one array, `jobs` of which run at once. Raises QueueError."""
+def submit(planned: Sequence[Planned], jobs: int, tell: Callable[[str, str], None]) -> None:
+    """Queue what Slurm has not got as the tasks of one array, `jobs` of which run at once. Raises CommandError."""
+    queued = states()
+    planned = [one for one in planned if one.name not in queued]
+    if not planned:
+        return
     lines = "".join("\t".join([one.name, *one.overrides]) + "\n" for one in planned)
     commit = command("git", "rev-parse", "HEAD").strip()
     name = PREFIX + digest_of([commit, lines])[:12]
@@ -52,7 +59,7 @@ def submit(planned: Sequence[Planned], jobs: int) -> None:
 
 
 def states() -> dict[str, str]:
-    """The state of each experiment in Slurm's queue, as Slurm spells it: PENDING, RUNNING, … Raises QueueError."""
+    """The state of each experiment in Slurm's queue, as Slurm spells it: PENDING, RUNNING, … Raises CommandError."""
     found = {}
     for line in command("squeue", "--me", "--noheader", "--array", "--format=%k|%K|%T|%r").splitlines():
         name, task, state, reason = line.strip().split("|", 3)
@@ -64,18 +71,18 @@ def states() -> dict[str, str]:
     return found
 
 
-def wait(names: Iterable[str], tell: Callable[[str, str], None]) -> None:
-    """Return when none of the experiments is queued or runs; `tell` every change of state.
+def wait(names: Sequence[str], jobs: int, tell: Callable[[str, str], None]) -> None:
+    """Return when none of the experiments is queued or runs; `tell` every change of state. The array knows `jobs`.
 
-    Raises QueueError if Slurm does not answer for minutes, or holds all that is left.
+    Raises CommandError if Slurm does not answer for minutes, QueueError if it holds all that is left.
     """
-    names, known = list(names), {name: "" for name in names}
+    known = dict.fromkeys(names, "")
     silent_since: float | None = None
     while True:
         try:
             now = states()
             silent_since = None
-        except QueueError as error:
+        except CommandError as error:
             if silent_since is None:
                 silent_since = time.monotonic()
                 say(f"compare: {error}; asking again for {PATIENCE / 60:.0f} minutes")

@@ -18,7 +18,7 @@ from gmmxlnet.messages import say
 from gmmxlnet.models.checkpoint import shared_files
 from gmmxlnet.reports import read_training
 from gmmxlnet.training import TrainingConfig
-from pipeline.dvc_queue import command
+from pipeline.commands import command
 from pipeline.experiment import FILE_NAME, Experiment, folder_hash
 from pipeline.mlflow_run import FILES, NUMBERS, Run
 from pipeline.places import CHUNKS, METRICS, MODEL, PAGE, PLOTS, REPORTS, ROUTING, TRAINING_CSV

@@ -14,7 +14,7 @@ from waiting import wait_until
 
 from gmmxlnet.errors import ConfigError
 from pipeline import slurm_queue
-from pipeline.dvc_queue import QueueError
+from pipeline.queues import QueueError
 from tests.small_repository import make_repository, must, run
 
 MISSING = slurm_cluster.program_missing()
@@ -122,17 +122,20 @@ def stand_in(cluster, tmp_path, monkeypatch):
 
 def test_the_queue_is_read_while_the_controller_restarts_and_held_tasks_are_named(cluster, stand_in, capfd):
     names = ["one", "two", "three"]
+    planned = [Experiment("one", ("seed=1", "other=a b")), Experiment("two"), Experiment("three")]
+    told = []
     slurm_queue.check()
-    slurm_queue.submit([Experiment("one", ("seed=1", "other=a b")), Experiment("two"), Experiment("three")], 1)
+    slurm_queue.submit(planned, 1, lambda *state: told.append(state))
     wait_until(lambda: slurm_queue.states() == {"one": "RUNNING", "two": "PENDING", "three": "PENDING"})
     assert slurm_queue.state_and_reason(["two", "four"]) == {"two": "pending", "four": "not run"}
     job = cluster.command("squeue", "--noheader", "--format=%A").split()[0]
 
     assert capfd.readouterr().out.startswith(f"compare: Slurm's job {job}, one task an experiment")
+    slurm_queue.submit(planned, 1, lambda *state: told.append(state))  # what is there is not queued again
+    assert capfd.readouterr().out == ""
     cluster.kill("slurmctld")
-    told = []
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(slurm_queue.wait, names, lambda *state: told.append(state))
+        waiting = pool.submit(slurm_queue.wait, names, 1, lambda *state: told.append(state))
         try:
             said = wait_until(lambda: capfd.readouterr().out)
         finally:
@@ -149,7 +152,7 @@ def test_the_queue_is_read_while_the_controller_restarts_and_held_tasks_are_name
             waiting.result()
     (stand_in / "go").touch()
     cluster.command("scontrol", "release", job)
-    slurm_queue.wait(names, lambda *state: told.append(state))
+    slurm_queue.wait(names, 1, lambda *state: told.append(state))
     assert told[-3:].count(("three", "ended")) == 1
 
 
