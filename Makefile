@@ -115,7 +115,7 @@ dvc-walk: $(STAMP)
 	python -m scripts.dvc_walk $(if $(ONLY),--only $(ONLY))
 
 reproduce: $(STAMP)
-	python scripts/reproduce.py
+	python -m scripts.reproduce
 
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 python -m scripts.fuzz $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))

@@ -23,11 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.mutants import copy_of
+from scripts.copies import clean_environment, copy_of
 from scripts.small_model import shrink
 
 ROOT = Path(__file__).resolve().parents[1]
-FOREIGN = ("DVC_", "MLFLOW_", "GIT_", "GMMXLNET_", "PYTHONPATH")
+ENVIRONMENT = clean_environment(OMP_NUM_THREADS="1", COLUMNS="300")
 UP_TO_DATE = "Data and pipelines are up to date."
 MADE_BY_RUNS = ("params.yaml", "dvc.lock", "reports/")  # what an experiment may change in git's eyes
 QUEUE_SECONDS, LOOK_SECONDS = 7200, 3
@@ -54,7 +54,7 @@ class Place:
         done = subprocess.run(
             [*self.prefix, *words],
             cwd=self.folder or self.root,
-            env=environment(),
+            env=ENVIRONMENT,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -80,15 +80,6 @@ class Place:
         print(f"\n{self.name}, as cloned, where DVC has a limit: {told}", flush=True)
 
 
-def environment() -> dict[str, str]:
-    """This process's, without what would lead to another repository, with an identity for git and this Python first."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
-    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
-    for who in ("AUTHOR", "COMMITTER"):
-        kept |= {f"GIT_{who}_NAME": "Walker", f"GIT_{who}_EMAIL": "walker@example.org"}
-    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-
-
 def last_words(printed: str) -> str:
     """The last line that says something."""
     lines = [" ".join(line.split()) for line in printed.splitlines() if line.strip()]
@@ -104,7 +95,7 @@ def changed(place: Place) -> list[str]:
     listed = subprocess.run(
         ["git", "status", "--porcelain", "-z", "."],
         cwd=place.root,
-        env=environment(),
+        env=ENVIRONMENT,
         text=True,
         capture_output=True,
         check=True,
@@ -320,7 +311,7 @@ def walk(place: Place) -> None:
 
 
 def git(folder: Path, *command: str) -> None:
-    subprocess.run(["git", *command], cwd=folder, env=environment(), check=True, capture_output=True)
+    subprocess.run(["git", *command], cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
 
 
 def source(scratch: Path) -> Path:

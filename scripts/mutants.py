@@ -11,7 +11,6 @@ in the file, or its test is not there, fails without it or does not start.
 import argparse
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from gmmxlnet.errors import GMMXLNetError
+from scripts.copies import copy_of
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = Path("tests/mutants.toml")
@@ -86,23 +86,6 @@ def misfits(faults: Sequence[Fault], root: Path) -> list[str]:
         except MutantError as error:
             lines.append(str(error))
     return lines
-
-
-def copy_of(root: Path, folder: Path) -> Path:
-    """A copy of all files that git would commit, in a repository of its own."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (root / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, folder / name)
-    for command in (["init", "--quiet"], ["add", "--all"]):
-        subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
-    return folder
 
 
 def run_tests(root: Path, tests: Sequence[str]) -> tuple[int, str]:

@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.mutants import ROOT, copy_of
+from scripts.copies import copy_of
+from scripts.mutants import ROOT
 
 FOLDER = ROOT / ".mutation"
 RESULTS = "mutants"  # mutmut's own folder

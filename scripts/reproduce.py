@@ -1,6 +1,6 @@
 """Does this commit give the same outputs twice? Run it in two empty clones and compare every output, bit for bit.
 
-    make reproduce          # or: python scripts/reproduce.py --set profiles.sample.max_steps=50 --keep
+    make reproduce          # or: python -m scripts.reproduce --set profiles.sample.max_steps=50 --keep
 
 Each clone has a DVC cache of its own, another path, another hash seed and another time zone. A few steps on a few
 documents are enough: what differs at all (order of sets and files, time stamps, random ids, threads) differs at once.
@@ -18,18 +18,19 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from scripts.copies import clean_environment
+
 ROOT = Path(__file__).resolve().parents[1]
 FEW = {
     "profiles.sample.max_steps": 20,
     "profiles.sample.max_train_documents": 300,
     "profiles.sample.max_eval_documents": 100,
 }
-# What the two runs must not depend on. No stage may talk to a tracking server or to another repository's experiment.
+# What the two runs must not depend on.
 SURROUNDINGS = (
     {"PYTHONHASHSEED": "1", "TZ": "UTC"},
     {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"},
 )
-FOREIGN = ("DVC_", "MLFLOW_", "GIT_", "PYTHONPATH")
 
 
 class CheckError(Exception):
@@ -48,8 +49,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
 
 def run_pipeline(source: Path, commit: str, folder: Path, surroundings: dict[str, str], few: dict[str, Any]) -> None:
     """Clone `source` at `commit` into `folder` and run all stages with the parameters `few`."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)} | surroundings
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    environment = clean_environment(**surroundings)
     run(["git", "clone", "--quiet", str(source), str(folder)], source, environment)
     run(["git", "checkout", "--quiet", "--detach", commit], folder, environment)
     run(["dvc", "config", "--local", "cache.dir", str(folder / ".dvc" / "cache")], folder, environment)

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from gmmxlnet.utils.files import sha256_of
 from pipeline import chunk, evaluate, reader, train
 from pipeline.params import load_params
 from pipeline.variants import overridden
+from scripts.copies import clean_environment, copy_of
 from tests.conversion.conftest import make_bert, paragraphs, wordpiece  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,23 +233,15 @@ def test_a_dataset_that_is_not_there_is_named(make_workplace, bert_folder):
 @pytest.mark.slow
 def test_make_readers_own_command_in_a_repository(bert_folder, squad, tmp_path):
     """With DVC, all stages and a time budget."""
-    folder = tmp_path / "main"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in listed.split("\0"):
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
+    folder = copy_of(ROOT, tmp_path / "main")
+    (folder / "dvc.lock").unlink()
 
     def make_reader(hours):
         command = ["--bert", str(bert_folder), "--squad", str(squad), "--hours", hours, "--set", *SMALL]
         return subprocess.run(
             [sys.executable, "-m", "pipeline.reader", *command],
             cwd=folder,
-            env=environment,
+            env=clean_environment(OMP_NUM_THREADS="1"),
             text=True,
             capture_output=True,
             check=False,

@@ -1,16 +1,11 @@
 """The reproducibility check, on small pipelines of its own: it must notice and name what differs."""
 
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
-check = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check)
+from scripts import reproduce as check
 
 SAME = """
 import pathlib
