@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from gmmxlnet.errors import DatasetError, GMMXLNetError
-from gmmxlnet.utils.logs import quiet_without_a_terminal, set_log_level
+from gmmxlnet.utils.logs import VARIABLE, quiet_without_a_terminal, set_log_level
 
 SECONDS, MEBIBYTES = 10, 256
 PLACE = "GMMXLNET_FUZZ_PLACE"  # names a file for the number of the case at hand
@@ -148,8 +148,7 @@ def main() -> int:
         done = [_in_a_process(name, round(arguments.cases * share), arguments.seed) for name, share in shares.items()]
         return int(any(done))
     quiet_without_a_terminal()
-    os.environ.setdefault("GMMXLNET_LOG_LEVEL", "error")
-    set_log_level(None)
+    set_log_level(os.environ.get(VARIABLE, "error"))
     module, _, cases_class = TARGETS[arguments.target][0].partition(":")
     with tempfile.TemporaryDirectory() as scratch:
         cases = getattr(import_module(f"scripts.fuzzing.{module}"), cases_class)(Path(scratch))

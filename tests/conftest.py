@@ -1,6 +1,7 @@
 """What several test folders share: chunks of a few small documents, and small real models that fit them."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -59,6 +60,16 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first: what the last of several workers is left with is then soon done."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def restore_log_levels():
+    """A test that runs a command in this process leaves what others log as it was."""
+    loggers = [logging.getLogger(name) for name in ("gmmxlnet", "pipeline")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from gmmxlnet.errors import GMMXLNetError
-from gmmxlnet.utils.logs import set_log_level
 from pipeline.stage import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,4 +50,3 @@ def test_what_trains_in_its_own_process_shows_progress_unless_told_otherwise(
     with pytest.raises(GMMXLNetError):  # an end before anything is computed
         importlib.import_module(f"pipeline.{name}").main([*needed, *options, "--set", "no_such_parameter=1"])
     assert logging.getLogger("gmmxlnet").level == level
-    set_log_level("info")
