@@ -73,7 +73,7 @@ def main() -> None:
     missing = report(planned, arguments.name, queue.state_and_reason)
     if missing:
         said = "; ".join(f"{name} ({why})" for name, why in missing.items())
-        raise GMMXLNetError(f"no result of {said}. See {queue.LOGS}; make compare again runs only these")
+        raise GMMXLNetError(f"no result of {said}. See {queue.log_of('NAME')}; make compare again runs only these")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pipeline.commands import CommandError, command
 from pipeline.queues import QueueError, telling_line
 from pipeline.variants import Planned
 
-LOGS = "`dvc queue logs NAME`"
 TO_END = "dvc queue stop --kill"
 SHORTEST_WAIT, LONGEST_WAIT = 2.0, 20.0  # seconds between two looks at the queue
 ORDER = ("running", "queued", "failed", "success")  # of a name that went through the queue twice, the first counts
@@ -107,6 +106,11 @@ def state_and_reason(names: Sequence[str]) -> dict[str, str]:
     now = states()
     told = {name: now.get(name, "not run") for name in names}
     return {name: f"failed: {why_failed(name)}" if state == "failed" else state for name, state in told.items()}
+
+
+def log_of(name: str) -> str:
+    """The command that prints what an experiment printed."""
+    return f"`dvc queue logs {name}`"
 
 
 def why_failed(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from gmmxlnet.errors import GMMXLNetError
@@ -17,8 +18,6 @@ class QueueError(GMMXLNetError):
 class Queue(Protocol):
     """A queue that runs experiments, each as `dvc exp run`."""
 
-    LOGS: str
-    """Where a person finds what experiment NAME printed."""
     TO_END: str
     """The command that ends it."""
 
@@ -30,6 +29,9 @@ class Queue(Protocol):
 
     def wait(self, names: Sequence[str], jobs: int, tell: Callable[[str, str], None]) -> None:
         """Return when none of these waits or runs; `tell` every change of state. Raises QueueError."""
+
+    def log_of(self, name: str) -> str | Path:
+        """Where a person finds what an experiment printed: a file, or a command."""
 
     def state_and_reason(self, names: Sequence[str]) -> dict[str, str]:
         """The state of each experiment that is not finished, with the reason of those that failed."""

@@ -17,7 +17,6 @@ from pipeline.queues import QueueError, telling_line
 from pipeline.variants import Planned
 
 FOLDER = Path(".slurm")
-LOGS = f"{FOLDER}/logs/NAME.log"
 TO_END = "scancel"
 BATCH_FILE = Path("scripts/experiments.sbatch")
 PREFIX = "gmmxlnet-"
