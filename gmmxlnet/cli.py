@@ -12,6 +12,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from gmmxlnet import garbage
 from gmmxlnet.errors import GMMXLNetError, Interrupted, cannot_write, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import say
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (the shell's, when left out) name; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     set_native_defaults()
+    garbage.leave_at_exit()
     program = " ".join(["gmmxlnet", *[name for name in arguments if name in COMMANDS][:1]])
     try:
         with raise_on_signals():

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import NoReturn
 
+from gmmxlnet import garbage
 from gmmxlnet.errors import ConfigError, GMMXLNetError, Interrupted, cannot_write, is_out_of_memory
 from gmmxlnet.interrupts import exit_status, name_of, raise_on_signals
 from gmmxlnet.messages import guard_output, said, say
@@ -72,6 +73,7 @@ def errors_on_one_line(program: str) -> Iterator[None]:
 
     Ctrl-C, SIGTERM and SIGHUP end it with one line and status 130, 143 and 129.
     """
+    garbage.resume()
     guard_output()
     try:
         with raise_on_signals():

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (  # from the ground up; rooms of one layer know nothing of each other
     ("messages",),
     ("errors",),
-    ("devices", "folder_files", "hub_files", "interrupts", "memory_kinds", "native_settings", "windows"),
+    ("devices", "folder_files", "garbage", "hub_files", "interrupts", "memory_kinds", "native_settings", "windows"),
     ("options",),
     ("utils",),
     ("reports",),

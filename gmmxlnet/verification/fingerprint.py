@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gmmxlnet import garbage
 from gmmxlnet.errors import CheckpointError
 from gmmxlnet.models import GMMXLNetConfig, GMMXLNetForQA
 from gmmxlnet.utils.files import read_object, write_json
@@ -108,4 +109,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    garbage.leave_at_exit()
     main()

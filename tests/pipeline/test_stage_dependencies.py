@@ -24,6 +24,7 @@ WITHOUT_EFFECT = {
     "gmmxlnet/sharing/__init__.py": "empty",
     "gmmxlnet/utils/__init__.py": "forwards names",
     "gmmxlnet/utils/files.py": "how files are replaced",
+    "gmmxlnet/garbage.py": "time",
     "gmmxlnet/hub_files.py": "refuses files",
     "gmmxlnet/interrupts.py": "how signals end a program",
     "gmmxlnet/native_settings.py": "time and memory; the bits are the same",
