@@ -154,8 +154,10 @@ def _differences(cells: Cells) -> list[str]:
             verdict = "the experts divide the work" if lost >= MATTERS else "**the experts do not divide the work**"
             moved = _mean(results, lambda one: _lost(one, "shuffled"))
             others = "" if moved is None else f", with another document's {-moved:+z.1f}"
+            count = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
             said.append(
-                f"Load {load}, `{name}` with even routing instead of its own: {-lost:+z.1f} points{others}; {verdict}."
+                f"Load {load}, `{name}` with even routing instead of its own: {-lost:+z.1f} points{others} ({count}); "
+                f"{verdict}."
             )
     return said
 

@@ -71,12 +71,12 @@ def test_words_follow_from_the_numbers(cells):
     assert f"Load 2, {wide}: +20.0 points of EM (intervals of all seeds apart; 2 and 2 seeds)." in page
     assert "Load 4, learned routing less routing that is always even: +45.0 points of EM" in page
     assert (
-        "Load 2, `gmm-write` with even routing instead of its own: -1.8 points, with another document's -0.8; **the"
-        in page
+        "Load 2, `gmm-write` with even routing instead of its own: -1.8 points, with another document's -0.8 "
+        "(2 seeds); **the experts do not divide the work**." in page
     )
     assert (
-        "Load 4, `gmm-write` with even routing instead of its own: -40.0 points, with another document's -39.0; "
-        "the experts divide the work." in page
+        "Load 4, `gmm-write` with even routing instead of its own: -40.0 points, with another document's -39.0 "
+        "(1 seed); the experts divide the work." in page
     )
     assert "`gmm-uniform` with even routing" not in page
     assert "read-based mixture" not in page  # was not run
