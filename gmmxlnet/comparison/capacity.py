@@ -20,6 +20,7 @@ from gmmxlnet.utils import tables
 
 CHANCE = 25.0  # percent: one of four flags
 SOLVED = 95.0  # percent from which a training counts as solved
+APART = 0.03  # of a doubling of the load, between the marks of two variants in the plot
 MATTERS = 20.0  # points of exact match, fixed before the first run: a smaller difference is no division of work
 # Fixed before the first run: (variant, the one it is compared with, what their difference is worth).
 DIFFERENCES = (
@@ -208,20 +209,31 @@ def write_csv(path: str | Path, cells: Cells) -> None:
 
 
 def plot_capacity(cells: Cells, variants: Sequence[Variant]) -> Figure:
-    """EM of `cross` against load, a line a variant with its seeds as marks; below, the loss under even routing."""
-    figure = Figure(figsize=(6, 6.4), layout="constrained")
+    """EM of `cross` against load, a line a variant, its seeds as marks; below, the loss under even routing.
+
+    A bar goes over the intervals of all seeds: bars that do not overlap are what the report calls apart.
+    """
+    figure = Figure(figsize=(7, 7.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 2))
     known = loads(cells)
     for place, variant in enumerate(variants):
         mine = {load: cells[load, variant.name] for load in known if (load, variant.name) in cells}
         style = {"color": f"C{place % 10}", "marker": "osD^vP*X<>"[place % 10], "markersize": 5}
         style |= {"fillstyle": "full" if place < 10 else "none"}  # there are ten colors
-        points = [(load, value) for load, results in mine.items() if (value := _mean(results, _cross)) is not None]
+        aside = 2 ** (APART * (place - (len(variants) - 1) / 2))
+        points = [
+            (load * aside, value) for load, results in mine.items() if (value := _mean(results, _cross)) is not None
+        ]
         if points:
             top.plot(*zip(*points, strict=True), label=variant.name, linewidth=1, **style)
-            seeds = [(load, _cross(one)) for load, results in mine.items() for one in results]
-            top.plot(*zip(*seeds, strict=True), linestyle="", alpha=0.4, **style)
-        losses = [(load, value) for load, results in mine.items() if (value := _mean(results, _lost)) is not None]
+            seeds = [(load * aside, score_of(one)) for load, results in mine.items() for one in results]
+            top.plot(*zip(*((x, seed.value) for x, seed in seeds), strict=True), linestyle="", alpha=0.4, **style)
+            for x, seed in seeds:
+                if seed.low is not None:
+                    top.vlines(x, seed.low, seed.high, color=style["color"], linewidth=1, alpha=0.6)
+        losses = [
+            (load * aside, value) for load, results in mine.items() if (value := _mean(results, _lost)) is not None
+        ]
         if losses and variant.name != ALWAYS_EVEN:
             bottom.plot(*zip(*losses, strict=True), label=variant.name, linewidth=1, **style)
     top.axhline(CHANCE, color=SOFT, linestyle=":", label="chance")
@@ -235,5 +247,5 @@ def plot_capacity(cells: Cells, variants: Sequence[Variant]) -> Figure:
         axes.set_xticks(known, [str(load) for load in known])
         axes.minorticks_off()
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="x-small", ncols=2)
+            axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -1,5 +1,7 @@
 """The page on capacity: who solves which load, the differences fixed beforehand, and what even routing costs."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -129,15 +131,34 @@ def test_the_table_of_all_cells(cells, tmp_path):
     assert (one.cross_memory_zeroed, one.cross_memory_shuffled, one.cross_routing_uniform) == (24.0, 25.5, 40.0)
 
 
+def points(lines):
+    """The points of each variant's line, at the load that is nearest on the plot's scale."""
+    named = {line.get_label(): line.get_xydata() for line in lines}
+    return {
+        variant.name: [[2 ** round(math.log2(x)), y] for x, y in named[variant.name]]
+        for variant in VARIANTS
+        if variant.name in named
+    }
+
+
 def test_the_plot_shows_means_and_losses(cells):
     top, bottom = plot_capacity(cells, VARIANTS).axes
-    lines = {line.get_label(): line.get_xydata().tolist() for line in top.lines}
+    lines = points(top.lines)
     assert lines["token"] == [[2, 79.0]]
     assert lines["gmm-write"] == [[2, 91.0], [4, 80.0]]
-    lost = {line.get_label(): line.get_xydata().tolist() for line in bottom.lines}
+    lost = points(bottom.lines)
     assert lost["gmm-write"] == [[2, 1.75], [4, 40.0]]
     assert "token" not in lost
     assert "gmm-uniform" not in lost
+
+
+def test_each_variant_has_its_intervals_and_a_place_of_its_own(make_cell):
+    cells = {(2, name): [make_cell(name, 13, 60.0), make_cell(name, 14, 90.0)] for name in ("token", "gmm-write")}
+    bars = [bar.get_segments()[0] for bar in plot_capacity(cells, VARIANTS).axes[0].collections]
+    assert [segment[:, 1].tolist() for segment in bars] == [[57.0, 63.0], [87.0, 93.0]] * 2
+    places = [float(segment[0, 0]) for segment in bars]
+    assert places[0] == places[1] < places[2] == places[3]
+    assert all(1.8 < place < 2.2 for place in places)
 
 
 def test_no_two_variants_look_alike(make_cell):
