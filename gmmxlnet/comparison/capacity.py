@@ -211,29 +211,25 @@ def write_csv(path: str | Path, cells: Cells) -> None:
 def plot_capacity(cells: Cells, variants: Sequence[Variant]) -> Figure:
     """EM of `cross` against load, a line a variant, its seeds as marks; below, the loss under even routing.
 
-    A bar goes over the intervals of all seeds: bars that do not overlap are what the report calls apart.
+    A bar is the interval of one seed. Variants stand beside each other at each load.
     """
     figure = Figure(figsize=(7, 7.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 2))
     known = loads(cells)
     for place, variant in enumerate(variants):
-        mine = {load: cells[load, variant.name] for load in known if (load, variant.name) in cells}
+        aside = 2 ** (APART * (place - (len(variants) - 1) / 2))
+        mine = {load * aside: cells[load, variant.name] for load in known if (load, variant.name) in cells}
         style = {"color": f"C{place % 10}", "marker": "osD^vP*X<>"[place % 10], "markersize": 5}
         style |= {"fillstyle": "full" if place < 10 else "none"}  # there are ten colors
-        aside = 2 ** (APART * (place - (len(variants) - 1) / 2))
-        points = [
-            (load * aside, value) for load, results in mine.items() if (value := _mean(results, _cross)) is not None
-        ]
+        points = [(x, value) for x, results in mine.items() if (value := _mean(results, _cross)) is not None]
         if points:
             top.plot(*zip(*points, strict=True), label=variant.name, linewidth=1, **style)
-            seeds = [(load * aside, score_of(one)) for load, results in mine.items() for one in results]
+            seeds = [(x, score_of(one)) for x, results in mine.items() for one in results]
             top.plot(*zip(*((x, seed.value) for x, seed in seeds), strict=True), linestyle="", alpha=0.4, **style)
             for x, seed in seeds:
                 if seed.low is not None:
                     top.vlines(x, seed.low, seed.high, color=style["color"], linewidth=1, alpha=0.6)
-        losses = [
-            (load * aside, value) for load, results in mine.items() if (value := _mean(results, _lost)) is not None
-        ]
+        losses = [(x, value) for x, results in mine.items() if (value := _mean(results, _lost)) is not None]
         if losses and variant.name != ALWAYS_EVEN:
             bottom.plot(*zip(*losses, strict=True), label=variant.name, linewidth=1, **style)
     top.axhline(CHANCE, color=SOFT, linestyle=":", label="chance")
