@@ -159,22 +159,25 @@ def command_of(planned: Planned) -> str:
 def report(planned: Sequence[Planned]) -> list[str]:
     """Write the report from all results that are there; returns which of the planned ones are not."""
     cells: dict[tuple[int, str], list[Result]] = {}
-    scored: list[ScoredDocuments] = []
+    scored: dict[int, list[ScoredDocuments]] = {}
     files = sorted((REPORTS / NAME).glob("*.safetensors"))
     for file in files:
         found = re.fullmatch(rf"{NAME}-load(\d+)-(.+)-s\d+", file.stem)
         if found is None or found[2] not in BY_NAME:
             raise ConfigError(f"{file}: is not a result of make capacity; remove it")
-        scored.append(ScoredDocuments.read(file))
-        cells.setdefault((int(found[1]), found[2]), []).append(scored[-1].result)
-    shared = settings_of(scored) if scored else {}
-    setting = {name: said for name, said in shared.items() if name not in DIFFERS_BY_VARIANT}
+        one, load = ScoredDocuments.read(file), int(found[1])
+        scored.setdefault(load, []).append(one)
+        cells.setdefault((load, found[2]), []).append(one.result)
+    settings = {
+        load: {name: said for name, said in settings_of(scored[load]).items() if name not in DIFFERS_BY_VARIANT}
+        for load in sorted(scored)
+    }
     for results in cells.values():
         results.sort(key=lambda result: result.seed)
     missing = [one.name for one in planned if not (REPORTS / NAME / f"{one.name}.safetensors").exists()]
     page = REPORTS / f"{NAME}.md"
     with atomic_file(page) as scratch:
-        scratch.write_text(render_capacity(cells, VARIANTS, setting, missing, f"{NAME}.png"), encoding="utf-8")
+        scratch.write_text(render_capacity(cells, VARIANTS, settings, missing, f"{NAME}.png"), encoding="utf-8")
     if cells:
         write_csv(page.with_suffix(".csv"), cells)
         save_figure(plot_capacity(cells, VARIANTS), page.with_suffix(".png"))

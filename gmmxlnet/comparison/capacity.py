@@ -33,6 +33,11 @@ DIFFERENCES = (
     ("gmm-top1", "gmm-write", "writing one expert a segment less writing all"),
 )
 ALWAYS_EVEN = "gmm-uniform"  # loses nothing by even routing
+LEGEND = (
+    f"Chance is {CHANCE:.0f}. `cross` needs all facts kept until a segment tells which counts; of `early` the question "
+    "itself tells it. `training, s` is the fastest seed's; machines and their other work differed: compare speed with "
+    "`make bench`."
+)
 Cells = Mapping[tuple[int, str], Sequence[Result]]
 
 
@@ -58,13 +63,17 @@ def score_of(result: Result, kind: str = CROSS, ablation: str = "normal", of: st
 
 
 def render_capacity(
-    cells: Cells, variants: Sequence[Variant], setting: Mapping[str, str], missing: Sequence[str], plot: str
+    cells: Cells,
+    variants: Sequence[Variant],
+    settings: Mapping[int, Mapping[str, str]],
+    missing: Sequence[str],
+    plot: str,
 ) -> str:
     """The report as Markdown.
 
     Args:
         cells: the results of each (load, variant), one per seed.
-        setting: what all cells share, as Markdown.
+        settings: what all cells of each load share, by name and as Markdown; the names are the same for all loads.
         missing: names of experiments without a result.
         plot: file name of the plot, in the report's folder.
     """
@@ -75,10 +84,26 @@ def render_capacity(
     parts += [f"![Exact match by load, and what even routing costs]({plot})", "## The variants"]
     parts.append("\n".join(f"* `{variant.name}`: {variant.words}." for variant in variants))
     for load in loads(cells):
-        towns = "one town" if load == 1 else f"{load} towns"
-        parts += [f"## {towns.capitalize()}", _table(cells, variants, load)]
-    parts += ["## Setting", "\n".join(f"* {name}: {said}" for name, said in setting.items())]
+        parts += [f"## {_towns(load).capitalize()}", _table(cells, variants, load)]
+    parts += ["## Setting", "\n".join(_setting_lines(settings))]
     return "\n\n".join(parts) + "\n"
+
+
+def _towns(load: int) -> str:
+    return "one town" if load == 1 else f"{load} towns"
+
+
+def _setting_lines(settings: Mapping[int, Mapping[str, str]]) -> list[str]:
+    """A line for each name whose value all loads share, else a line for each load."""
+    names = next(iter(settings.values()), {})
+    lines = []
+    for name in names:
+        values = {load: setting[name] for load, setting in settings.items()}
+        if len(set(values.values())) == 1:
+            lines.append(f"* {name}: {values.popitem()[1]}")
+        else:
+            lines += [f"* {name}, {_towns(load)}: {value}" for load, value in values.items()]
+    return lines
 
 
 def loads(cells: Cells) -> list[int]:
@@ -169,6 +194,7 @@ def _table(cells: Cells, variants: Sequence[Variant], load: int) -> str:
         results = cells.get((load, variant.name), ())
         if not results:
             continue
+        seconds = [known for one in results if (known := _cost(one, "training_seconds")) is not None]
         each = ", ".join(f"{result.seed}: {number(_cross(result))}" for result in results)
         rows.append(
             {
@@ -181,15 +207,15 @@ def _table(cells: Cells, variants: Sequence[Variant], load: int) -> str:
                 "early": number(_mean(results, lambda one: score_of(one, "early").value)),
                 "local": number(_mean(results, lambda one: score_of(one, "local").value)),
                 "solved": f"{sum((_cross(one) or 0.0) >= SOLVED for one in results)} of {len(results)}",
-                "training, s": number(_mean(results, _seconds), 0),
+                "parameters": number(_cost(results[0], "parameters"), 0),
+                "training, s": number(min(seconds, default=None), 0),
             }
         )
-    chance = f"Chance is {CHANCE:.0f}. `cross` needs all facts kept until a segment tells which counts; of `early` the"
-    return f"{tables.markdown_table(pd.DataFrame(rows))}\n\n{chance} question itself tells it."
+    return f"{tables.markdown_table(pd.DataFrame(rows))}\n\n{LEGEND}"
 
 
-def _seconds(result: Result) -> float | None:
-    value = result.cost.get("training_seconds")
+def _cost(result: Result, name: str) -> float | None:
+    value = result.cost.get(name)
     return None if value is None else float(value)
 
 
@@ -204,7 +230,7 @@ def write_csv(path: str | Path, cells: Cells) -> None:
             row |= {f"cross_memory_{how}": score_of(result, ablation=how).value for how in ("zeroed", "shuffled")}
             row |= {f"cross_routing_{how}": _routed(result, how) for how in ("uniform", "shuffled")}
             row |= {"early": score_of(result, "early").value}
-            rows.append(row | {"training_seconds": _seconds(result)})
+            rows.append(row | {"training_seconds": _cost(result, "training_seconds")})
     tables.write_csv(path, pd.DataFrame(rows, dtype=object).fillna(""))
 
 

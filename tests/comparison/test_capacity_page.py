@@ -1,6 +1,7 @@
 """The page on capacity: who solves which load, the differences fixed beforehand, and what even routing costs."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -30,6 +31,8 @@ def make_cell():
     """A function to a result with `cross` and `early` EM, under an empty memory and under even routing."""
 
     def make(variant, seed, cross, *, zeroed=24.0, uniform=None, load=2):
+        cost = {"parameters": 4567, "training_seconds": 300.0 + seed}
+
         def types(value, early):
             name = f"load{load}_lag1"
             return {"by_question_type": {f"cross_{name}": row(value), f"early_{name}": row(early), "local": row(99.0)}}
@@ -44,7 +47,7 @@ def make_cell():
             if uniform is None
             else {"uniform": types(uniform, 33.0), "shuffled": types(uniform + 1.0, 34.0)},
         }
-        return Result(variant=variant, seed=seed, metrics=metrics, routing={}, cost={"training_seconds": 321.0})
+        return Result(variant=variant, seed=seed, metrics=metrics, routing={}, cost=cost)
 
     return make
 
@@ -65,7 +68,9 @@ def cells(make_cell):
 
 
 def test_words_follow_from_the_numbers(cells):
-    page = render_capacity(cells, VARIANTS, {"budget": "9 steps"}, ["capacity-load4-token-s13"], "plot.png")
+    page = render_capacity(
+        cells, VARIANTS, {2: {"budget": "9 steps"}, 4: {"budget": "9 steps"}}, ["capacity-load4-token-s13"], "plot.png"
+    )
     assert "**Not finished, hence not in here:** `capacity-load4-token-s13`." in page
     assert "Load 2: solved by `token` (1 of 2 seeds)." in page
     assert "Load 4: solved by none; best `gmm-write`, 80.0." in page
@@ -86,7 +91,7 @@ def test_words_follow_from_the_numbers(cells):
     assert "* budget: 9 steps" in page
     line = next(line for line in page.splitlines() if line.startswith("| token "))
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        *("token", "13: 97.0, 14: 61.0", "79.0", "24.0", "n/a", "n/a", "88.0", "99.0", "1 of 2", "321"),
+        *("token", "13: 97.0, 14: 61.0", "79.0", "24.0", "n/a", "n/a", "88.0", "99.0", "1 of 2", "4567", "313"),
     ]
 
 
@@ -96,6 +101,22 @@ def test_nothing_is_not_said_as_less_than_nothing(make_cell):
     assert "with even routing instead of its own: +0.0 points" in page
     cells = {(2, "gmm-write"): [make_cell("gmm-write", 13, 60.0, uniform=59.96)]}
     assert "-0.0 points" not in render_capacity(cells, VARIANTS, {}, [], "plot.png")
+
+
+def test_a_setting_that_differs_by_load_is_said_for_each(cells):
+    settings = {2: {"budget": "9 steps", "questions": "8"}, 4: {"budget": "9 steps", "questions": "16"}}
+    page = render_capacity(cells, VARIANTS, settings, [], "plot.png")
+    assert page.endswith("## Setting\n\n* budget: 9 steps\n* questions, 2 towns: 8\n* questions, 4 towns: 16\n")
+
+
+def test_without_a_clock_the_cost_is_not_known(make_cell):
+    results = [replace(make_cell("token", 13, 60.0), cost={})]
+    line = next(
+        line
+        for line in render_capacity({(2, "token"): results}, VARIANTS, {}, [], "plot.png").splitlines()
+        if line.startswith("| token ")
+    )
+    assert [cell.strip() for cell in line.strip("|").split("|")][-2:] == ["n/a", "n/a"]
 
 
 def test_without_results_the_page_says_so():
