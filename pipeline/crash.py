@@ -39,10 +39,12 @@ def prepare(program: str) -> None:
 
     install(exit_now)
 
+    otherwise = sys.excepthook
+
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         line = line_for(error)
         if line is None:
-            sys.__excepthook__(kind, error, trace)
+            otherwise(kind, error, trace)
         else:
             print(f"{program}: {line}", file=sys.stderr)
 

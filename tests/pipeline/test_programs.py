@@ -3,7 +3,10 @@
 import ast
 import importlib
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +25,35 @@ def programs():
         blocks = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.If)]
         if file.stem not in COMPUTES_NOTHING and any("__name__" in ast.unparse(block.test) for block in blocks):
             yield file.stem
+
+
+@pytest.mark.parametrize("program", ["check", "train"])
+def test_another_python_is_told_what_it_lacks(program):
+    """As `.venv/bin/dvc` starts it where the environment is not activated: `python` is then the system's."""
+    command = [sys.executable, "-S", "-m", f"pipeline.{program}"]  # -S: without site-packages
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{program}: {sys.executable} has no module ")
+    assert line.endswith("; activate the environment (source .venv/bin/activate), or make it with make install")
+
+
+def test_what_a_stage_lacks_itself_is_told_as_well(tmp_path):
+    """A Python that has some packages and not all; a missing module of ours is a bug and keeps its traceback."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nsys.modules[os.environ['LACKS']] = None\n", encoding="utf-8"
+    )
+
+    def told(lacks):
+        environment = os.environ | {"LACKS": lacks, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-m", "pipeline.train"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        return done.stderr
+
+    assert told("torch").startswith(f"train: {sys.executable} has no module torch; activate")
+    assert len(told("torch").splitlines()) == 1
+    assert told("pipeline.places").startswith("Traceback")
 
 
 def test_the_programs_are_found():
