@@ -7,10 +7,12 @@ import os
 import sys
 from types import TracebackType
 
+OURS = {"gmmxlnet", "pipeline"}  # a module of these that is missing is a bug
+
 
 def _say_what_is_missing(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Instead of a traceback where this Python lacks a package, as one outside the environment does."""
-    if not isinstance(error, ModuleNotFoundError) or (error.name or "").startswith(("gmmxlnet", "pipeline")):
+    if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] in OURS:
         sys.__excepthook__(kind, error, trace)
         return
     remedy = "activate the environment (source .venv/bin/activate), or make it with make install"
