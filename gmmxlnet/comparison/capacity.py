@@ -194,7 +194,7 @@ def _table(cells: Cells, variants: Sequence[Variant], load: int) -> str:
         results = cells.get((load, variant.name), ())
         if not results:
             continue
-        seconds = [known for one in results if (known := _cost(one, "training_seconds")) is not None]
+        seconds = [known for one in results if (known := one.measured_cost("training_seconds")) is not None]
         each = ", ".join(f"{result.seed}: {number(_cross(result))}" for result in results)
         rows.append(
             {
@@ -207,16 +207,11 @@ def _table(cells: Cells, variants: Sequence[Variant], load: int) -> str:
                 "early": number(_mean(results, lambda one: score_of(one, "early").value)),
                 "local": number(_mean(results, lambda one: score_of(one, "local").value)),
                 "solved": f"{sum((_cross(one) or 0.0) >= SOLVED for one in results)} of {len(results)}",
-                "parameters": number(_cost(results[0], "parameters"), 0),
+                "parameters": number(results[0].measured_cost("parameters"), 0),
                 "training, s": number(min(seconds, default=None), 0),
             }
         )
     return f"{tables.markdown_table(pd.DataFrame(rows))}\n\n{LEGEND}"
-
-
-def _cost(result: Result, name: str) -> float | None:
-    value = result.cost.get(name)
-    return None if value is None else float(value)
 
 
 def write_csv(path: str | Path, cells: Cells) -> None:
@@ -230,7 +225,7 @@ def write_csv(path: str | Path, cells: Cells) -> None:
             row |= {f"cross_memory_{how}": score_of(result, ablation=how).value for how in ("zeroed", "shuffled")}
             row |= {f"cross_routing_{how}": _routed(result, how) for how in ("uniform", "shuffled")}
             row |= {"early": score_of(result, "early").value}
-            rows.append(row | {"training_seconds": _cost(result, "training_seconds")})
+            rows.append(row | {"training_seconds": result.measured_cost("training_seconds")})
     tables.write_csv(path, pd.DataFrame(rows, dtype=object).fillna(""))
 
 

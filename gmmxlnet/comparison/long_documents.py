@@ -218,7 +218,7 @@ def _specialization(family: Family) -> str:
 
 
 def _mean_cost(chosen: Sequence[ScoredDocuments], name: str) -> float | None:
-    return mean([float(value) if (value := one.result.cost.get(name)) is not None else None for one in chosen])
+    return mean([one.result.measured_cost(name) for one in chosen])
 
 
 def listed(found: Mapping[str, Score]) -> str:

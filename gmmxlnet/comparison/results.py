@@ -63,6 +63,11 @@ class Result:
         """Exact match of always answering "no answer", in percent."""
         return self.metrics["always_no_answer"]["exact_match"]
 
+    def measured_cost(self, name: str) -> float | None:
+        """A cost that is a number; None if it is not known."""
+        value = self.cost.get(name)
+        return None if value is None else float(value)
+
     def score(self, metric: str, group: str = ALL, ablation: str = "normal") -> Score:
         """`exact_match` or `f1` of a group of questions, under a memory ablation."""
         summary = self.metrics["memory_ablation"][ablation]

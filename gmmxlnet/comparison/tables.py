@@ -94,7 +94,7 @@ def cost_table(results: Sequence[Result]) -> str:
     names = [name for name in COSTS if on_gpu or name != "peak_gpu_memory_mib"]
 
     def values(result: Result) -> Mapping[str, Value]:
-        numbers = {COSTS[name]: None if (cost := result.cost.get(name)) is None else float(cost) for name in names}
+        numbers = {COSTS[name]: result.measured_cost(name) for name in names}
         return numbers | {name: result.cost.get(name, NONE) for name in ("threads", "device")}
 
     return _table(results, values, "{:,.0f}".format)
