@@ -12,10 +12,11 @@
 #
 #   make pretrain takes CORPUS (SQuAD files, text files, folders of .txt; CORPUS= takes the tokens in data/corpus),
 #   TOKENIZER (a folder, a Hub id or scratch) and PRETRAIN="--n-layer 6 --steps 1000" (gmmxlnet pretrain --help).
-#   make long-documents takes VARIANTS, SEEDS and SET as make compare does. docs/gpu.md tells the order of it all.
+#   make long-documents takes VARIANTS, SEEDS and SET as make compare does, and NAME, which is its report's.
+#   docs/gpu.md tells the order of it all.
 #   make capacity takes VARIANTS, LOADS="2 4", SEEDS="13 14", SET, and ARGS="--lag 1 --steps 900" for the rest.
 #   make real-text takes READER (an XLNet, best with a span head), SQUAD (a folder), STORIES (a folder; left out: none),
-#   TASKS="code-words stories articles", LOADS="4 8", and VARIANTS, SEEDS and SET.
+#   TASKS="code-words stories articles", LOADS="4 8", and VARIANTS, SEEDS, SET and NAME.
 #
 #   make reader takes BERT (a BERT's folder or Hub id), SQUAD (a dataset's folder or Hub id), HOURS (default 1) or STEPS as
 #   an earlier run printed, and SET. docs/running.md.
@@ -137,17 +138,17 @@ pretrain: $(STAMP)
 	gmmxlnet pretrain $(if $(CORPUS),--corpus $(CORPUS) --tokenizer $(TOKENIZER)) --num-workers 4 $(PRETRAIN)
 
 long-documents: $(STAMP)
-	python -m pipeline.long_documents $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(SEEDS),--seeds $(SEEDS)) \
-		$(if $(SET),--set $(SET))
+	python -m pipeline.long_documents $(if $(NAME),--name $(NAME)) $(if $(VARIANTS),--variants $(VARIANTS)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET))
 
 reader: $(STAMP)
 	python -m pipeline.reader --bert "$(BERT)" --squad "$(SQUAD)" $(if $(HOURS),--hours $(HOURS)) \
 		$(if $(STEPS),--steps $(STEPS)) $(if $(SET),--set $(SET))
 
 real-text: $(STAMP)
-	python -m pipeline.real_text --reader $(READER) --squad $(SQUAD) $(if $(STORIES),--stories $(STORIES)) \
-		$(if $(TASKS),--tasks $(TASKS)) $(if $(LOADS),--loads $(LOADS)) $(if $(VARIANTS),--variants $(VARIANTS)) \
-		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET))
+	python -m pipeline.real_text $(if $(NAME),--name $(NAME)) --reader $(READER) --squad $(SQUAD) \
+		$(if $(STORIES),--stories $(STORIES)) $(if $(TASKS),--tasks $(TASKS)) $(if $(LOADS),--loads $(LOADS)) \
+		$(if $(VARIANTS),--variants $(VARIANTS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET))
 
 capacity: $(STAMP)
 	python -m pipeline.capacity $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(LOADS),--loads $(LOADS)) \

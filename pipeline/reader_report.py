@@ -14,7 +14,7 @@ PAGE = """# A reader of real text
 
 {source}, converted into an XLNet ({parameters:,} parameters, {conversion_steps:,} steps of distillation on
 {conversion_tokens:,} tokens, cosine {cosine:.3f} in the last layer), was trained on questions of {dataset}:
-{steps:,} steps of {batch} questions ({share:.1f} times the {train:,} there are), segments of {length} tokens, learning
+{steps:,} steps of {batch} questions ({share:.3g}% of the {train:,} there are), segments of {length} tokens, learning
 rate {rate:g} ({rate_memory:g} for what the encoder does not bring along), {precision}, memory `{memory}`, seed {seed}.
 
 {table}
@@ -44,7 +44,7 @@ def render_reader(params: Params, conversion: dict[str, Any], data: dict[str, An
         dataset=code_span(held_by(params.dataset, "train")),
         steps=active.max_steps,
         batch=batch,
-        share=active.max_steps * batch / train,
+        share=100 * active.max_steps * batch / train,
         train=train,
         length=active.max_seq_length,
         rate=active.learning_rate,

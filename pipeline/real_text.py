@@ -12,6 +12,7 @@ killed goes on from its last checkpoint. reports/real-text.md, .csv and .png are
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gmmxlnet.analysis.plots import save_figure
@@ -62,6 +63,7 @@ CODE_WORD_LENGTHS = {"segment_words": 96, "passage_words": 30, "max_sentence_wor
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog=NAME, description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--name", default=NAME, help="of the report and of the folder of results in reports/")
     parser.add_argument("--reader", required=True, help="a folder or Hub id of an XLNet, or of a model without memory")
     parser.add_argument("--squad", required=True, type=Path, help="a folder with SQuAD's train and dev files")
     parser.add_argument("--stories", type=Path, help="a folder with train.json and dev.json, a story an article")
@@ -104,7 +106,7 @@ def _plan_task(
     models = [f"{PROFILE}{key}={quoted(arguments.reader)}" for key in ("base_model", "tokenizer")]
     own = [f"{PROFILE}{setting}" for setting in settings]
     given = [*SETTINGS, *own, *models, *files.values(), *arguments.set]
-    return plan(f"{NAME}-{task}", list(variants), arguments.seeds, given)
+    return plan(f"{arguments.name}-{task}", list(variants), arguments.seeds, given)
 
 
 def base_model(reader: str) -> str:
@@ -137,20 +139,20 @@ def code_word_folder(arguments: argparse.Namespace, load: int, definitions: Defi
     return folder
 
 
-def report(planned: Sequence[Planned]) -> list[str]:
+def report(planned: Sequence[Planned], name: str) -> list[str]:
     """Write the report from all results that are there; returns which of the planned ones are not."""
     tasks: dict[str, list[ScoredDocuments]] = {}
-    files = sorted((REPORTS / NAME).glob("*.safetensors"))
+    files = sorted((REPORTS / name).glob("*.safetensors"))
     for file in files:
         one = ScoredDocuments.read(file)
-        task = file.stem.removeprefix(f"{NAME}-").removesuffix(f"-{one.result.variant}-s{one.result.seed}")
+        task = file.stem.removeprefix(f"{name}-").removesuffix(f"-{one.result.variant}-s{one.result.seed}")
         tasks.setdefault(task, []).append(one)
     for scored in tasks.values():
         scored.sort(key=lambda one: (_place(one.result.variant), one.result.seed))
-    missing = [one.name for one in planned if not (REPORTS / NAME / f"{one.name}.safetensors").exists()]
-    page = REPORTS / f"{NAME}.md"
+    missing = [one.name for one in planned if not (REPORTS / name / f"{one.name}.safetensors").exists()]
+    page = REPORTS / f"{name}.md"
     with atomic_file(page) as scratch:
-        scratch.write_text(render_real_text(tasks, missing, f"{NAME}.png"), encoding="utf-8")
+        scratch.write_text(render_real_text(tasks, missing, f"{name}.png"), encoding="utf-8")
     if tasks:
         write_csv(page.with_suffix(".csv"), tasks)
         save_figure(plot_real_text(tasks), page.with_suffix(".png"))
@@ -166,7 +168,8 @@ def main(words: Sequence[str] | None = None) -> None:
     """Plan, run, report, as `words` or the shell's arguments say."""
     arguments = parse(words)
     set_log_level(arguments.log_level)
-    run_and_report(plan_all(arguments), REPORTS / NAME, NAME, report, report_only=arguments.report_only)
+    page = partial(report, name=arguments.name)
+    run_and_report(plan_all(arguments), REPORTS / arguments.name, NAME, page, report_only=arguments.report_only)
 
 
 if __name__ == "__main__":

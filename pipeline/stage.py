@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +81,7 @@ def errors_on_one_line(program: str) -> Iterator[None]:
             yield
     except Interrupted as error:
         told = f"{program}: stopped by {name_of(error.signum)} {error.kept}".rstrip()
-        _end(f"{told}; to go on: {command_to_go_on(program)}", exit_status(error.signum))
+        _end(f"{told}; to go on: {command_to_go_on()}", exit_status(error.signum))
     except GMMXLNetError as error:
         _end(f"{program}: {error}")
     except Exception as error:
@@ -100,10 +101,10 @@ def line_for(error: BaseException) -> str | None:
     return cannot_write(error)
 
 
-def command_to_go_on(program: str) -> str:
+def command_to_go_on() -> str:
     """The command that runs again what a signal ended, as DVC or a person started it."""
     if "DVC_STAGE" not in os.environ:
-        return f"python -m pipeline.{program.replace('-', '_')}"
+        return shlex.join(["python", *sys.orig_argv[1:]])
     if "DVC_EXP_NAME" not in os.environ:
         return "dvc repro"
     here = Path.cwd() == main_root().resolve()

@@ -10,6 +10,9 @@ import pytest
 from test_several_processes import PROFILE, process_of, workspace
 from test_train import SMALL, write_params
 
+from gmmxlnet.errors import Interrupted
+from pipeline.stage import errors_on_one_line
+
 NOBODY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # stages warn once and go on
 ENDLESS = {"max_steps": 10_000, "save_steps": 1, "scratch_size": SMALL, "batch_size": 8}
 SECONDS = 120
@@ -123,3 +126,13 @@ def test_a_stage_that_is_starting_says_one_line(endless, stage, seconds):
     assert line.startswith(f"{stage}: stopped by Ctrl-C")
     assert not (endless / "models/gmm").exists()
     assert not [path for path in endless.rglob("*") if path.name.endswith(".partial")]
+
+
+def test_a_command_with_arguments_is_told_with_them(monkeypatch, capsys):
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    monkeypatch.setattr(sys, "orig_argv", ["/of/python", "-m", "pipeline.reader", "--bert", "a folder", "--hours", "3"])
+    with pytest.raises(SystemExit) as ended, errors_on_one_line("reader"):
+        raise Interrupted(signal.SIGTERM)
+    assert ended.value.code == 143
+    told = "reader: stopped by SIGTERM; to go on: python -m pipeline.reader --bert 'a folder' --hours 3\n"
+    assert capsys.readouterr().err == told

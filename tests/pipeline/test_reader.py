@@ -108,6 +108,8 @@ def test_from_a_bert_and_questions_to_answers(make_workplace, bert_folder, squad
     page = (folder / "reports" / "reader.md").read_text(encoding="utf-8")
     assert "`tiny-bert`, converted into an XLNet" in page
     assert f"On all {metrics['total']} dev questions" in page
+    train_questions = json.loads((folder / "reports" / "data.json").read_text())["train"]["documents"]
+    assert f"3 steps of 8 questions ({2400 / train_questions:.3g}% of the {train_questions} there are)" in page
     assert f"{metrics['always_answering']['f1']:.1f} (" in page
     assert re.search(rf"floor\) +\| +{metrics['always_no_answer']['f1']:.1f} ", page)
     assert 'STEPS="2 3"' in printed

@@ -98,3 +98,10 @@ def test_stories_may_be_left_out_and_code_words_are_made_once(workplace):
     assert len(files) == 3
     plan_all(arguments)
     assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_a_named_comparison_has_a_report_of_its_own(workplace):
+    with pytest.raises(GMMXLNetError, match=r"no result of brief-stories-none-s13; "):
+        main(command("--name", "brief", "--tasks", "stories", "--variants", "none", "--report-only"))
+    assert "brief-stories-none-s13" in Path("reports/brief.md").read_text(encoding="utf-8")
+    assert not Path("reports/real-text.md").exists()
