@@ -16,7 +16,6 @@ The same command again repeats only what is not done, and continues what was kil
 
 import argparse
 import json
-import math
 import shlex
 import shutil
 import subprocess
@@ -43,6 +42,7 @@ from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.xlnet_weights import save_plain_xlnet
 from gmmxlnet.reports import read_conversion, read_data_report, read_metrics
 from gmmxlnet.training import GMMTrainer
+from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.files import atomic_file, digest_of, read_json, write_json
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from gmmxlnet.utils.seeding import seed_everything
@@ -61,8 +61,8 @@ EXAMPLE = WORK / "example.txt"
 PROFILE = "profiles.reader."
 SETTINGS = ("profile=reader", "memory_type=none")
 CONVERSION = 0.15  # share of the time for distillation
-TIMED_STEPS, WARM_STEPS = 12, 2  # of training; the first few are slower
-READING = 1 / 3  # seconds per token of evaluation, relative to training
+TIMED_STEPS, WARM_STEPS = 16, 2  # of training; the first few are slower
+READING = 0.4  # seconds per token of evaluation, relative to training
 EXAMPLES = 3  # questions
 
 
@@ -164,16 +164,23 @@ def convert_encoder(arguments: argparse.Namespace, params: Params) -> tuple[str,
     return (folder / name).as_posix(), report["distillation"]["steps"]
 
 
-def seconds_per_token(params: Params) -> float:
-    """Seconds of training per token (padding excluded), measured on a few steps."""
+def tokens_of_steps(documents: Documents, params: Params) -> np.ndarray:
+    """Tokens of each step of the first epoch, padding included; about, since special tokens are not counted."""
+    active, num_segments, num_tokens = params.active, documents.num_segments(), documents.num_tokens()
+    length = np.where(num_segments > 1, active.max_seq_length, num_tokens)  # of the longest segment
+    sampler = DocumentBatchSampler(num_segments, num_tokens, active.batch_size, params.seed)
+    sizes = [len(batch) * num_segments[batch].max() * length[batch].max() for batch in sampler]
+    return np.add.reduceat(sizes, range(0, len(sizes), active.gradient_accumulation_steps))
+
+
+def seconds_per_token(params: Params, documents: Documents, tokens: np.ndarray) -> float:
+    """Seconds of training per token: the median of a few steps, of which some read unusually long documents."""
     seed_everything(params.seed)
     config = replace(training_config(params, WORK, WORK), max_steps=TIMED_STEPS, resume_dir=None)
     trainer = GMMTrainer(build_model(params, load_tokenizer(str(CHUNKS / TOKENIZER))), config)
-    trainer.train(Documents.open(CHUNKS, "train"))
-    record = trainer.record
-    column = record.names.index("tokens")
-    tokens = sum(row[column].item() for row in record.rows[WARM_STEPS:])
-    return (record.seconds[-1] - record.seconds[WARM_STEPS - 1]) / tokens
+    trainer.train(documents)
+    durations = np.diff(trainer.record.seconds)  # from the second step on
+    return float(np.median(durations[WARM_STEPS - 1 :] / np.resize(tokens, TIMED_STEPS)[WARM_STEPS:]))
 
 
 def affordable_steps(params: Params, budget: float, start: float) -> int:
@@ -181,15 +188,13 @@ def affordable_steps(params: Params, budget: float, start: float) -> int:
 
     At most those of `num_epochs`. Raises ConfigError for none.
     """
-    per_token, active = seconds_per_token(params), params.active
-    documents = {name: Documents.open(CHUNKS, name).num_tokens() for name in ("train", "calibration", "dev")}
-    evaluation = READING * per_token * sum(int(documents[name].sum()) for name in ("calibration", "dev"))
-    batch = active.batch_size * active.gradient_accumulation_steps
-    step = per_token * float(np.mean(documents["train"])) * batch
+    train = Documents.open(CHUNKS, "train")
+    tokens = tokens_of_steps(train, params)
+    per_token = seconds_per_token(params, train, tokens)
+    read = sum(int(Documents.open(CHUNKS, split).num_tokens().sum()) for split in ("calibration", "dev"))
+    evaluation, step = READING * per_token * read, per_token * float(tokens.mean())
     spent = time.monotonic() - start
-    steps = min(
-        int((budget - spent - evaluation) / step), active.num_epochs * math.ceil(len(documents["train"]) / batch)
-    )
+    steps = min(int((budget - spent - evaluation) / step), params.active.num_epochs * len(tokens))
     if steps < 1:
         needed = (spent + evaluation + step) / (1 - CONVERSION) / 3600
         raise ConfigError(f"hours: too few to train and evaluate here; at least {needed:.2f} are needed")

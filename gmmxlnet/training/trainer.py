@@ -308,7 +308,7 @@ class GMMTrainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """Return the model's loss, and record its terms."""
+        """Return the model's loss, and keep its terms for the record."""
         output = model(**inputs)
         self._record(output, inputs)
         return (output.loss, output) if return_outputs else output.loss
@@ -318,11 +318,19 @@ class GMMTrainer(Trainer):
     ) -> Tensor:
         """Like the Trainer's, but documents of more than `bptt_segments` segments are processed chunk by chunk.
 
-        Not with several processes: the gradients are the same, but memory use grows with S.
+        Not with several processes: the gradients are the same, but memory use grows with S. After its last batch, a
+        step is recorded: its backward pass is part of its time.
         """
         limit = self.model.config.bptt_segments
-        if not (self.processes.count == 1 and limit and inputs["input_ids"].shape[1] > limit):
-            return super().training_step(model, inputs, num_items_in_batch)
+        if self.processes.count == 1 and limit and inputs["input_ids"].shape[1] > limit:
+            loss = self._step_in_chunks(model, inputs)
+        else:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if len(self._micro_batches) == self.current_gradient_accumulation_steps:
+            self._record_step()
+        return loss
+
+    def _step_in_chunks(self, model: torch.nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         model.train()
         inputs = self._prepare_inputs(inputs)
         steps = self.current_gradient_accumulation_steps
@@ -335,7 +343,7 @@ class GMMTrainer(Trainer):
         return output.loss / steps
 
     def _record(self, output: GMMXLNetOutput, inputs: dict[str, Tensor]) -> None:
-        """Record a batch's values, and the step's if it is complete.
+        """Keep a batch's values for the step's record.
 
         For a batch shared by several processes, values are scaled so that their mean is that of the whole batch.
         """
@@ -347,8 +355,6 @@ class GMMTrainer(Trainer):
             share_k = self.processes.count * output.routing_probs.flatten(0, 1).sum(0) / num_segments
             values |= {f"utilization_{j}": share for j, share in enumerate(share_k)}
         self._micro_batches.append({name: value.detach() for name, value in values.items()})
-        if len(self._micro_batches) == self.current_gradient_accumulation_steps:
-            self._record_step()
 
     def _record_step(self) -> None:
         """Add a row for the step to the record: tokens are summed over its batches, other values are averaged."""

@@ -15,12 +15,14 @@ import pytest
 import torch
 
 from gmmxlnet.conversion.convert import REPORT
+from gmmxlnet.data.collator import DocumentCollator
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.sample import make_sample
 from gmmxlnet.data.tokenizer import load_tokenizer
 from gmmxlnet.errors import ConfigError, DataError
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.pretrained import read_base
+from gmmxlnet.training.sampler import DocumentBatchSampler
 from gmmxlnet.utils.files import sha256_of
 from pipeline import chunk, evaluate, reader, train
 from pipeline.params import load_params
@@ -155,6 +157,22 @@ def test_time_becomes_steps(make_workplace, bert_folder, squad):
     assert most < 10 * few < many < 1000 * few  # measured twice, on a machine that may be busy
     with pytest.raises(ConfigError, match=r"hours: too few to train and evaluate here; at least \d+\.\d\d are needed"):
         reader.affordable_steps(params, 3600, time.monotonic() - 3600)
+
+
+def test_the_tokens_of_a_step_are_those_of_its_batches_with_their_padding(make_workplace, bert_folder, squad):
+    make_workplace("one")
+    run(bert_folder, squad, "--steps", *STEPS)
+    params, documents = load_params(), Documents.open(Path("data/chunks"), "train")
+    tokens = reader.tokens_of_steps(documents, params)
+    collator = DocumentCollator(layout=documents.layout, memory_tokens=False)
+    sampler = DocumentBatchSampler(documents.num_segments(), documents.num_tokens(), 8, params.seed)
+    batches = [[documents[i] for i in batch] for batch in sampler]
+    collated = [collator(batch)["input_ids"].numel() for batch in batches]
+    assert tokens == pytest.approx(collated, rel=0.2)
+    assert max(collated) > 2 * min(collated)
+    pairs = [sum(tokens[i : i + 2]) for i in range(0, len(tokens), 2)]
+    adding = overridden(Path("params.yaml").read_text("utf-8"), ["profiles.reader.gradient_accumulation_steps=2"])
+    assert reader.tokens_of_steps(documents, adding) == pytest.approx(pairs)
 
 
 def parquet(articles):

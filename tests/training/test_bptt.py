@@ -201,7 +201,7 @@ def test_the_trainer_steps_alike_with_batches_added_up(make_model, documents, tm
     for plain in (False, True):
         model = make_model("gmm", bptt_segments=2, memory_reconstruction_weight=0.5)
         if plain:
-            monkeypatch.setattr(GMMTrainer, "training_step", GMMTrainer.__bases__[0].training_step)
+            monkeypatch.setattr(GMMTrainer, "_step_in_chunks", GMMTrainer.__bases__[0].training_step)
         catcher = GradientsBeforeTheStep()
         size = {"batch_size": 4, "gradient_accumulation_steps": 3, "max_steps": 2, "max_grad_norm": 1e9}
         config = TrainingConfig(**size, learning_rate=1e-3, device="cpu", precision=precision, warmup_fraction=0.0)

@@ -2,7 +2,9 @@
 
 import csv
 import re
+import time
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback, TrainerState
@@ -164,6 +166,22 @@ def test_the_record_has_a_line_a_step(make_model, documents, tmp_path):
     assert float(rows[-1]["loss"]) == pytest.approx(column(record, "loss")[-1], rel=1e-5)
     with (tmp_path / "throughput.csv").open(encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == num_steps - 1
+
+
+def test_the_time_of_a_step_has_its_own_backward_pass(make_model, documents):
+    model, passes = make_model("none"), []
+
+    def slow_in_the_third(gradient):
+        passes.append(gradient)
+        if len(passes) == 3:
+            time.sleep(1)
+
+    model.qa_head.weight.register_hook(slow_in_the_third)
+    trainer = GMMTrainer(model, config(max_steps=5, batch_size=2), documents)
+    trainer.train()
+    durations = np.diff(trainer.record.seconds)  # of the second step and those after it
+    assert durations.argmax() == 1
+    assert durations[1] >= 1
 
 
 def test_the_learning_rate_rises_stays_and_falls(make_model, documents):
