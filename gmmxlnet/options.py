@@ -293,6 +293,7 @@ MEMORY: dict[str, Rule] = {
     "memory_type": OneOf(KINDS),
     "num_memory_experts": Integer(MIN_EXPERTS, MAX_EXPERTS),
     "memory_num_tokens": Integer(0, MAX_MEMORY_SLOTS, says=f"{SLOTS.words}, or 0 for a memory without slots"),
+    "mem_len": Optional(SIZE, "for max_seq_length"),
     "routing_mode": OneOf(("write-based", "read-based")),
     "routing_temperature": POSITIVE,
     "router": OneOf(("learned", "frozen", "uniform")),

@@ -105,7 +105,8 @@ def _damage(values: dict[str, Any]) -> str | None:
 
 def canonical_parameters(params: Params) -> dict[str, Any]:
     """Everything chunk and train depend on, flattened: top level, then the active profile's keys by their own names."""
-    top = params.model_dump(exclude={"profiles"} | NOT_TRAINED_WITH)
+    of_others = set() if params.memory_type == "mems" else {"mem_len"}  # no other kind of memory has a cache
+    top = params.model_dump(exclude={"profiles"} | NOT_TRAINED_WITH | of_others)
     profile = params.active.model_dump(exclude=NOT_TRAINED_WITH)
     return _flatten(top) | _flatten(profile)
 

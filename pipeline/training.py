@@ -28,8 +28,9 @@ def memory_settings(params: Params) -> dict[str, Any]:
     """The part of the parameters that `GMMXLNetConfig` takes."""
     settings = {name: getattr(params, name) for name in MEMORY | LOSS}
     settings["memory_slots"] = settings.pop("memory_num_tokens")
+    mem_len = settings.pop("mem_len")
     if params.memory_type == "mems":
-        settings["mem_len"] = params.active.max_seq_length  # the segment before, whole
+        settings["mem_len"] = mem_len or params.active.max_seq_length
     return settings
 
 

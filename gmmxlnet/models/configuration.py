@@ -37,8 +37,8 @@ BY_TRANSFORMERS = (AttributeError, LookupError, TypeError, ValueError, Arithmeti
 ALIASES = {"num_experts": "num_memory_experts", "hidden_dim": "d_model"}
 BOOKKEEPING = ("transformers_version", "_name_or_path", "dtype", "architectures")  # not part of the architecture
 LOSS_SETTINGS = tuple(LOSS)  # affect training, not the architecture
-# The rules of `gmmxlnet.options` adapted: k and m depend on the kind of memory, strategies are optional.
-RULES = {name: rule for name, rule in (MEMORY | LOSS).items() if name != "num_memory_experts"} | {
+# The rules of `gmmxlnet.options` adapted: k, m and mem_len depend on the kind of memory, strategies are optional.
+RULES = {name: rule for name, rule in (MEMORY | LOSS).items() if name not in ("num_memory_experts", "mem_len")} | {
     "memory_slots": Integer(),
     "num_memory_experts": Integer(),
     "expert_init_strategies": Optional(MEMORY["expert_init_strategies"], "for learned"),

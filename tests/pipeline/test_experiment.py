@@ -56,6 +56,14 @@ def test_parameters_are_flat_and_json(params, chunks):
     assert json.loads(json.dumps(parameters)) == parameters
 
 
+def test_the_caches_length_makes_another_experiment_of_mems_alone(params, chunks):
+    def key(memory_type, mem_len):
+        return Experiment.of(changed(params, memory_type=memory_type, mem_len=mem_len), chunks).key
+
+    assert key("mems", 200) != key("mems", None)
+    assert key("gmm", 200) == key("gmm", None)
+
+
 @pytest.mark.parametrize("change", [{"num_memory_experts": 8}, {"seed": 14}, {"learning_rate": 2e-3}])
 def test_what_trains_otherwise_is_another_experiment(params, chunks, change):
     assert Experiment.of(changed(params, **change), chunks).key != Experiment.of(params, chunks).key

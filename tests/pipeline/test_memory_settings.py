@@ -33,8 +33,13 @@ def test_a_model_of_each_kind(sample_tokenizer, memory_type):
     }.get(memory_type, set())
 
 
-def test_the_cache_holds_a_segment():
-    assert memory_settings(params_with("mems"))["mem_len"] == PARAMS.active.max_seq_length
+@pytest.mark.parametrize(("mem_len", "held"), [(None, PARAMS.active.max_seq_length), (200, 200)])
+def test_the_cache_holds_a_segment_or_what_is_asked_for(mem_len, held):
+    assert memory_settings(params_with("mems", mem_len=mem_len))["mem_len"] == held
+
+
+def test_other_memories_have_no_cache():
+    assert "mem_len" not in memory_settings(params_with("gmm", mem_len=200))
 
 
 def test_the_banks_keys_reach_the_model(sample_tokenizer):

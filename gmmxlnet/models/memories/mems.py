@@ -28,7 +28,7 @@ from gmmxlnet.models.recurrence import Reading, Segment, State
 class SegmentCache(Memory):
     """Memory type `mems`."""
 
-    description = "XLNet's own recurrence: each layer sees its inputs of the segment before"
+    description = "XLNet's own recurrence: each layer sees its inputs of the tokens before"
 
     def check(self) -> None:
         """Raise ConfigError if the cache has no length."""
