@@ -16,7 +16,7 @@
 #   docs/gpu.md tells the order of it all.
 #   make capacity takes VARIANTS, LOADS="2 4", SEEDS="13 14", SET, and ARGS="--lag 1 --steps 900" for the rest.
 #   make real-text takes READER (an XLNet, best with a span head), SQUAD (a folder), STORIES (a folder; left out: none),
-#   TASKS="code-words stories articles", LOADS="4 8", and VARIANTS, SEEDS, SET and NAME.
+#   TASKS="code-words stories articles", LOADS="4 8", VARIANTS, SEEDS, SET and NAME, and ARGS="--warm-up 1000" for the rest.
 #
 #   make reader takes BERT (a BERT's folder or Hub id), SQUAD (a dataset's folder or Hub id), HOURS (default 1) or STEPS as
 #   an earlier run printed, and SET. docs/running.md.
@@ -148,7 +148,7 @@ reader: $(STAMP)
 real-text: $(STAMP)
 	python -m pipeline.real_text $(if $(NAME),--name $(NAME)) --reader $(READER) --squad $(SQUAD) \
 		$(if $(STORIES),--stories $(STORIES)) $(if $(TASKS),--tasks $(TASKS)) $(if $(LOADS),--loads $(LOADS)) \
-		$(if $(VARIANTS),--variants $(VARIANTS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET))
+		$(if $(VARIANTS),--variants $(VARIANTS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SET),--set $(SET)) $(ARGS)
 
 capacity: $(STAMP)
 	python -m pipeline.capacity $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(LOADS),--loads $(LOADS)) \
