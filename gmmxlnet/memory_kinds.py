@@ -33,6 +33,8 @@ class MemoryKind:
     """Whether it has `memory_slots`."""
     tokens: bool = False
     """Whether every segment has read and write tokens for it, one of each a slot."""
+    caches: bool = False
+    """Whether it keeps the last `mem_len` tokens."""
     starts_empty: bool = False
     """Whether a document's first memory is the empty one, so that `zeroed` at every segment is `reset`."""
     experts: tuple[int, int] = (0, 0)
@@ -85,7 +87,7 @@ class Kinds(Mapping[str, MemoryKind]):
 KINDS = Kinds(
     {
         "none": MemoryKind(implementation=_BUILT_IN + "none:NoMemory", carries=False, slots=False),
-        "mems": MemoryKind(implementation=_BUILT_IN + "mems:SegmentCache", slots=False, starts_empty=True),
+        "mems": MemoryKind(implementation=_BUILT_IN + "mems:SegmentCache", slots=False, caches=True, starts_empty=True),
         "token": MemoryKind(implementation=_BUILT_IN + "gated:GatedMemory", tokens=True, experts=(1, 1)),
         "differentiable": MemoryKind(implementation=_BUILT_IN + "differentiable:BankMemory"),
         "gmm": MemoryKind(

@@ -12,7 +12,7 @@ from typing import Any
 from gmmxlnet import options
 from gmmxlnet.data.dataset_names import Source
 from gmmxlnet.errors import CheckpointError
-from gmmxlnet.memory_kinds import run_name
+from gmmxlnet.memory_kinds import KINDS, run_name
 from gmmxlnet.messages import said
 from gmmxlnet.options import LONGEST_SHOWN, shown
 from gmmxlnet.utils.files import digest_of, read_object, sha256_of, write_json
@@ -105,7 +105,7 @@ def _damage(values: dict[str, Any]) -> str | None:
 
 def canonical_parameters(params: Params) -> dict[str, Any]:
     """Everything chunk and train depend on, flattened: top level, then the active profile's keys by their own names."""
-    of_others = set() if params.memory_type == "mems" else {"mem_len"}  # no other kind of memory has a cache
+    of_others = set() if KINDS[params.memory_type].caches else {"mem_len"}
     top = params.model_dump(exclude={"profiles"} | NOT_TRAINED_WITH | of_others)
     profile = params.active.model_dump(exclude=NOT_TRAINED_WITH)
     return _flatten(top) | _flatten(profile)

@@ -46,11 +46,11 @@ from pipeline.resume_key import code_hashes
 from pipeline.scoring import score
 from pipeline.stage import errors_on_one_line
 from pipeline.training import train_model
-from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, Planned, plan, setting
+from pipeline.variants import NO_RECONSTRUCTION, VARIANTS, WITHOUT_SLOTS, Planned, plan, setting
 
 NAME = "long-documents"
 SETTINGS = ("profile=articles", "memory_num_tokens=16")
-WITHOUT_RECONSTRUCTION = tuple(name + NO_RECONSTRUCTION for name in VARIANTS if name not in ("none", "mems"))
+WITHOUT_RECONSTRUCTION = tuple(name + NO_RECONSTRUCTION for name in VARIANTS if name not in WITHOUT_SLOTS)
 EVERY = (*VARIANTS, *WITHOUT_RECONSTRUCTION)
 SEVERAL_SEEDS = ("none", "mems", "token", "gmm-k4-write", "gmm-k4-read")  # what the conclusions rest on
 COST = "cost.json"  # beside the model

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from gmmxlnet.data.documents import Documents
 from gmmxlnet.data.tokenizer import add_memory_tokens, load_tokenizer
+from gmmxlnet.memory_kinds import KINDS
 from gmmxlnet.models import GMMXLNetForQA
 from gmmxlnet.models.adapter_settings import AdapterSize
 from gmmxlnet.models.build import pretrained_model, scratch_model
@@ -29,7 +30,7 @@ def memory_settings(params: Params) -> dict[str, Any]:
     settings = {name: getattr(params, name) for name in MEMORY | LOSS}
     settings["memory_slots"] = settings.pop("memory_num_tokens")
     mem_len = settings.pop("mem_len")
-    if params.memory_type == "mems":
+    if KINDS[params.memory_type].caches:
         settings["mem_len"] = mem_len or params.active.max_seq_length
     return settings
 

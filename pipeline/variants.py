@@ -24,6 +24,7 @@ from pipeline.places import PARAMS
 SIMPLE = tuple(name for name, kind in KINDS.items() if not kind.routes)
 MIXTURES = tuple(name for name, kind in KINDS.items() if kind.routes)
 VARIANTS = (*SIMPLE, *(f"{name}-k{k}-{mode}" for name in MIXTURES for k in (2, 4, 8) for mode in ("write", "read")))
+WITHOUT_SLOTS = tuple(name for name, kind in KINDS.items() if not kind.slots)  # these have nothing to reconstruct
 NO_RECONSTRUCTION = "-norec"
 MIXTURE = re.compile(rf"({'|'.join(MIXTURES)})-k(\d+)-(write|read)")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # valid in a git reference and in a file's name
@@ -77,7 +78,7 @@ def plan(comparison: str, variants: list[str], seeds: list[int], settings: list[
 def variant_overrides(variant: str) -> list[str]:
     """The overrides that make a variant. Raises ConfigError for an unknown one."""
     remembering = variant.removesuffix(NO_RECONSTRUCTION)
-    if remembering != variant and remembering not in ("none", "mems"):  # which have nothing to reconstruct
+    if remembering != variant and remembering not in WITHOUT_SLOTS:
         return [*variant_overrides(remembering), "memory_reconstruction_weight=0"]
     if variant in SIMPLE:
         return [f"memory_type={variant}"]
