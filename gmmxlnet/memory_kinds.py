@@ -88,6 +88,7 @@ KINDS = Kinds(
     {
         "none": MemoryKind(implementation=_BUILT_IN + "none:NoMemory", carries=False, slots=False),
         "mems": MemoryKind(implementation=_BUILT_IN + "mems:SegmentCache", slots=False, caches=True, starts_empty=True),
+        "words": MemoryKind(implementation=_BUILT_IN + "words:WordMemory", slots=False, caches=True, starts_empty=True),
         "token": MemoryKind(implementation=_BUILT_IN + "gated:GatedMemory", tokens=True, experts=(1, 1)),
         "differentiable": MemoryKind(implementation=_BUILT_IN + "differentiable:BankMemory"),
         "gmm": MemoryKind(

@@ -1,6 +1,6 @@
 """`make compare`: train the variants through DVC's or Slurm's queue, write `reports/comparison.md`, `.csv`, `.png`.
 
-    python -m pipeline.compare                                  # ten variants, the seed of params.yaml
+    python -m pipeline.compare                                  # 11 variants, the seed of params.yaml
     python -m pipeline.compare --variants none token --seeds 13 14 --jobs 2 --name long --set profile=squad_v2_long
     python -m pipeline.compare --launcher slurm --jobs 8        # docs/scaling.md
 

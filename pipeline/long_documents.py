@@ -1,6 +1,6 @@
 """`make long-documents`: is memory worth anything on whole articles? One encoder, every kind of memory, one budget.
 
-    python -m pipeline.long_documents                                      # 18 variants, five of them with two seeds
+    python -m pipeline.long_documents                                      # 19 variants, five of them with two seeds
     python -m pipeline.long_documents --variants none gmm-k4-write --seeds 13 --set profiles.articles.max_steps=200
     python -m pipeline.long_documents --prepare                            # only the token arrays, to carry to a GPU
     python -m pipeline.long_documents --report-only                        # from the result files that are there

@@ -85,7 +85,7 @@ def variant_overrides(variant: str) -> list[str]:
     found = MIXTURE.fullmatch(variant)
     if not found:
         known = (
-            f"{', '.join(SIMPLE)} or gmm-kK-write or gmm-kK-read with K from 2 to 8; all with a memory but mems also "
+            f"{', '.join(SIMPLE)} or gmm-kK-write or gmm-kK-read with K from 2 to 8; all that have slots also "
             f"with {NO_RECONSTRUCTION} at the end"
         )
         raise ConfigError(f"VARIANTS: must be of {known}, not {variant}")

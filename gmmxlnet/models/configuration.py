@@ -84,11 +84,12 @@ class GMMXLNetConfig(XLNetConfig):
     """Configuration of the encoder (keys of `transformers.XLNetConfig`), the memory and the losses.
 
     Args:
-        memory_type: `none`, `mems` (XLNet's cache of the last `mem_len` tokens), `token` (one expert, no router),
-            `differentiable` (a bank of slots) or `gmm`; in a file a missing value or `standard` means `none`.
+        memory_type: `none`, `mems` (XLNet's cache of the last `mem_len` tokens), `words` (the last `mem_len` words,
+            looked up), `token` (one expert, no router), `differentiable` (a bank of slots) or `gmm`; in a file a
+            missing value or `standard` means `none`.
         num_memory_experts: k, from 2 to 8 for `gmm`; 1 for `token`; 0 for the others. Alias: `num_experts`.
         memory_slots: m, slots per expert and number of read tokens and of write tokens per segment, or slots of the
-            bank, 1 to 32; 0 for `none` and `mems`.
+            bank, 1 to 32; 0 for `none`, `mems` and `words`.
         routing_mode, routing_temperature, pooling_method: how a segment's write states are routed to the experts.
         router: `learned`, `frozen` (keeps its random initial weights) or `uniform` (1/k for every expert).
         routing_top_k: a segment is written to, and read from, at most so many experts; None for all.

@@ -13,6 +13,7 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 MEMORY_ABLATIONS = ("normal", "zeroed", "shuffled", "reset")
@@ -96,6 +97,16 @@ class State:
     def detach(self) -> Self:
         """Return the state detached from the graph."""
         return type(self)(*(x.detach() for x in vars(self).values()))
+
+
+@dataclass
+class PaddedState(State):
+    """A state of M tokens (B, M, ...), padded on the left, where M grows while a document is read."""
+
+    def followed_by(self, rest: Self) -> Self:
+        """Concatenate these documents' state and the rest's, which is padded to the same length."""
+        own, other = (next(iter(vars(state).values())).shape[1] for state in (self, rest))
+        return super().followed_by(type(rest)(*(padded_left(x, own - other) for x in vars(rest).values())))
 
 
 class Recurrence(Protocol[S]):
@@ -207,6 +218,11 @@ def computed_again(compute: Callable[[], T], device_of: Tensor) -> T:
     generator is restored for this.
     """
     return checkpoint(lambda _: compute(), device_of, use_reentrant=False)
+
+
+def padded_left(x_BM: Tensor, count: int) -> Tensor:
+    """Prepend `count` zeros to (B, M, ...) along dimension 1."""
+    return F.pad(x_BM, (0, 0) * (x_BM.dim() - 2) + (count, 0))
 
 
 def padded(per_segment: list[Tensor], shape: tuple[int, int], fill: int = 0) -> Tensor:

@@ -43,6 +43,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "token": {"memory_type": "token", "memory_slots": 2},
     "differentiable": {"memory_type": "differentiable", "memory_slots": 2, "memory_heads": 2},
     "mems": {"memory_type": "mems", "mem_len": 16},
+    "words": {"memory_type": "words", "mem_len": 16},
     "none": {"memory_type": "none"},
 }
 ADAPTER, PLAIN = "adapter", "xlnet"  # an adapter of a mixture, and transformers' own XLNet, which is its base

@@ -10,10 +10,10 @@ COLUMNS = ("first_token", "last_token", "segment", "null_segment")
 LOGITS = ("start_logit", "end_logit", "null_start_logit", "null_end_logit")
 
 
-@pytest.mark.parametrize("memory_type", ["none", "mems", "token", "differentiable", "gmm"])
+@pytest.mark.parametrize("memory_type", ["none", "mems", "words", "token", "differentiable", "gmm"])
 @pytest.mark.parametrize("portion", [1, 3])
 def test_portions_change_nothing(make_model, sample_tokenizer, dev_documents, monkeypatch, memory_type, portion):
-    model = make_model(memory_type, **({"mem_len": 48} if memory_type == "mems" else {}))
+    model = make_model(memory_type, **({"mem_len": 48} if memory_type in ("mems", "words") else {}))
     evaluator = QAEvaluator(model, sample_tokenizer, n_best_size=7, max_answer_length=5, batch_size=4)
     whole = evaluator.predict(dev_documents)
     assert dev_documents.num_segments().max() >= 4

@@ -13,6 +13,7 @@ SIZE = {"n_layer": 12, "d_model": 8, "n_head": 2, "d_inner": 12, "initializer_ra
 MEMORIES = {
     "none": {"memory_type": "none"},
     "mems": {"memory_type": "mems", "mem_len": 30},
+    "words": {"memory_type": "words", "mem_len": 30},
     "token": {"memory_type": "token", "memory_slots": 2},
     "differentiable": {"memory_type": "differentiable", "memory_slots": 3},
     "gmm": {"memory_type": "gmm", "num_memory_experts": 3, "memory_slots": 2, "memory_reconstruction_weight": 0.5},

@@ -14,7 +14,7 @@ GMM = {"memory_type": "gmm", "num_memory_experts": 4, "memory_slots": 16}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"memory_type": "lstm"}, "memory_type must be none, mems, token, differentiable or gmm, not 'lstm'"),
+        ({"memory_type": "lstm"}, "memory_type must be none, mems, words, token, differentiable or gmm, not 'lstm'"),
         ({"num_memory_experts": 1}, r"num_memory_experts must be an integer in \[2, 8\], not 1"),
         ({"num_memory_experts": 9}, r"num_memory_experts must be an integer in \[2, 8\], not 9"),
         ({"memory_slots": 0}, "memory_num_tokens must be > 0 and at most 32 when memory_type is gmm, not 0"),
@@ -50,7 +50,7 @@ def test_impossible_values_are_refused(change, message):
     [
         ({"num_memory_experts": 4.0}, "num_memory_experts must be an integer, not 4.0"),
         ({"memory_slots": "16"}, "memory_slots must be an integer, not '16'"),
-        ({"memory_type": None}, "memory_type must be none, mems, token, differentiable or gmm, not None"),
+        ({"memory_type": None}, "memory_type must be none, mems, words, token, differentiable or gmm, not None"),
         ({"usage_tracking": 1}, "usage_tracking must be true or false, not 1"),
         ({"expert_dropout": True}, r"expert_dropout must be a number in \[0, 1\), not True"),
         ({"segment_layout": "long"}, "segment_layout must be null or have max_seq_length, doc_stride, memory_num_toke"),

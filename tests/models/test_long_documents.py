@@ -7,7 +7,7 @@ import torch
 
 from gmmxlnet.models import gmm_xlnet_qa
 
-MEMORIES = ["none", "mems", "token", "differentiable", "gmm"]
+MEMORIES = ["none", "mems", "words", "token", "differentiable", "gmm"]
 
 
 def encoded_by(model):

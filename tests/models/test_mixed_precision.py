@@ -9,6 +9,7 @@ import torch
     [
         ("none", {}),
         ("mems", {"mem_len": 12}),
+        ("words", {"mem_len": 12}),
         ("token", {}),
         ("gmm", {"routing_mode": "read-based", "pooling_method": "attention", "expert_dropout": 0.3}),
         *(("differentiable", {"pooling_method": pooling}) for pooling in ("mean", "max", "attention")),

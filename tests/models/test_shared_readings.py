@@ -16,6 +16,7 @@ KINDS = [
     ("token", {}),
     ("differentiable", {"memory_heads": 2}),
     ("mems", {"mem_len": 30}),
+    ("words", {"mem_len": 30}),
 ]
 
 

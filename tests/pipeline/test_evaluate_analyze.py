@@ -123,7 +123,7 @@ def test_again_the_same_bytes(gmm):
     assert {name: (gmm / "reports" / name).read_bytes() for name in REPORTS} == before
 
 
-@pytest.mark.parametrize("memory_type", ["none", "mems", "differentiable"])
+@pytest.mark.parametrize("memory_type", ["none", "mems", "words", "differentiable"])
 def test_model_without_routing_says_so(make_workspace, memory_type):
     workspace = make_workspace(memory_type)
     routing = read(workspace, "routing.json")

@@ -56,11 +56,12 @@ def test_parameters_are_flat_and_json(params, chunks):
     assert json.loads(json.dumps(parameters)) == parameters
 
 
-def test_the_caches_length_makes_another_experiment_of_mems_alone(params, chunks):
+def test_the_caches_length_makes_another_experiment_of_what_has_one_alone(params, chunks):
     def key(memory_type, mem_len):
         return Experiment.of(changed(params, memory_type=memory_type, mem_len=mem_len), chunks).key
 
     assert key("mems", 200) != key("mems", None)
+    assert key("words", 200) != key("words", None)
     assert key("gmm", 200) == key("gmm", None)
 
 

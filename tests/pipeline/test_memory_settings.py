@@ -24,18 +24,20 @@ def test_a_model_of_each_kind(sample_tokenizer, memory_type):
     assert config.memory_type == memory_type
     assert config.memory_num_tokens == (slots if memory_type in ("token", "gmm") else 0)
     assert config.vocab_size == len(sample_tokenizer) + 2 * config.memory_num_tokens
-    assert config.memory_slots == (0 if memory_type in ("none", "mems") else slots)
+    assert config.memory_slots == (0 if memory_type in ("none", "mems", "words") else slots)
     assert config.num_memory_experts == {"gmm": 4, "token": 1}.get(memory_type, 0)
     assert {name.split(".")[0] for name, _ in model.named_parameters()} - {"encoder", "qa_head"} == {
         "token": {"expert_mixture", "expert_updater", "memory_reader"},
         "gmm": {"expert_mixture", "expert_updater", "memory_reader", "routing_network"},
         "differentiable": {"memory_bank"},
+        "words": {"word_reader"},
     }.get(memory_type, set())
 
 
+@pytest.mark.parametrize("memory_type", ["mems", "words"])
 @pytest.mark.parametrize(("mem_len", "held"), [(None, PARAMS.active.max_seq_length), (200, 200)])
-def test_the_cache_holds_a_segment_or_what_is_asked_for(mem_len, held):
-    assert memory_settings(params_with("mems", mem_len=mem_len))["mem_len"] == held
+def test_the_cache_holds_a_segment_or_what_is_asked_for(memory_type, mem_len, held):
+    assert memory_settings(params_with(memory_type, mem_len=mem_len))["mem_len"] == held
 
 
 def test_other_memories_have_no_cache():

@@ -106,7 +106,7 @@ def test_loss_weights_are_finite_and_not_negative(changed, key, value):
         ("profile", "squad", "profile must be one of sample, squad_v2, squad_v2_long, articles, reader, not squad"),
         ("seed", -1, "seed must be an integer in [0, 4294967295], not -1"),
         ("device", "gpu", 'device must be auto, cpu or cuda, not "gpu"'),
-        ("memory_type", "gnn", 'memory_type must be none, mems, token, differentiable or gmm, not "gnn"'),
+        ("memory_type", "gnn", 'memory_type must be none, mems, words, token, differentiable or gmm, not "gnn"'),
         ("memory_type", None, "memory_type must be none, mems"),
         ("memory_num_tokens", 33, "memory_num_tokens must be an integer in [1, 32]"),
         ("memory_num_tokens", -1, "memory_num_tokens must be an integer in [1, 32]"),
@@ -187,7 +187,7 @@ def test_files_beside_a_generator_are_refused(changed):
     assert message == "unknown key profiles.sample.dataset.dev; known there: load"
 
 
-@pytest.mark.parametrize("value", ["none", "mems", "token", "differentiable", "gmm"])
+@pytest.mark.parametrize("value", ["none", "mems", "words", "token", "differentiable", "gmm"])
 def test_the_whole_family_is_known(changed, value):
     assert load_params(changed({"memory_type": value})).memory_type == value
 
@@ -204,7 +204,7 @@ def test_memory_needs_slots(changed, memory_type):
     assert message.startswith(f"memory_num_tokens must be > 0 and at most 32 when memory_type is {memory_type}, not 0")
 
 
-@pytest.mark.parametrize("memory_type", ["none", "mems"])
+@pytest.mark.parametrize("memory_type", ["none", "mems", "words"])
 def test_no_slots_are_needed_where_there_are_none(changed, memory_type):
     assert load_params(changed({"memory_type": memory_type, "memory_num_tokens": 0})).memory_num_tokens == 0
 

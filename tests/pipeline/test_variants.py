@@ -19,8 +19,8 @@ def in_the_repository(monkeypatch):
 def test_all_variants_with_the_seed_of_the_parameters():
     planned = plan("sample", list(VARIANTS), [], [])
     names = [one.name for one in planned]
-    assert names[:5] == ["none-s13", "mems-s13", "token-s13", "differentiable-s13", "gmm-k2-write-s13"]
-    assert len(set(names)) == 10
+    assert names[:5] == ["none-s13", "mems-s13", "words-s13", "token-s13", "differentiable-s13"]
+    assert len(set(names)) == 11
     last = planned[-1].params
     assert (last.memory_type, last.num_memory_experts, last.routing_mode) == ("gmm", 8, "read-based")
 

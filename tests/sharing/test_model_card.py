@@ -17,6 +17,7 @@ CONFIGS = {
     "token": {"memory_slots": 8},
     "differentiable": {"memory_slots": 8},
     "mems": {"mem_len": 48},
+    "words": {"mem_len": 48},
     "none": {},
 }
 
@@ -63,6 +64,7 @@ def test_the_text_has_the_ablations_the_floor_and_the_parameters():
         ("token", "Memory: one memory of 8 slots, without a router"),
         ("differentiable", "Memory: a bank of 8 slots that every token reads"),
         ("mems", "Memory: XLNet's own recurrence"),
+        ("words", "Memory: the words before, looked up"),
         ("none", "Memory: no memory"),
     ],
 )

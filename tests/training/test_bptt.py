@@ -22,6 +22,7 @@ EVERY_LOSS = {
 MEMORIES = [
     {"memory_type": "none"},
     {"memory_type": "mems", "mem_len": 15},
+    {"memory_type": "words", "mem_len": 15},
     {"memory_type": "token"},
     {"memory_type": "differentiable", "memory_heads": 2},
     {"memory_type": "gmm"},
@@ -31,7 +32,7 @@ MEMORIES = [
 
 def model_of(memory_type="gmm", *, dropout=0.0, dtype=torch.float64, **other):
     torch.manual_seed(0)
-    slots = 0 if memory_type in ("none", "mems") else SLOTS
+    slots = 0 if memory_type in ("none", "mems", "words") else SLOTS
     tokens = 2 * SLOTS if memory_type in ("token", "gmm") else 0
     size = {"d_model": 16, "n_head": 4, "n_layer": 2, "d_inner": 24, "initializer_range": 0.4, "dropout": dropout}
     config = GMMXLNetConfig(

@@ -19,6 +19,7 @@ KINDS = {
     "gmm": {"routing_mode": "read-based", "pooling_method": "attention"},
     "differentiable": {},
     "mems": {"mem_len": 12},
+    "words": {"mem_len": 12},
 }
 
 

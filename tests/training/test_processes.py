@@ -20,6 +20,7 @@ SETTINGS = [
     {"memory_type": "gmm", "load_balance_weight": 0.3, "span_loss": "document", "bptt_segments": 1},
     {"memory_type": "none", "span_loss": "document"},
     {"memory_type": "mems", "mem_len": 48},
+    {"memory_type": "words", "mem_len": 48},
     {"memory_type": "differentiable", "memory_heads": 2},
 ]
 BATCHES = [

@@ -153,7 +153,7 @@ def test_what_the_fresh_process_says_is_passed_on(tmp_path):
     assert "\n" not in str(failed.value)
 
 
-@pytest.mark.parametrize("memory_type", ["none", "mems", "token", "differentiable", "gmm"])
+@pytest.mark.parametrize("memory_type", ["none", "mems", "words", "token", "differentiable", "gmm"])
 def test_every_component_of_every_memory_counts(make_model, memory_type):
     model = make_model(memory_type)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -12,7 +12,7 @@ Shapes: B documents, n documents that have a segment, L tokens, M cached tokens,
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.memories.interface import Memory
-from gmmxlnet.models.recurrence import Reading, Segment, State
+from gmmxlnet.models.recurrence import PaddedState, Reading, Segment, padded_left
 
 
 class SegmentCache(Memory):
@@ -41,7 +41,7 @@ class SegmentCache(Memory):
 
 
 @dataclass
-class CacheState(State):
+class CacheState(PaddedState):
     """Each layer's input at the last M <= `mem_len` tokens, one row per document, padded on the left.
 
     inputs_BMld: the layers' inputs. attention_mask_BM: 0 for padding. token_type_ids_BM: segment ids.
@@ -50,11 +50,6 @@ class CacheState(State):
     inputs_BMld: Tensor
     attention_mask_BM: Tensor
     token_type_ids_BM: Tensor
-
-    def followed_by(self, rest: Self) -> Self:
-        """Concatenate these documents' state and the rest's, which is padded to the same length."""
-        missing = self.attention_mask_BM.shape[1] - rest.attention_mask_BM.shape[1]
-        return super().followed_by(type(rest)(*(_padded_left(x, missing) for x in vars(rest).values())))
 
 
 class CacheRecurrence:
@@ -115,9 +110,4 @@ class _Joint:
         shape = self.source_nK.shape + (1,) * (segment_nL.dim() - 2)
         cached_nK = F.pad(cached_nM, (0, 0) * (segment_nL.dim() - 2) + (0, self.L))
         moved_nK = cached_nK.take_along_dim(self.source_nK.view(shape), dim=1)
-        return torch.where(self.is_segment_nK.view(shape), _padded_left(segment_nL, self.M), moved_nK)
-
-
-def _padded_left(x_BM: Tensor, count: int) -> Tensor:
-    """Prepend `count` zeros to (B, M, ...) along dimension 1."""
-    return F.pad(x_BM, (0, 0) * (x_BM.dim() - 2) + (count, 0))
+        return torch.where(self.is_segment_nK.view(shape), padded_left(segment_nL, self.M), moved_nK)

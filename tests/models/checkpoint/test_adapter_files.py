@@ -28,6 +28,7 @@ WORDS = 40
 MEMORIES = {
     "none": {"memory_type": "none"},
     "mems": {"memory_type": "mems", "mem_len": 30},
+    "words": {"memory_type": "words", "mem_len": 30},
     "token": {"memory_type": "token", "memory_slots": 2},
     "differentiable": {"memory_type": "differentiable", "memory_slots": 3},
     "gmm": {"memory_type": "gmm", "num_memory_experts": 3, "memory_slots": 2, "routing_mode": "read-based"},
@@ -133,12 +134,12 @@ def test_the_base_is_named_and_not_in_it(saved, base):
     assert {name for name in names if name.startswith("encoder.")} == {"encoder.word_embedding.memory_tokens"}
 
 
-@pytest.mark.parametrize("memory_type", ["none", "mems", "token", "differentiable"])
+@pytest.mark.parametrize("memory_type", ["none", "mems", "words", "token", "differentiable"])
 def test_it_has_less_than_a_tenth_of_the_bases_size(tmp_path, memory_type):
     torch.manual_seed(0)
     size = {"n_layer": 4, "d_model": 256, "n_head": 8, "d_inner": 1024}
     XLNetForQuestionAnsweringSimple(XLNetConfig(vocab_size=8000, **size)).save_pretrained(tmp_path / "base")
-    memory = {**MEMORIES[memory_type], **({} if memory_type in ("none", "mems") else {"memory_slots": 16})}
+    memory = {**MEMORIES[memory_type], **({} if memory_type in ("none", "mems", "words") else {"memory_slots": 16})}
     model = pretrained_model(str(tmp_path / "base"), None, range(8000), memory, adapter=AdapterSize(rank=4))
     model.save_pretrained(tmp_path / "adapter")
     base, adapter = (sum(file.stat().st_size for file in (tmp_path / name).iterdir()) for name in ("base", "adapter"))

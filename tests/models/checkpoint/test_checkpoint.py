@@ -273,7 +273,7 @@ def test_offline_a_hub_id_that_is_not_cached_is_refused(tmp_path):
         ({"version": "2.0"}, "version 2.0 of the format is newer"),
         ({"version": "x"}, "version must be a format's number"),
         ({"version": 1}, "version must be a format's number such as 1.0, not 1"),
-        ({"memory_type": "lstm"}, "memory_type must be none, mems, token, differentiable or gmm, not 'lstm'"),
+        ({"memory_type": "lstm"}, "memory_type must be none, mems, words, token, differentiable or gmm, not 'lstm'"),
         (
             {"num_memory_experts": 2, "num_experts": 2, "expert_init_strategies": None},
             "experts 2, but the weights have 3",

@@ -23,6 +23,7 @@ MEMORIES = [
     {"memory_type": "token", "memory_slots": 2},
     {"memory_type": "differentiable", "memory_slots": 3, "memory_heads": 2, "pooling_method": "attention"},
     {"memory_type": "mems", "mem_len": 16},
+    {"memory_type": "words", "mem_len": 16},
     {"memory_type": "none"},
 ]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -97,4 +97,6 @@ def test_without_the_package_the_checkpoint_is_refused_by_name(reported):
         check=False,
     )
     assert done.returncode != 0
-    assert "memory_type must be none, mems, token, differentiable or gmm, not 'echo'" in (done.stdout + done.stderr)
+    assert "memory_type must be none, mems, words, token, differentiable or gmm, not 'echo'" in (
+        done.stdout + done.stderr
+    )

@@ -1,4 +1,4 @@
-"""Truths of the memories without tokens of their own, `mems` and `differentiable`: company, traces, states by hand.
+"""Truths of the memories without tokens (`mems`, `words`, `differentiable`): company, traces, states by hand.
 
 Those with memory tokens have theirs in test_memory_truths.py.
 """
@@ -11,6 +11,7 @@ CLOSE = {"rtol": 0, "atol": 1e-10}
 SEGMENT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 VARIANTS = [
     *(("mems", {"mem_len": mem_len}) for mem_len in (5, 14, 60)),  # less than a segment, about one, all
+    *(("words", {"mem_len": mem_len}) for mem_len in (5, 14, 60)),
     ("differentiable", {"memory_heads": 1, "pooling_method": "mean", "usage_tracking": True}),
     ("differentiable", {"memory_heads": 4, "pooling_method": "max", "usage_tracking": False}),
     ("differentiable", {"memory_heads": 2, "pooling_method": "attention", "usage_tracking": True}),
@@ -32,6 +33,8 @@ def held(state, row):
     """What a state holds of a document, without padding."""
     if hasattr(state, "slots_BNd"):
         return state.slots_BNd[row]
+    if hasattr(state, "words_BM"):
+        return state.words_BM[row][state.readable_BM[row].bool()]
     return state.inputs_BMld[row][state.attention_mask_BM[row].bool()]
 
 
