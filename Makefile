@@ -16,7 +16,7 @@
 #   docs/gpu.md tells the order of it all.
 #   make capacity takes VARIANTS, LOADS="2 4", SEEDS="13 14", SET, and ARGS="--lag 1 --steps 900" for the rest.
 #   make real-text takes READER (an XLNet, best with a span head), SQUAD (a folder), STORIES (a folder; left out: none),
-#   TASKS="code-words stories articles", LOADS="4 8", VARIANTS, SEEDS, SET and NAME, and ARGS="--warm-up 1000" for the rest.
+#   TASKS="code-words stories articles", LOADS="4 8", VARIANTS, SEEDS, SET and NAME, and ARGS="--num-train 1000" for the rest.
 #
 #   make reader takes BERT (a BERT's folder or Hub id), SQUAD (a dataset's folder or Hub id), HOURS (default 1) or STEPS as
 #   an earlier run printed, and SET. docs/running.md.

@@ -5,16 +5,13 @@
     python -m pipeline.real_text --reader models/reader --squad ../squad --report-only
 
 Tasks are code-word documents of each load (`gmmxlnet.data.code_words`) with their two controls, whole stories, and
-whole articles. With `--warm-up 1000` the reader first learns from as many code-word documents whose definitions are
-repeated how to go from a name over its code word to the answer. All models of the code words then start from it, and
-have to learn only how to remember the definitions. As in `make long-documents`, whose jobs these are, each experiment
-leaves one small file, here in reports/real-text/; run again, only what has no file of the same parameters, code, reader
-and data is done, and what was killed goes on from its last checkpoint. reports/real-text.md, .csv and .png are made
-from all files that are there.
+whole articles. As in `make long-documents`, whose jobs these are, each experiment leaves one small file, here in
+reports/real-text/; run again, only what has no file of the same parameters, code, reader and data is done, and what was
+killed goes on from its last checkpoint. reports/real-text.md, .csv and .png are made from all files that are there.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,13 +28,13 @@ from gmmxlnet.models.xlnet_weights import save_plain_xlnet
 from gmmxlnet.utils.files import atomic_file, digest_of, read_object, sha256_of
 from gmmxlnet.utils.logs import add_log_level, set_log_level
 from pipeline.experiment import folder_hash
-from pipeline.long_documents import WORK, Job, make_once, run_and_report
+from pipeline.long_documents import WORK, make_once, run_and_report
 from pipeline.places import REPORTS, find_local
 from pipeline.stage import errors_on_one_line
 from pipeline.variants import Planned, plan, quoted
 
 NAME = "real-text"
-VARIANTS = ("none", "mems", "token", "differentiable", "gmm-k4-write", "gmm-k4-read")
+VARIANTS = ("none", "mems", "words", "token", "differentiable", "gmm-k4-write", "gmm-k4-read")
 TASKS = (CODE_WORDS, "stories", "articles")
 PROFILE = "profiles.articles."
 SETTINGS = (
@@ -74,12 +71,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loads", nargs="+", type=int, default=[4, 8], help="code words of a document")
     parser.add_argument("--num-train", type=int, default=4000, help="code-word documents")
     parser.add_argument("--num-dev", type=int, default=100, help="code-word documents")
-    parser.add_argument(
-        "--warm-up",
-        type=int,
-        default=0,
-        help="train the reader first on as many code-word documents with definitions repeated",
-    )
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 14, 15])
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="key=value, as of dvc exp run -S")
@@ -89,67 +80,42 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def plan_all(arguments: argparse.Namespace) -> list[Planned]:
-    """All experiments, checked before any of them runs; makes the code-word documents and warms the reader up.
-
-    Raises GMMXLNetError.
-    """
-    reader = base_model(arguments.reader)
-    planned = _plan(arguments, reader, {})
-    if not arguments.warm_up or arguments.report_only or CODE_WORDS not in arguments.tasks:
-        return planned
-    return _plan(arguments, reader, {load: warmed_up(arguments, load, reader) for load in arguments.loads})
-
-
-def _plan(arguments: argparse.Namespace, reader: str, of_load: Mapping[int, str]) -> list[Planned]:
-    """All experiments, those on code words of a load from the reader in `of_load` if it has one."""
+    """All experiments, checked before any of them runs; makes the code-word documents. Raises GMMXLNetError."""
     planned: list[Planned] = []
+    arguments.reader = base_model(arguments.reader)
     for task in arguments.tasks:
         if task == CODE_WORDS:
             for load in arguments.loads:
-                for definitions in ("first", *CONTROLS):
-                    name = f"{task}-load{load}" + ("" if definitions == "first" else f"-{definitions}")
-                    folder = code_word_folder(arguments, load, definitions, arguments.num_train)
-                    variants = arguments.variants if definitions == "first" else ["none"]
-                    planned += _plan_task(arguments, name, of_load.get(load, reader), folder, variants)
+                name = f"{task}-load{load}"
+                folder = code_word_folder(arguments, load, "first")
+                planned += _plan_task(arguments, name, OF_TASK[task], folder, arguments.variants)
+                for control in CONTROLS:
+                    folder = code_word_folder(arguments, load, control)
+                    planned += _plan_task(arguments, f"{name}-{control}", OF_TASK[task], folder, ["none"])
         elif task == "articles":
-            planned += _plan_task(arguments, task, reader, arguments.squad, arguments.variants)
+            planned += _plan_task(arguments, task, OF_TASK[task], arguments.squad, arguments.variants)
         elif arguments.stories is not None:
-            planned += _plan_task(arguments, task, reader, arguments.stories, arguments.variants)
+            planned += _plan_task(arguments, task, OF_TASK[task], arguments.stories, arguments.variants)
     return planned
 
 
 def _plan_task(
-    arguments: argparse.Namespace, task: str, reader: str, folder: Path, variants: Sequence[str]
+    arguments: argparse.Namespace, task: str, settings: Sequence[str], folder: Path, variants: Sequence[str]
 ) -> list[Planned]:
     files = {split: f"{PROFILE}dataset.{split}={quoted(str(split_file(folder, split)))}" for split in ("train", "dev")}
-    models = [f"{PROFILE}{key}={quoted(reader)}" for key in ("base_model", "tokenizer")]
-    own = [f"{PROFILE}{setting}" for setting in OF_TASK[CODE_WORDS if task.startswith(CODE_WORDS) else task]]
+    models = [f"{PROFILE}{key}={quoted(arguments.reader)}" for key in ("base_model", "tokenizer")]
+    own = [f"{PROFILE}{setting}" for setting in settings]
     given = [*SETTINGS, *own, *models, *files.values(), *arguments.set]
     return plan(f"{arguments.name}-{task}", list(variants), arguments.seeds, given)
 
 
-def warmed_up(arguments: argparse.Namespace, load: int, reader: str) -> str:
-    """The reader after `--warm-up` documents whose definitions are repeated, as a base model; trained if not there."""
-    folder = code_word_folder(arguments, load, "repeated", arguments.warm_up)
-    planned = _plan_task(arguments, f"{CODE_WORDS}-load{load}-repeated", reader, folder, ["none"])[0]
-    job = Job(planned)
-    if not job.model.exists():
-        say(f"{arguments.name}: {planned.name}: training the reader that the others start from")
-        job.train()
-    return base_model(str(job.model), called=f"reader-warm-{arguments.warm_up}")
-
-
-def base_model(reader: str, *, called: str = "reader") -> str:
-    """The reader as a base model: a model of the train stage (memory_type none) is converted to a plain XLNet, once.
-
-    Args:
-        called: what the name of the converted model's folder begins with.
-    """
+def base_model(reader: str) -> str:
+    """The reader as a base model: a model of the train stage (memory_type none) is converted to a plain XLNet, once."""
     folder = Path(find_local(reader))
     config = folder / "config.json"
     if not config.is_file() or read_object(config, missing="name a folder").get("model_type") != "gmmxlnet":
         return reader
-    plain = WORK / f"{called}-{folder_hash(folder)[:12]}"
+    plain = WORK / f"reader-{folder_hash(folder)[:12]}"
 
     def write() -> None:
         save_plain_xlnet(GMMXLNetForQA.from_pretrained(str(folder)), load_tokenizer(str(folder)), plain)
@@ -158,16 +124,16 @@ def base_model(reader: str, *, called: str = "reader") -> str:
     return str(plain)
 
 
-def code_word_folder(arguments: argparse.Namespace, load: int, definitions: Definitions, num_train: int) -> Path:
+def code_word_folder(arguments: argparse.Namespace, load: int, definitions: Definitions) -> Path:
     """The code-word documents, made now if they are not there; the name tells settings, SQuAD file and code."""
     settings = CodeWordSettings(loads=(load,), definitions=definitions, **CODE_WORD_LENGTHS)
     squad = split_file(Path(find_local(str(arguments.squad))), "train")
     code = [sha256_of(Path(str(module.__file__))) for module in (code_words, named_facts)]
-    made_of = [str(settings), num_train, arguments.num_dev, sha256_of(squad), code]
+    made_of = [str(settings), arguments.num_train, arguments.num_dev, sha256_of(squad), code]
     folder = WORK / "code-words" / f"load{load}-{definitions}-{digest_of(made_of)[:12]}"
 
     def write() -> None:
-        write_code_words(squad, folder, settings, num_train=num_train, num_dev=arguments.num_dev)
+        write_code_words(squad, folder, settings, num_train=arguments.num_train, num_dev=arguments.num_dev)
 
     make_once(folder / "dev.json", write)  # written last
     return folder

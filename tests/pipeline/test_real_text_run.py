@@ -105,29 +105,3 @@ def test_a_named_comparison_has_a_report_of_its_own(workplace):
         main(command("--name", "brief", "--tasks", "stories", "--variants", "none", "--report-only"))
     assert "brief-stories-none-s13" in Path("reports/brief.md").read_text(encoding="utf-8")
     assert not Path("reports/real-text.md").exists()
-
-
-def test_the_code_words_start_from_a_reader_that_was_warmed_up_once(workplace, capsys):
-    chosen = ("--tasks", "code-words", "articles", "--variants", "none", "token", "--warm-up", "8")
-    planned = plan_all(parse(command(*chosen)))
-    readers = {one.name: one.params.active.base_model for one in planned}
-    warm = {reader for name, reader in readers.items() if "code-words" in name}
-    assert len(warm) == 1
-    assert {reader for name, reader in readers.items() if "articles" in name} == {"encoder"}
-    (reader,) = warm
-    assert reader.startswith(".long-documents/reader-warm-8-")
-    tuned, before = (
-        pretrained_model(place, None, load_tokenizer(place), {"memory_type": "none"}) for place in (reader, "encoder")
-    )
-    assert not torch.equal(tuned.encoder.word_embedding.weight, before.encoder.word_embedding.weight)
-    assert capsys.readouterr().out.count("training the reader that the others start from") == 1
-
-    again = plan_all(parse(command(*chosen)))
-    assert [one.overrides for one in again] == [one.overrides for one in planned]
-    assert "training" not in capsys.readouterr().out
-
-
-def test_what_cannot_be_is_refused_before_the_reader_is_warmed_up(workplace):
-    with pytest.raises(GMMXLNetError, match="VARIANTS: must be of "):
-        plan_all(parse(command("--warm-up", "8", "--variants", "nothing")))
-    assert not Path(".long-documents/models").exists()
