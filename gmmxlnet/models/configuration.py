@@ -205,6 +205,10 @@ class GMMXLNetConfig(XLNetConfig):
     def _check_memory(self) -> None:
         check_slots(self.memory_type, self.memory_slots)
         check_strategies(self.expert_init_strategies, self.num_memory_experts)
+        if self.kind.caches and (self.mem_len or 0) < 1:
+            raise ConfigError(
+                f"mem_len must be an integer >= 1 when memory_type is {self.memory_type}, not {self.mem_len}"
+            )
         if self.adapter is not None:
             AdapterSettings.from_dict(self.adapter)
         if self.segment_layout is not None:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.memories.interface import Memory
@@ -29,11 +28,6 @@ class SegmentCache(Memory):
     """Memory type `mems`."""
 
     description = "XLNet's own recurrence: each layer sees its inputs of the tokens before"
-
-    def check(self) -> None:
-        """Raise ConfigError if the cache has no length."""
-        if not (self.config.mem_len or 0) >= 1:
-            raise ConfigError(f"mem_len must be an integer >= 1 when memory_type is mems, not {self.config.mem_len}")
 
     def recurrence(self, model: Any, num_documents: int, length: int) -> "CacheRecurrence":
         """Return the recurrence with the cache."""

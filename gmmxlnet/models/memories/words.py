@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import initialization as init
 
-from gmmxlnet.errors import ConfigError
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.memories.interface import Memory, MemoryModule
@@ -31,11 +30,6 @@ class WordMemory(Memory):
     """Memory type `words`."""
 
     description = "the words before, looked up: each token sees what stood beside the same word"
-
-    def check(self) -> None:
-        """Raise ConfigError if the cache has no length."""
-        if not (self.config.mem_len or 0) >= 1:
-            raise ConfigError(f"mem_len must be an integer >= 1 when memory_type is words, not {self.config.mem_len}")
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the module that adds what was found to the embeddings."""
