@@ -18,6 +18,7 @@ from gmmxlnet.models.recurrence import Segment
 
 MEMORY_LOSSES = ("reconstruction", "association")  # names among the model's loss terms
 NEIGHBOR_DISTANCE = 3  # tokens to either side of a word that are its cue
+NEIGHBOR_OFFSETS = tuple(d for d in range(-NEIGHBOR_DISTANCE, NEIGHBOR_DISTANCE + 1) if d)
 
 
 def content_of(segment: Segment, config: GMMXLNetConfig) -> Tensor:
@@ -182,8 +183,8 @@ def neighbors_of(words_nL: Tensor, content_nL: Tensor) -> tuple[Tensor, Tensor]:
     A neighbor is a content token at most NEIGHBOR_DISTANCE away with another word than the token's; of several equal
     neighbors the first counts.
     """
-    L, D = words_nL.shape[1], NEIGHBOR_DISTANCE
-    distance_R = torch.tensor([d for d in range(-D, D + 1) if d], device=words_nL.device)
+    L = words_nL.shape[1]
+    distance_R = torch.tensor(NEIGHBOR_OFFSETS, device=words_nL.device)
     place_LR = torch.arange(L, device=words_nL.device)[:, None] + distance_R
     inside_LR = (place_LR >= 0) & (place_LR < L)
     place_LR = place_LR.clamp(0, L - 1)

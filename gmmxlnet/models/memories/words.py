@@ -2,8 +2,8 @@
 
 A cache that is looked up by content (Grave et al. 2017, https://arxiv.org/abs/1612.04426), with the word itself as the
 key and the words around it as the value. A fact that was stated near a word is thus at hand wherever the word comes
-again, in the question too. The memory is the last `mem_len` tokens of a document: a number for each, where `mems` keeps
-d numbers for each layer.
+again, in the question too. The memory is the last `mem_len` tokens of a document: three integers for each, where `mems`
+keeps d numbers for each layer.
 
 Shapes: B documents, n documents that have a segment, L tokens, M cached tokens, R neighbors, d hidden size.
 """
@@ -19,10 +19,9 @@ from transformers import initialization as init
 from gmmxlnet.models.configuration import GMMXLNetConfig
 from gmmxlnet.models.encoder import XLNetEncoder
 from gmmxlnet.models.memories.interface import Memory, MemoryModule
-from gmmxlnet.models.memory_targets import NEIGHBOR_DISTANCE, content_of
+from gmmxlnet.models.memory_targets import NEIGHBOR_OFFSETS, content_of
 from gmmxlnet.models.recurrence import PaddedState, Reading, Segment
 
-OFFSETS = tuple(r for r in range(-NEIGHBOR_DISTANCE, NEIGHBOR_DISTANCE + 1) if r)
 GATE_BIAS = -1.0  # initial: a neighbor's embedding is added with weight σ(-1) = 0.27
 
 
@@ -63,12 +62,12 @@ class WordReader(MemoryModule):
 
     def __init__(self, config: GMMXLNetConfig) -> None:
         super().__init__()
-        self.projection = nn.Linear(len(OFFSETS) * config.d_model, config.d_model, bias=False)
+        self.projection = nn.Linear(len(NEIGHBOR_OFFSETS) * config.d_model, config.d_model, bias=False)
         self.gate = nn.Linear(config.d_model, 1)
 
     def initialize(self, config: GMMXLNetConfig) -> None:
         """Initialize every P_r to the identity, w to 0 and b to -1."""
-        init.copy_(self.projection.weight, torch.eye(config.d_model).repeat(1, len(OFFSETS)))
+        init.copy_(self.projection.weight, torch.eye(config.d_model).repeat(1, len(NEIGHBOR_OFFSETS)))
         init.zeros_(self.gate.weight)
         init.constant_(self.gate.bias, GATE_BIAS)
 
@@ -81,7 +80,7 @@ class WordReader(MemoryModule):
         """
         weight_nLM = same_nLM.to(cached_nMd.dtype)
         weight_nLM = weight_nLM / weight_nLM.sum(-1, keepdim=True).clamp(min=1)
-        neighbors_nMRd = torch.stack([shifted(cached_nMd, r) for r in OFFSETS], dim=2)
+        neighbors_nMRd = torch.stack([shifted(cached_nMd, r) for r in NEIGHBOR_OFFSETS], dim=2)
         found_nLRd = weight_nLM @ neighbors_nMRd.flatten(2)
         return self.gate(embedding_nLd).sigmoid() * self.projection(found_nLRd)
 

@@ -5,7 +5,8 @@ import torch
 
 from gmmxlnet.errors import ConfigError
 from gmmxlnet.models import GMMXLNetConfig
-from gmmxlnet.models.memories.words import OFFSETS, WordReader, shifted
+from gmmxlnet.models.memories.words import WordReader, shifted
+from gmmxlnet.models.memory_targets import NEIGHBOR_OFFSETS
 
 EXACT = {"rtol": 0, "atol": 0}
 CLOSE = {"rtol": 0, "atol": 1e-10}
@@ -43,14 +44,14 @@ def test_a_reading_is_the_gated_sum_of_the_neighbors_of_all_earlier_occurrences(
     matrices = reader.projection.weight.split(d, dim=1)
     for n, token, places in ((0, 0, []), (0, 1, [1]), (1, 2, [0, 4])):
         expected = torch.zeros(d, dtype=torch.float64)
-        for offset, matrix in zip(OFFSETS, matrices, strict=True):
+        for offset, matrix in zip(NEIGHBOR_OFFSETS, matrices, strict=True):
             beside = [cached_nMd[n, place + offset] for place in places if 0 <= place + offset < 5]
             expected += matrix @ sum(beside, torch.zeros(d).double()) / max(len(places), 1)
         gate = torch.sigmoid(reader.gate.weight[0] @ embedding_nLd[n, token] + reader.gate.bias)
         torch.testing.assert_close(got[n, token], gate * expected, **CLOSE)
 
 
-@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("offset", NEIGHBOR_OFFSETS)
 @pytest.mark.parametrize("M", [0, 2, 7])
 def test_shifted_brings_what_stands_so_many_places_after(offset, M):
     x_nMd = torch.randn(2, M, 3)
