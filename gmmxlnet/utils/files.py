@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _usual_mode(path: Path) -> int:
+    """Permissions that the umask and the folder give a new file at `path`, where nothing may be yet."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
+
+
+def _finish(path: Path, mode: int) -> None:
+    """Flushes a file with the permissions of `mode` added: safetensors writes files that only their owner may read."""
+    now = stat.S_IMODE(path.stat().st_mode)
+    if mode & ~now:
+        path.chmod(now | mode)
+    sync(path)
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` on success and removes it on failure."""
@@ -32,8 +49,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     scratch = path.with_name(f".{path.name}.partial")
     try:
         with writing_to(path):
+            mode = _usual_mode(scratch)
             yield scratch
-            sync(scratch)
+            _finish(scratch, mode)
         scratch.replace(path)
         sync(path.parent)
     finally:
@@ -50,9 +68,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     scratch.mkdir()
     try:
         with writing_to(path):
+            mode = _usual_mode(scratch / "new")
             yield scratch
-            for inside in [*scratch.rglob("*"), scratch]:
-                sync(inside)
+            for inside in scratch.rglob("*"):
+                if inside.is_dir():
+                    sync(inside)
+                else:
+                    _finish(inside, mode)
+            sync(scratch)
         if path.exists():
             shutil.rmtree(path)
         scratch.replace(path)
@@ -74,11 +97,11 @@ def files_at_once(folder: Path, *, last: str, stale: Callable[[str], bool]) -> I
     scratch.mkdir()
     try:
         with writing_to(folder):
+            mode = _usual_mode(scratch / last)
             yield scratch
         names = sorted(path.name for path in scratch.iterdir())
         for name in names:
-            shutil.copymode(scratch / last, scratch / name)  # safetensors writes files that only the owner can read
-            sync(scratch / name)
+            _finish(scratch / name, mode)
         (folder / last).unlink(missing_ok=True)
         sync(folder)
         for path in folder.iterdir():

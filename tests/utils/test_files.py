@@ -1,10 +1,15 @@
 """Files and folders are complete or absent, whatever happens while they are written."""
 
 import json
+import os
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from gmmxlnet.utils.files import atomic_file, atomic_folder, files_at_once, write_json
+
+ONE = {"one": np.ones(1)}
 
 
 class HalfwayError(Exception):
@@ -135,8 +140,31 @@ def test_where_moving_fails_the_last_file_is_absent(tmp_path):
     assert not (tmp_path / "manifest").exists()
 
 
-def test_everybody_may_read_what_the_umask_lets_them(tmp_path):
-    with files_at_once(tmp_path, last="manifest", stale=is_stale) as scratch:
+def write_file(path):
+    with atomic_file(path) as scratch:
+        save_file(ONE, scratch)
+
+
+def write_folder(path):
+    with atomic_folder(path.parent) as scratch:
+        save_file(ONE, scratch / path.name)
+
+
+def write_among_others(path):
+    with files_at_once(path.parent, last="manifest", stale=is_stale) as scratch:
+        save_file(ONE, scratch / path.name)
         (scratch / "manifest").write_text("x")
-        (scratch / "private").touch(0o600)
-    assert (tmp_path / "private").stat().st_mode == (tmp_path / "manifest").stat().st_mode
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+@pytest.mark.parametrize("write", [write_file, write_folder, write_among_others])
+def test_everybody_may_read_what_the_umask_lets_them(tmp_path, write, umask):
+    """safetensors writes files that only their owner may read."""
+    path = tmp_path / "model" / "model.safetensors"
+    before = os.umask(umask)
+    try:
+        write(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert not list(tmp_path.rglob("*.partial"))
