@@ -2,8 +2,9 @@
 
     make reproduce          # or: python -m scripts.reproduce --set profiles.sample.max_steps=50 --keep
 
-Each clone has a DVC cache of its own, another path, another hash seed and another time zone. A few steps on a few
-documents are enough: what differs at all (order of sets and files, time stamps, random ids, threads) differs at once.
+Each clone has a DVC cache of its own, another path, another hash seed and another time zone. Both run at once, so that
+they get their cores in another order too. A few steps on a few documents are enough: what differs at all (order of sets
+and files, time stamps, random ids, threads) differs at once.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,8 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
 
 
 def run_pipeline(source: Path, commit: str, folder: Path, surroundings: dict[str, str], few: dict[str, Any]) -> None:
-    """Clone `source` at `commit` into `folder` and run all stages with the parameters `few`."""
+    """Clone `source` at `commit` into `folder` and run all stages with the parameters `few`; says how long it took."""
+    start = time.monotonic()
     environment = clean_environment(**surroundings)
     run(["git", "clone", "--quiet", str(source), str(folder)], source, environment)
     run(["git", "checkout", "--quiet", "--detach", commit], folder, environment)
@@ -56,6 +59,7 @@ def run_pipeline(source: Path, commit: str, folder: Path, surroundings: dict[str
     (folder / "dvc.lock").unlink(missing_ok=True)
     set_parameters(folder / "params.yaml", few)
     run(["dvc", "repro", "--force", "--no-run-cache"], folder, environment)
+    print(f"reproduce: {folder.name} run of {commit[:12]} took {time.monotonic() - start:.0f} s", flush=True)
 
 
 def set_parameters(file: Path, few: dict[str, Any]) -> None:
@@ -104,15 +108,18 @@ def file_hashes(path: Path) -> dict[str, str]:
 
 
 def reproduce(source: Path, few: dict[str, Any], folder: Path) -> int:
-    """Run twice below `folder`, say what came of it, return the exit status."""
+    """Run twice below `folder`, at once, say what came of it, return the exit status."""
     commit = run(["git", "rev-parse", "HEAD"], source, dict(os.environ)).strip()
     if run(["git", "status", "--porcelain", "--untracked-files=no"], source, dict(os.environ)):
         print("reproduce: changes that are not committed are no part of this check", file=sys.stderr)
     clones = [folder / "first", folder / "second with a longer name"]
-    for clone, surroundings in zip(clones, SURROUNDINGS, strict=True):
-        start = time.monotonic()
-        run_pipeline(source, commit, clone, surroundings, few)
-        print(f"reproduce: {clone.name} run of {commit[:12]} took {time.monotonic() - start:.0f} s", flush=True)
+    with ThreadPoolExecutor(len(clones)) as pool:
+        runs = [
+            pool.submit(run_pipeline, source, commit, clone, surroundings, few)
+            for clone, surroundings in zip(clones, SURROUNDINGS, strict=True)
+        ]
+    for one in runs:
+        one.result()
     outputs = locked_outputs(clones[0])
     if not outputs:
         raise CheckError("dvc.lock names no outputs: nothing was compared")
