@@ -54,6 +54,15 @@ def tasks(make_scored):
     }
 
 
+def test_the_baseline_is_averaged_over_the_seeds_that_it_is_compared_on(tasks, make_scored):
+    one, other = (make_scored("none", share, seed) for share, seed in ((0.2, 13), (0.3, 14)))
+    alone = make_scored("none", 0.9, seed=15)
+    tasks["stories"] = [one, other, alone, make_scored("token", 0.6), make_scored("token", 0.6, seed=14)]
+    page = render_real_text(tasks, [], "plot.png")
+    said = re.search(r"Whole stories: \*\*better than `none` \((\S+) ", page)
+    assert float(said[1]) == pytest.approx((one.exact_match.mean() + other.exact_match.mean()) / 2, abs=0.06)
+
+
 def test_a_gain_stands_between_floor_and_ceiling(tasks):
     page = render_real_text(tasks, ["real-text-articles-none-s13"], "plot.png")
     assert re.search(r"Code words, 4 in a document: \*\*better than `none` .* beyond chance:\*\* token \+\d", page)
