@@ -49,6 +49,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     scratch = path.with_name(f".{path.name}.partial")
     try:
         with writing_to(path):
+            scratch.unlink(missing_ok=True)
             mode = _usual_mode(scratch)
             yield scratch
             _finish(scratch, mode)

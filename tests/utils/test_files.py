@@ -168,3 +168,13 @@ def test_everybody_may_read_what_the_umask_lets_them(tmp_path, write, umask):
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_a_killed_process_left_does_not_decide_who_may_read(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(HalfwayError) as failure:
+        fail_halfway(path)
+    failure.value.args[0].touch(0o600)
+    write_file(path)
+    (tmp_path / "any new file").touch()
+    assert path.stat().st_mode == (tmp_path / "any new file").stat().st_mode
