@@ -155,8 +155,7 @@ def differences_table(family: Family) -> str:
     header = ["variant", "seeds", "EM", "F1", "EM, difference", "F1, difference", "EM, by seed"]
     rows = []
     for variant, chosen in family.items():
-        alike = [one for one in chosen if one.questions == chosen[0].questions]
-        cells = [score_cell(average(alike, metric)) for metric in ("exact_match", "f1")]
+        cells = [score_cell(average(chosen, metric)) for metric in ("exact_match", "f1")]
         shown = [difference_cell(against(family, variant, BASELINE, metric)) for metric in ("exact_match", "f1")]
         by_seed = "; ".join(number(one.result.score("exact_match").value) for one in chosen)
         seeds = ", ".join(str(one.result.seed) for one in chosen)
@@ -185,8 +184,8 @@ def where_tables(family: Family) -> list[str]:
     for of, (title, said) in told.items():
         masks = groups(base, of)
         header = ["variant", *(f"{name} ({int(mask.sum())})" for name, mask in masks.items())]
-        alike = [one for one in family[BASELINE] if one.questions == base.questions]
-        rows = [[f"{BASELINE}, EM", *(score_cell(average(alike, "exact_match", mask)) for mask in masks.values())]]
+        scores = [average(family[BASELINE], "exact_match", mask) for mask in masks.values()]
+        rows = [[f"{BASELINE}, EM", *map(score_cell, scores)]]
         for variant, chosen in family.items():
             if variant != BASELINE and chosen[0].questions == base.questions:
                 shown = [

@@ -165,8 +165,12 @@ def groups(scored: ScoredDocuments, of: str) -> Mapping[str, np.ndarray]:
 
 
 def average(chosen: Sequence[ScoredDocuments], metric: str, group_D: np.ndarray | None = None) -> Score:
-    """A metric's mean over questions and experiments (the seeds of a variant), with an interval over documents."""
-    return _summary(_mean_of(chosen, metric), chosen[0], group_D, (0.0, 100.0))
+    """A metric's mean over questions and experiments (the seeds of a variant), with an interval over documents.
+
+    Experiments that answered other questions than the first one are left out.
+    """
+    alike = [one for one in chosen if one.questions == chosen[0].questions]
+    return _summary(_mean_of(alike, metric), chosen[0], group_D, (0.0, 100.0))
 
 
 def difference(

@@ -25,7 +25,7 @@ from gmmxlnet.comparison.long_documents import (
     setting_lines,
     where_tables,
 )
-from gmmxlnet.comparison.questions import ScoredDocuments, average
+from gmmxlnet.comparison.questions import ScoredDocuments, average, pairs
 from gmmxlnet.comparison.results import Score, mean
 from gmmxlnet.comparison.tables import NONE, NOTHING, ablation_table, cost_table, number, page_start, score_cell
 from gmmxlnet.data.code_words import Definitions
@@ -83,12 +83,7 @@ def title_of(task: str) -> str:
 def control_score(task: str, control: Definitions, tasks: Tasks) -> Score | None:
     """Exact match of the baseline on a control, averaged over seeds; None if it was not run."""
     chosen = family_of(tasks.get(f"{task}-{control}", ())).get(BASELINE, [])
-    return exact_match(chosen) if chosen else None
-
-
-def exact_match(chosen: Sequence[ScoredDocuments]) -> Score:
-    """Exact match, averaged over the experiments that answered the same questions as the first one."""
-    return average([one for one in chosen if one.questions == chosen[0].questions], "exact_match")
+    return average(chosen, "exact_match") if chosen else None
 
 
 def describe(task: str, tasks: Tasks) -> list[str]:
@@ -97,8 +92,8 @@ def describe(task: str, tasks: Tasks) -> list[str]:
     known = gains(family)
     if not known:
         return [f"{name}: no variant shares a seed with `{BASELINE}`, so whether memory helps is unknown."]
-    seeds = {one.result.seed for variant in known for one in family[variant]}
-    base = score_cell(exact_match([one for one in family[BASELINE] if one.result.seed in seeds]))
+    compared_with, _ = pairs(family[BASELINE], [one for variant in known for one in family[variant]])
+    base = score_cell(average(compared_with, "exact_match"))
     better, worse = beyond_chance(known)
     said = [
         f"{name}: **better than `{BASELINE}` ({base} EM) beyond chance:** {listed(better)} points of EM."
@@ -171,7 +166,7 @@ def _code_words_table(task: str, tasks: Tasks) -> str:
     family, ceiling = family_of(tasks[task]), control_score(task, "repeated", tasks)
     rows = []
     for variant, chosen in family.items():
-        score = exact_match(chosen)
+        score = average(chosen, "exact_match")
         zeroed = mean([one.result.score("exact_match", ablation="zeroed").value for one in chosen])
         gap = None if ceiling is None or ceiling.value is None else ceiling.value - (score.value or 0.0)
         shown = difference_cell(against(family, variant, BASELINE, "exact_match")) if variant != BASELINE else NONE
